@@ -1,0 +1,143 @@
+"""Progress as facts: what the engine emits and faces render (DESIGN §4 "events").
+
+The engine calls a :class:`Sink`. A terminal, the wizard, the JSON-lines writer and the job
+runner are sinks. Numbers are bytes that are really done; the rate is measured over the last
+seconds and the ETA follows from it; a stage that has made no progress for a while is named.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+
+class Stage(StrEnum):
+    """Where in a job an event comes from."""
+
+    PROBE = "probe"
+    CAPTURE = "capture"
+    COMMIT = "commit"
+    PREFLIGHT = "preflight"
+    LAYOUT = "layout"
+    STREAM = "stream"
+    VERIFY = "verify"
+    GROW = "grow"
+    BOOT = "boot"
+    BUILD = "build"
+    DONE = "done"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One fact about a running job.
+
+    Attributes:
+        stage: where it comes from.
+        message: a sentence for people; empty for a pure count.
+        done: bytes really done in this stage.
+        total: bytes to do in this stage; 0 when unknown.
+        rate: bytes per second over the last seconds; 0 when not measured yet.
+        eta: seconds left by that rate; None when it cannot be said.
+        stalled: seconds without progress, when that is long enough to say.
+        warning: the message is something the person must know afterwards.
+    """
+
+    stage: Stage
+    message: str = ""
+    done: int = 0
+    total: int = 0
+    rate: float = 0.0
+    eta: float | None = None
+    stalled: float = 0.0
+    warning: bool = False
+
+
+class Sink(Protocol):
+    """Takes events. Called from worker threads; must not block for long."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+def ignore(event: Event) -> None:
+    """A sink for those who do not look."""
+
+
+class Meter:
+    """Counts bytes of one stage and tells a sink, at most every ``interval`` seconds.
+
+    Args:
+        total: bytes to do; 0 when unknown.
+        clock: seconds, monotonic; a parameter so that tests own the time.
+    """
+
+    WINDOW = 10.0
+    STALL = 10.0
+
+    def __init__(
+        self,
+        sink: Sink,
+        stage: Stage,
+        total: int,
+        *,
+        message: str = "",
+        interval: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sink = sink
+        self._stage = stage
+        self._total = total
+        self._message = message
+        self._interval = interval
+        self._clock = clock
+        now = clock()
+        self._done = 0
+        self._samples: deque[tuple[float, int]] = deque([(now, 0)])
+        self._told = now - interval
+        self._moved = now
+
+    @property
+    def done(self) -> int:
+        """Bytes counted so far."""
+        return self._done
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` more bytes as done."""
+        self._done += count
+        now = self._clock()
+        if count:
+            self._moved = now
+        if now - self._told >= self._interval:
+            self._tell(now)
+
+    def beat(self) -> None:
+        """Say where the stage stands though nothing moved: a stall is named, not hidden."""
+        self._tell(self._clock())
+
+    def finish(self) -> None:
+        """Tell the last state."""
+        self._tell(self._clock())
+
+    def _tell(self, now: float) -> None:
+        self._told = now
+        self._samples.append((now, self._done))
+        while len(self._samples) > 2 and now - self._samples[0][0] > self.WINDOW:
+            self._samples.popleft()
+        first_time, first_done = self._samples[0]
+        span = now - first_time
+        rate = (self._done - first_done) / span if span > 0 else 0.0
+        left = max(self._total - self._done, 0)
+        eta = left / rate if rate > 0 and self._total else None
+        idle = now - self._moved
+        self._sink(
+            Event(
+                stage=self._stage,
+                message=self._message,
+                done=self._done,
+                total=self._total,
+                rate=rate,
+                eta=eta,
+                stalled=idle if idle >= self.STALL else 0.0,
+            )
+        )

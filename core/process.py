@@ -1,0 +1,208 @@
+"""The one door to other programs.
+
+Everything liferaft starts goes through a :class:`Runner`: an argv list (never a shell string),
+the C locale, closed standard input, named success codes, a time limit, and an error that carries
+command, code and output with secrets replaced. The runner is a parameter of whoever needs one,
+so a test passes a recording one and no code asks whether it is a rehearsal.
+"""
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Protocol
+
+import msgspec
+
+from core.errors import LiferaftError, MissingToolError, ProcessError
+
+log = logging.getLogger(__name__)
+
+_PASSED_ON = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
+_TAIL = 8000
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a program left behind. ``stdout`` is whole, ``stderr`` is its end."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Runner(Protocol):
+    """Starts a program, waits for it, judges its exit code."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        success: frozenset[int] = frozenset({0}),
+        timeout: float = 600.0,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        secrets: Sequence[str] = (),
+        on_line: Callable[[str], None] | None = None,
+    ) -> Result:
+        """Run ``argv`` and return what it printed.
+
+        Args:
+            success: exit codes that mean success.
+            timeout: seconds after which the program's whole process group is killed.
+            stdin: text for its standard input; closed when None.
+            env: variables added to the small, C-locale environment.
+            secrets: strings replaced by ``***`` in logs and errors.
+            on_line: called with each line of output (both streams joined) as it comes;
+                then ``stdout`` holds both.
+
+        Raises:
+            MissingToolError: the program is not installed.
+            ProcessError: its code is not in ``success``, or time ran out.
+        """
+        ...
+
+
+class SystemRunner:
+    """The runner that really starts programs."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        success: frozenset[int] = frozenset({0}),
+        timeout: float = 600.0,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        secrets: Sequence[str] = (),
+        on_line: Callable[[str], None] | None = None,
+    ) -> Result:
+        shown = tuple(_redact(word, secrets) for word in argv)
+        log.debug("run: %s", shlex.join(shown))
+        with tempfile.TemporaryFile("w+b") as errors, contextlib.ExitStack() as stack:
+            joined = on_line is not None
+            process = _start(argv, shown, stdin is not None, subprocess.STDOUT if joined else errors, env, cwd)
+            stack.callback(_end, process)
+            try:
+                if on_line is not None:
+                    stdout = _follow(process, on_line, timeout, stdin)
+                else:
+                    stdout = process.communicate(stdin.encode() if stdin is not None else None, timeout)[0].decode(
+                        errors="replace"
+                    )
+            except subprocess.TimeoutExpired:
+                _end(process)
+                raise ProcessError(shown, -signal.SIGKILL, f"no end within {timeout:.0f} s") from None
+            stderr = "" if joined else _tail(errors)
+        stderr = _redact(stderr, secrets)
+        if process.returncode not in success:
+            output = _redact(stdout[-_TAIL:], secrets) + stderr
+            log.debug("failed (%d): %s", process.returncode, output)
+            raise ProcessError(shown, process.returncode, output)
+        return Result(process.returncode, stdout, stderr)
+
+
+def _start(
+    argv: Sequence[str],
+    shown: tuple[str, ...],
+    feeds: bool,
+    stderr: IO[bytes] | int,
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+) -> subprocess.Popen[bytes]:
+    full = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    full.update(LC_ALL="C.UTF-8", LANG="C.UTF-8", **(env or {}))
+    if "/sbin" not in full.get("PATH", ""):
+        full["PATH"] = full.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    program = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=full["PATH"])
+    if program is None:
+        raise missing_tool(argv[0])
+    try:
+        return subprocess.Popen(
+            [program, *argv[1:]],
+            stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=full,
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise missing_tool(argv[0]) from None
+    except OSError as error:
+        raise LiferaftError(f"{shown[0]} could not be started: {error.strerror}") from None
+
+
+def _follow(process: subprocess.Popen[bytes], on_line: Callable[[str], None], timeout: float, stdin: str | None) -> str:
+    """Hand on each line as it comes; the time limit is for the whole run."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        _kill(process)
+
+    timer = threading.Timer(timeout, expire)
+    timer.start()
+    lines: list[str] = []
+    try:
+        if stdin is not None and process.stdin is not None:
+            process.stdin.write(stdin.encode())
+            process.stdin.close()
+        assert process.stdout is not None
+        for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip("\n")
+            lines.append(line)
+            on_line(line)
+        process.wait()
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise subprocess.TimeoutExpired(process.args, timeout)
+    return "\n".join(lines)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave no program behind, whatever happened."""
+    if process.poll() is None:
+        _kill(process)
+        process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _tail(stream: IO[bytes]) -> str:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(size - _TAIL, 0))
+    return stream.read().decode(errors="replace")
+
+
+def _redact(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return text
+
+
+def missing_tool(name: str) -> MissingToolError:
+    """The error for a program that is not installed."""
+    return MissingToolError(
+        f"The program {name} is not installed.", hint=f"On Debian: apt-get install the package that has {name}."
+    )
+
+
+def find_tool(name: str) -> str | None:
+    """The path of a program, looked for in /usr/sbin and /sbin too; None when it is not installed."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin")

@@ -1,0 +1,169 @@
+"""Random access to bytes: what every reader takes instead of a path.
+
+A :class:`BlockSource` is a disk, a partition of it, a file or a stored image. It is read-only by
+construction (the law: the source is never written) and safe to use from several threads.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from core.errors import DeviceError, UsageError
+
+_BLKGETSIZE64 = 0x80081272
+_BLKSSZGET = 0x1268
+_BLKPBSZGET = 0x127B
+
+
+class BlockSource(Protocol):
+    """Bytes at offsets.
+
+    ``size`` and offsets are bytes; ``sector_size`` is the logical sector size, 512 or 4096.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def sector_size(self) -> int: ...
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``.
+
+        Raises:
+            DeviceError: the range is outside the source or cannot be read.
+        """
+        ...
+
+
+class FileSource:
+    """A block device or a plain file (a raw disk image), opened read-only."""
+
+    def __init__(self, path: Path, descriptor: int, size: int, sector_size: int, physical_sector_size: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._size = size
+        self._sector_size = sector_size
+        self.physical_sector_size = physical_sector_size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def sector_size(self) -> int:
+        return self._sector_size
+
+    @property
+    def descriptor(self) -> int:
+        """The open file descriptor (libblkid probes through it)."""
+        return self._descriptor
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > self._size:
+            raise DeviceError(f"{self.path}: {length} bytes at {offset} are outside its {self._size} bytes.")
+        try:
+            data = os.pread(self._descriptor, length, offset)
+            while len(data) < length:
+                more = os.pread(self._descriptor, length - len(data), offset + len(data))
+                if not more:
+                    raise DeviceError(f"{self.path} ended at {offset + len(data)}; it had {self._size} bytes before.")
+                data += more
+        except OSError as error:
+            raise DeviceError(f"{self.path}: {length} bytes at {offset} cannot be read: {error.strerror}.") from None
+        return data
+
+
+@contextlib.contextmanager
+def open_source(path: Path, *, sector_size: int = 0) -> Iterator[FileSource]:
+    """Open a block device or raw image file read-only.
+
+    Args:
+        sector_size: logical sector size of an image file; 0 means 512. A device says its own.
+
+    Raises:
+        UsageError: there is no such path, or it is neither a block device nor a plain file, or it is empty.
+        DeviceError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist.", hint="liferaft probe lists the disks of this machine.") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder, not a disk.", hint="Name a block device or a raw image file.") from None
+    except OSError as error:
+        raise DeviceError(
+            f"{path} cannot be opened for reading: {error.strerror}.", hint="Reading a block device needs root."
+        ) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISBLK(mode):
+            size = struct.unpack("=Q", fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8)))[0]
+            logical = struct.unpack("=i", fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4)))[0]
+            physical = struct.unpack("=i", fcntl.ioctl(descriptor, _BLKPBSZGET, bytes(4)))[0]
+        elif stat.S_ISREG(mode):
+            size = os.fstat(descriptor).st_size
+            logical = physical = sector_size or 512
+        else:
+            raise UsageError(
+                f"{path} is neither a block device nor a plain file.", hint="Name a disk, or a raw image of one."
+            )
+        if size == 0:
+            raise UsageError(f"{path} is empty: there is nothing to read.", hint="Is it the right disk or file?")
+        yield FileSource(path, descriptor, size, logical, physical)
+    finally:
+        os.close(descriptor)
+
+
+class WindowSource:
+    """A range of another source that looks like a source of its own: a partition of a disk.
+
+    Args:
+        offset: bytes from the start of ``inner``; size: bytes.
+    """
+
+    def __init__(self, inner: BlockSource, offset: int, size: int) -> None:
+        if offset < 0 or size < 0 or offset + size > inner.size:
+            raise DeviceError(f"A window of {size} bytes at {offset} is outside a source of {inner.size} bytes.")
+        self._inner = inner
+        self.offset = offset
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def sector_size(self) -> int:
+        return self._inner.sector_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > self._size:
+            raise DeviceError(f"{length} bytes at {offset} are outside a partition of {self._size} bytes.")
+        return self._inner.read_at(self.offset + offset, length)
+
+
+class BytesSource:
+    """Bytes in memory as a source: headers and tables that are already read, and tests."""
+
+    def __init__(self, content: bytes, sector_size: int = 512) -> None:
+        self._content = content
+        self._sector_size = sector_size
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    @property
+    def sector_size(self) -> int:
+        return self._sector_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > len(self._content):
+            raise DeviceError(f"{length} bytes at {offset} are outside a source of {len(self._content)} bytes.")
+        return self._content[offset : offset + length]

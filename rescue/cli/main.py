@@ -1,0 +1,98 @@
+"""The command line: one program, one file per command, loaded only when it is called.
+
+This is the only place where an error becomes an exit code. Data goes to stdout, talk to stderr.
+"""
+
+import importlib
+import logging
+import sys
+
+import click
+
+from core.errors import ExitCode, LiferaftError, RefusedError
+
+#: Command name -> module that holds it as ``command``. A module is imported when its command is called,
+#: because every import counts on a machine that boots from a CD.
+COMMANDS = {
+    "build": "rescue.cli.build",
+    "capture": "rescue.cli.capture",
+    "job": "rescue.cli.job",
+    "plan": "rescue.cli.plan",
+    "probe": "rescue.cli.probe",
+    "restore": "rescue.cli.restore",
+    "show": "rescue.cli.show",
+    "snapshots": "rescue.cli.snapshots",
+    "tui": "rescue.cli.tui",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused (nothing was written), "
+    "4 finished with warnings, 5 damaged input, 130 stopped.",
+)
+@click.version_option(package_name="liferaft", prog_name="liferaft")
+@click.option("--debug", is_flag=True, help="Say every program that is started, and show tracebacks.")
+def cli(debug: bool) -> None:
+    """Take pictures of machines, and put failed machines back on their feet.
+
+    \b
+    Before the disaster:   liferaft build -o rescue.iso        make the rescue medium
+                           liferaft capture /dev/sda --repo R  take a recovery point
+    After it:              boot the medium and follow the wizard, or
+                           liferaft plan ID --repo R --target /dev/sda -o plan.json
+                           liferaft restore --plan plan.json --confirm DIGEST
+    """
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    debug = "--debug" in sys.argv
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.Abort:
+        code = ExitCode.STOPPED
+        click.echo("Stopped.", err=True)
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except KeyboardInterrupt:
+        click.echo("Stopped. Running the same command again goes on from what is already done.", err=True)
+        code = ExitCode.STOPPED
+    except LiferaftError as error:
+        if debug:
+            logging.exception("failed")
+        show_error(error)
+        code = error.code
+    except Exception as error:  # noqa: BLE001 - the top of the program: a bug ends in a sentence, not in a traceback
+        if debug:
+            raise
+        click.echo(f"Error: liferaft itself failed: {type(error).__name__}: {error}", err=True)
+        click.echo("Hint: run it again with --debug and report what it prints.", err=True)
+        code = ExitCode.FAILED
+    sys.stdout.flush()
+    sys.exit(int(code or 0))
+
+
+def show_error(error: LiferaftError) -> None:
+    """One sentence, every reason, one hint: to stderr."""
+    click.echo(f"Error: {error.message}", err=True)
+    if isinstance(error, RefusedError) and error.reasons != (error.message,):
+        for reason in error.reasons:
+            click.echo(f"  - {reason}", err=True)
+    if error.hint:
+        click.echo(f"Hint: {error.hint}", err=True)
