@@ -78,7 +78,7 @@ def main() -> None:
             logging.exception("failed")
         show_error(error)
         code = error.code
-    except Exception as error:  # noqa: BLE001 - the top of the program: a bug ends in a sentence, not in a traceback
+    except Exception as error:
         if debug:
             raise
         click.echo(f"Error: liferaft itself failed: {type(error).__name__}: {error}", err=True)
