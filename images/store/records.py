@@ -1,0 +1,137 @@
+"""The byte structures of packs: header and record (docs/image-format.md §4).
+
+Bytes in, facts out: no file is opened here.
+"""
+
+import struct
+import zlib
+from enum import IntEnum
+
+import msgspec
+import zstandard
+from blake3 import blake3
+
+from core.errors import DamagedError
+from core.units import KIB, MIB
+
+PACK_MAGIC = b"LRPK"
+PACK_HEADER_SIZE = 64
+PACK_VERSION = 1
+PACK_SIZE_LIMIT = 1 << 30
+
+RECORD_MAGIC = b"LRCK"
+RECORD_HEADER_SIZE = 80
+PLAIN_LIMIT = 16 * MIB
+PAYLOAD_LIMIT = 16 * MIB + 64 * KIB
+
+ID_SIZE = 32
+
+_PACK = struct.Struct("<4sI16s16s24x")
+_RECORD = struct.Struct("<4sBBBxII32s24s4x")
+_CRC = struct.Struct("<I")
+
+
+class RecordKind(IntEnum):
+    """What a record holds."""
+
+    CHUNK = 0
+    PAGE = 1
+
+
+class Codec(IntEnum):
+    """How the payload is compressed."""
+
+    STORED = 0
+    ZSTANDARD = 1
+
+
+class RecordHeader(msgspec.Struct, frozen=True):
+    """The header of a record. Lengths in bytes."""
+
+    kind: RecordKind
+    codec: Codec
+    payload_length: int
+    plain_length: int
+    id: bytes
+
+
+def chunk_id(plain: bytes | bytearray | memoryview) -> bytes:
+    """The 32-byte id of plain content."""
+    return blake3(plain).digest()
+
+
+def encode_pack_header(repository: bytes, pack: bytes) -> bytes:
+    """The 64 bytes a pack starts with; both ids have 16 bytes."""
+    return _PACK.pack(PACK_MAGIC, PACK_VERSION, repository, pack)
+
+
+def check_pack_header(data: bytes, repository: bytes, pack: bytes, name: str) -> None:
+    """Raise DamagedError unless ``data`` is the header of that pack of that repository."""
+    magic, version, found_repository, found_pack = _PACK.unpack(data)
+    for field, offset, expected, found in (
+        ("magic", 0, PACK_MAGIC, magic),
+        ("version", 4, PACK_VERSION, version),
+        ("repository id", 8, repository, found_repository),
+        ("pack id", 24, pack, found_pack),
+    ):
+        if expected != found:
+            raise DamagedError(f"{name}, offset {offset}: {field} is {_show(found)}, expected {_show(expected)}.")
+
+
+def encode_record(kind: RecordKind, identifier: bytes, plain_length: int, codec: Codec, payload: bytes) -> bytes:
+    """The header of a record; the payload follows it in the pack."""
+    head = _RECORD.pack(RECORD_MAGIC, kind, codec, 0, len(payload), plain_length, identifier, bytes(24))
+    return head + _CRC.pack(zlib.crc32(head))
+
+
+def decode_record(data: bytes | memoryview, where: str) -> RecordHeader:
+    """The header in the first 80 bytes of ``data``.
+
+    Raises:
+        DamagedError: naming ``where``, the field, what was expected and what was found.
+    """
+    if len(data) < RECORD_HEADER_SIZE:
+        raise DamagedError(f"{where}: the record header has {len(data)} bytes, expected {RECORD_HEADER_SIZE}.")
+    magic, kind, codec, cipher, payload_length, plain_length, identifier, _nonce = _RECORD.unpack_from(data)
+    if magic != RECORD_MAGIC:
+        raise DamagedError(f"{where}: record magic is {_show(magic)}, expected {_show(RECORD_MAGIC)}.")
+    found = zlib.crc32(data[: _RECORD.size])
+    (expected,) = _CRC.unpack_from(data, _RECORD.size)
+    if found != expected:
+        raise DamagedError(f"{where}: record header checksum is {found:08x}, expected {expected:08x}.")
+    if cipher != 0:
+        raise DamagedError(f"{where}: cipher {cipher} needs a newer liferaft.")
+    if kind not in RecordKind or codec not in Codec:
+        raise DamagedError(f"{where}: kind {kind} with codec {codec} is not known to this version.")
+    if not 0 < plain_length <= PLAIN_LIMIT or not 0 < payload_length <= PAYLOAD_LIMIT:
+        raise DamagedError(f"{where}: lengths {payload_length} and {plain_length} are out of bounds.")
+    return RecordHeader(RecordKind(kind), Codec(codec), payload_length, plain_length, identifier)
+
+
+def decode_payload(
+    header: RecordHeader, payload: bytes | memoryview, decompressor: zstandard.ZstdDecompressor, where: str
+) -> bytes:
+    """The plain content, proven by its id.
+
+    Raises:
+        DamagedError: it does not decompress to the promised length, or its hash is not the id.
+    """
+    if header.codec is Codec.ZSTANDARD:
+        try:
+            if zstandard.frame_content_size(payload) != header.plain_length:
+                raise DamagedError(f"{where}: the compressed frame does not promise {header.plain_length} bytes.")
+            plain = decompressor.decompress(payload, max_output_size=header.plain_length)
+        except zstandard.ZstdError as error:
+            raise DamagedError(f"{where}: the chunk does not decompress: {error}.") from None
+    else:
+        plain = bytes(payload)
+    if len(plain) != header.plain_length:
+        raise DamagedError(f"{where}: the chunk has {len(plain)} bytes, expected {header.plain_length}.")
+    found = chunk_id(plain)
+    if found != header.id:
+        raise DamagedError(f"{where}: the chunk's digest is {found.hex()[:16]}…, expected {header.id.hex()[:16]}….")
+    return plain
+
+
+def _show(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
