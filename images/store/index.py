@@ -58,7 +58,7 @@ class Index:
             raise DamagedError(f"{name}: its digest does not match its content.")
         self._data = data
         self._fan = _FAN.unpack_from(data, self._fan_at)
-        self._count = entries
+        self._count: int = entries
         self.packs = dict(_PACK.unpack_from(data, _HEADER.size + _PACK.size * number) for number in range(packs))
         self._pack_ids = tuple(self.packs)
         self._name = name
@@ -119,6 +119,10 @@ class IndexBuilder:
     def close_pack(self, pack: bytes, size: int) -> None:
         """The pack is complete and has ``size`` bytes."""
         self._packs[pack] = size
+
+    def drop_pack(self, pack: bytes) -> None:
+        """Forget a pack that did not become complete."""
+        self._entries = {found: place for found, place in self._entries.items() if place.pack != pack}
 
     def find(self, identifier: bytes) -> Location | None:
         """Where the record lies; None when it was not entered."""

@@ -43,9 +43,8 @@ def height_for(chunks: int) -> int:
 
 def encode_page(page: Page) -> bytes:
     """Canonical bytes of a page."""
-    return (
-        _HEADER.pack(PAGE_MAGIC, page.level, _bitmap(page.ids), _bitmap(page.zeros))
-        + b"".join(page.ids[slot] for slot in sorted(page.ids))
+    return _HEADER.pack(PAGE_MAGIC, page.level, _bitmap(page.ids), _bitmap(page.zeros)) + b"".join(
+        page.ids[slot] for slot in sorted(page.ids)
     )
 
 
@@ -65,7 +64,8 @@ def decode_page(data: bytes, level: int, where: str) -> Page:
         raise DamagedError(f"{where}: {len(data)} bytes do not fit {len(slots)} ids.")
     if (zeros and level) or set(slots) & set(zeros) or not (slots or zeros):
         raise DamagedError(f"{where}: the page's bitmaps contradict each other.")
-    ids = {slot: data[at : at + ID_SIZE] for slot, at in zip(slots, range(HEADER_SIZE, len(data), ID_SIZE), strict=True)}
+    places = range(HEADER_SIZE, len(data), ID_SIZE)
+    ids = {slot: data[at : at + ID_SIZE] for slot, at in zip(slots, places, strict=True)}
     return Page(level, ids, frozenset(zeros))
 
 

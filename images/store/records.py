@@ -101,11 +101,13 @@ def decode_record(data: bytes | memoryview, where: str) -> RecordHeader:
         raise DamagedError(f"{where}: record header checksum is {found:08x}, expected {expected:08x}.")
     if cipher != 0:
         raise DamagedError(f"{where}: cipher {cipher} needs a newer liferaft.")
-    if kind not in RecordKind or codec not in Codec:
-        raise DamagedError(f"{where}: kind {kind} with codec {codec} is not known to this version.")
+    try:
+        known_kind, known_codec = RecordKind(kind), Codec(codec)
+    except ValueError:
+        raise DamagedError(f"{where}: kind {kind} with codec {codec} is not known to this version.") from None
     if not 0 < plain_length <= PLAIN_LIMIT or not 0 < payload_length <= PAYLOAD_LIMIT:
         raise DamagedError(f"{where}: lengths {payload_length} and {plain_length} are out of bounds.")
-    return RecordHeader(RecordKind(kind), Codec(codec), payload_length, plain_length, identifier)
+    return RecordHeader(known_kind, known_codec, payload_length, plain_length, identifier)
 
 
 def decode_payload(

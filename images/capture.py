@@ -1,0 +1,250 @@
+"""Capture: disk → recovery point. Used blocks only, content-addressed, several cores.
+
+Worker threads read, fill what is not allocated with zeros, hash and compress (the libraries let go
+of the GIL); the calling thread writes packs in the order of the disk.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import msgspec
+import zstandard
+
+from core.events import Event, Meter, Sink, Stage
+from core.units import format_size
+from images.model.extents import Extent, total
+from images.model.layout import Layout
+from images.model.machine import Machine
+from images.model.manifest import CaptureMode, Manifest, Volume
+from images.sources import BlockSource
+from images.store.pages import Slot, height_for, write_tree
+from images.store.records import Codec, RecordKind, chunk_id
+from images.store.repository import Repository
+from images.store.writer import RepositoryWriter, writing
+from images.survey import DiskSurvey, VolumeSurvey
+
+LEVEL = 3
+
+
+class CaptureResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capture did. Bytes and seconds.
+
+    Attributes:
+        id: the recovery point.
+        read: allocated bytes read from the source; stored: bytes added to the repository.
+        new_records, warnings: as counted and said on the way.
+    """
+
+    id: str
+    name: str
+    read: int
+    stored: int
+    new_records: int
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+class _Piece(msgspec.Struct, frozen=True):
+    """The allocated parts of one chunk: extents relative to the volume."""
+
+    number: int
+    extents: tuple[Extent, ...]
+
+
+class _Packed(msgspec.Struct, frozen=True):
+    """A chunk ready to be stored; ``id`` None: all zero; ``payload`` None: stored already."""
+
+    id: bytes | None
+    length: int
+    codec: Codec
+    payload: bytes | None
+
+
+def capture(
+    repository: Repository,
+    surveys: tuple[DiskSurvey, ...],
+    *,
+    name: str,
+    origin: str,
+    machine: Machine | None,
+    tool: str,
+    sink: Sink,
+    threads: int = 0,
+) -> CaptureResult:
+    """Take a recovery point of the surveyed disks.
+
+    Args:
+        threads: worker threads; 0 means one for each core.
+
+    Raises:
+        DeviceError: reading the source or writing the repository failed; what is stored stays for the next try.
+    """
+    started = datetime.now(UTC)
+    warnings = _say_what_is_whole(surveys, sink)
+    extents = {volume.id: tuple(volume.used.extents()) for survey in surveys for volume in survey.volumes}
+    meter = Meter(sink, Stage.CAPTURE, sum(total(found) for found in extents.values()))
+    with writing(repository) as writer:
+        with _Workers(writer, threads or os.cpu_count() or 2) as workers:
+            volumes = tuple(
+                _capture_volume(survey, volume, extents[volume.id], writer, workers, meter)
+                for survey in surveys
+                for volume in survey.volumes
+            )
+        meter.finish()
+        sink(Event(stage=Stage.COMMIT, message="Writing the index and the manifest"))
+        manifest = Manifest(
+            tool=tool,
+            name=name,
+            created=started.isoformat(timespec="microseconds"),
+            origin=origin,
+            machine=machine,
+            layout=Layout(disks=tuple(survey.disk for survey in surveys)),
+            volumes=volumes,
+        )
+        identifier = writer.commit(manifest)
+    return CaptureResult(
+        id=identifier,
+        name=name,
+        read=meter.done,
+        stored=writer.stored,
+        new_records=writer.records,
+        seconds=(datetime.now(UTC) - started).total_seconds(),
+        warnings=warnings,
+    )
+
+
+def _say_what_is_whole(surveys: tuple[DiskSurvey, ...], sink: Sink) -> tuple[str, ...]:
+    """Tell the user which volumes are captured whole because their map is not believed."""
+    warnings: list[str] = []
+    for survey in surveys:
+        for note in survey.disk.table.notes if survey.disk.table else ():
+            warnings.append(f"{survey.disk.id}: {note}")
+        for volume in survey.volumes:
+            if volume.partition and not volume.used.trusted:
+                size = format_size(volume.source.size)
+                warnings.append(f"{volume.id} is captured whole ({size}): {volume.used.reason}.")
+    for warning in warnings:
+        sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))
+    return tuple(warnings)
+
+
+def _capture_volume(
+    survey: DiskSurvey,
+    volume: VolumeSurvey,
+    extents: tuple[Extent, ...],
+    writer: RepositoryWriter,
+    workers: "_Workers",
+    meter: Meter,
+) -> Volume:
+    chunk_size = writer.repository.chunk_size
+    chunks = -(-volume.source.size // chunk_size)
+
+    def store_page(data: bytes) -> bytes:
+        identifier = chunk_id(data)
+        packed = workers.compress(identifier, data)
+        if packed.payload is not None:
+            writer.put(RecordKind.PAGE, identifier, len(data), packed.codec, packed.payload)
+        return identifier
+
+    slots = workers.slots(volume.source, split(extents, chunk_size), meter)
+    root = write_tree(slots, chunks, store_page)
+    return Volume(
+        id=volume.id,
+        disk=survey.disk.id,
+        role=volume.role,
+        partition=volume.partition,
+        offset=volume.offset,
+        size=volume.source.size,
+        root=root.hex() if root else None,
+        height=height_for(chunks),
+        allocated=total(extents),
+        mode=CaptureMode.USED if volume.used.trusted else CaptureMode.WHOLE,
+        reason=volume.used.reason,
+    )
+
+
+def split(extents: Iterable[Extent], chunk_size: int) -> Iterator[_Piece]:
+    """Cut merged extents at chunk boundaries and gather them by chunk."""
+    number, gathered = -1, list[Extent]()
+    for extent in extents:
+        start = extent.start
+        while start < extent.end:
+            chunk = start // chunk_size
+            end = min(extent.end, (chunk + 1) * chunk_size)
+            if chunk != number:
+                if gathered:
+                    yield _Piece(number, tuple(gathered))
+                number, gathered = chunk, []
+            gathered.append(Extent(start, end))
+            start = end
+    if gathered:
+        yield _Piece(number, tuple(gathered))
+
+
+class _Workers:
+    """The threads that read, hash and compress."""
+
+    def __init__(self, writer: RepositoryWriter, threads: int) -> None:
+        self._writer = writer
+        self._chunk_size = writer.repository.chunk_size
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="capture")
+        self._local = threading.local()
+        self._zero = bytes(self._chunk_size)
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def slots(self, source: BlockSource, pieces: Iterator[_Piece], meter: Meter) -> Iterator[Slot]:
+        """Store the chunks of ``pieces`` and give their slots, in order."""
+        waiting: deque[tuple[_Piece, Future[_Packed]]] = deque()
+        for piece in pieces:
+            waiting.append((piece, self._pool.submit(self._pack, source, piece)))
+            if len(waiting) > 2 * self._threads:
+                yield self._store(*waiting.popleft(), meter)
+        while waiting:
+            yield self._store(*waiting.popleft(), meter)
+
+    def compress(self, identifier: bytes, data: bytes | bytearray) -> _Packed:
+        """The payload of content that is not stored yet."""
+        if self._writer.knows(identifier):
+            return _Packed(identifier, len(data), Codec.STORED, None)
+        payload = self._compressor().compress(data)
+        if len(payload) >= len(data):
+            return _Packed(identifier, len(data), Codec.STORED, bytes(data))
+        return _Packed(identifier, len(data), Codec.ZSTANDARD, payload)
+
+    def _store(self, piece: _Piece, future: Future[_Packed], meter: Meter) -> Slot:
+        packed = future.result()
+        if packed.id is not None and packed.payload is not None:
+            self._writer.put(RecordKind.CHUNK, packed.id, packed.length, packed.codec, packed.payload)
+        meter.advance(total(piece.extents))
+        return Slot(piece.number, packed.id)
+
+    def _pack(self, source: BlockSource, piece: _Piece) -> _Packed:
+        start = piece.number * self._chunk_size
+        length = min(self._chunk_size, source.size - start)
+        data: bytes | bytearray
+        if piece.extents[0].size == length:
+            data = source.read_at(start, length)
+        else:
+            data = bytearray(length)
+            for extent in piece.extents:
+                data[extent.start - start : extent.end - start] = source.read_at(extent.start, extent.size)
+        if data == (self._zero if length == self._chunk_size else bytes(length)):
+            return _Packed(None, length, Codec.STORED, None)
+        return self.compress(chunk_id(data), data)
+
+    def _compressor(self) -> zstandard.ZstdCompressor:
+        found = getattr(self._local, "compressor", None)
+        if found is None:
+            found = self._local.compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
+        assert isinstance(found, zstandard.ZstdCompressor)
+        return found

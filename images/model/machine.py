@@ -1,0 +1,71 @@
+"""The machine: what the probe saw of hardware and firmware.
+
+``node`` names (``/dev/sda``) are for showing and for opening in this very run; they never enter a
+plan or a manifest as a way to find a disk.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from images.model.layout import DiskIdentity
+
+
+class Firmware(StrEnum):
+    """How the running system was started."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class SecureBoot(StrEnum):
+    """The state the firmware reports."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    UNKNOWN = "unknown"
+
+
+class MachineDisk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A disk of the running machine.
+
+    Attributes:
+        node: its device node or file, for showing and opening now.
+        identity: how it is named in documents.
+        size: bytes; sector_size, physical_sector_size: bytes.
+        removable: a stick or a card.
+        contents: one line for each thing on it, for people (``sda1 ext4 "root" 20.00 GiB``).
+        obstacles: why it may not be a target; empty when it may.
+    """
+
+    node: str
+    identity: DiskIdentity
+    size: int
+    sector_size: int
+    physical_sector_size: int
+    removable: bool = False
+    contents: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+
+
+class Nic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A network interface."""
+
+    name: str
+    mac: str
+    driver: str = ""
+    up: bool = False
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine at one time. ``ram`` in bytes."""
+
+    version: int = 1
+    firmware: Firmware
+    secure_boot: SecureBoot
+    architecture: str
+    ram: int
+    product: str
+    disks: tuple[MachineDisk, ...]
+    nics: tuple[Nic, ...]
+    modaliases: tuple[str, ...]

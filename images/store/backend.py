@@ -1,0 +1,155 @@
+"""Where the files of a repository lie: the narrow interface, and the local folder.
+
+Names are relative, with ``/`` between parts. Whoever reads needs :class:`Reader`; only a writer
+needs :class:`Writer`. Reading is safe from several threads.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from core.errors import DeviceError, RefusedError
+from core.files import sync_folder, write_atomically
+
+
+class MissingFileError(DeviceError):
+    """A file of the repository is not there: not the same as damaged."""
+
+
+class Reader(Protocol):
+    """What reading a repository needs."""
+
+    @property
+    def location(self) -> str:
+        """How the user would name it: a path or a URL."""
+        ...
+
+    @property
+    def lists(self) -> bool:
+        """Whether folders can be listed."""
+        ...
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A whole file of at most ``limit`` bytes.
+
+        Raises:
+            MissingFileError: there is no such file.
+            DeviceError: it is larger than the limit or cannot be read.
+        """
+        ...
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``.
+
+        Raises:
+            MissingFileError: there is no such file.
+            DeviceError: it is shorter, or cannot be read.
+        """
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of a file. Raises MissingFileError."""
+        ...
+
+    def list(self, folder: str) -> tuple[str, ...]:
+        """Names in a folder, sorted, without ``.partial`` files; empty when there is no folder."""
+        ...
+
+
+class Writer(Reader, Protocol):
+    """What writing needs on top."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """A whole file, complete and synced when this returns; replaces an old one atomically."""
+        ...
+
+    def create(self, name: str) -> "contextlib.AbstractContextManager[BinaryIO]":
+        """A stream for a new file that gets its name, synced, only when the block ends without an error."""
+        ...
+
+
+class LocalBackend:
+    """A folder: on a disk, a USB stick, NFS or SMB."""
+
+    lists = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def location(self) -> str:
+        return str(self.folder)
+
+    def read(self, name: str, limit: int) -> bytes:
+        with self._open(name) as stream:
+            data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise DeviceError(f"{self.folder / name} is larger than the {limit} bytes it may have.")
+        return data
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        with self._open(name) as stream:
+            data = os.pread(stream.fileno(), length, offset)
+        if len(data) != length:
+            raise DeviceError(f"{self.folder / name} ends at {offset + len(data)}, expected {offset + length}.")
+        return data
+
+    def size(self, name: str) -> int:
+        try:
+            return (self.folder / name).stat().st_size
+        except OSError:
+            raise self._missing(name) from None
+
+    def list(self, folder: str) -> tuple[str, ...]:
+        try:
+            names = os.listdir(self.folder / folder)  # noqa: PTH208 - names only
+        except FileNotFoundError:
+            return ()
+        return tuple(sorted(name for name in names if not name.endswith(".partial")))
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.folder / name
+        with _space_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        path = self.folder / name
+        partial = path.with_name(path.name + ".partial")
+        with _space_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with partial.open("xb", buffering=1 << 20) as stream:
+                    yield stream
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                partial.rename(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+            sync_folder(path.parent)
+            sync_folder(path.parent.parent)
+
+    def _open(self, name: str) -> BinaryIO:
+        try:
+            return (self.folder / name).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise self._missing(name) from None
+        except OSError as error:
+            raise DeviceError(f"{self.folder / name} cannot be read: {error.strerror}.") from None
+
+    def _missing(self, name: str) -> MissingFileError:
+        return MissingFileError(f"{self.folder / name} is missing.")
+
+
+@contextlib.contextmanager
+def _space_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "Make room and run the same command again." if error.errno == 28 else ""
+        kind = RefusedError if error.errno in (13, 30) else DeviceError
+        raise kind(f"{path} cannot be written: {error.strerror}.", hint=hint) from None

@@ -1,0 +1,194 @@
+"""The writing side of a repository: packs, then indexes, then the manifest, then the catalogue.
+
+Each is complete and synced before the next begins (docs/image-format.md §9), so that a crash or a
+power cut at any write leaves every listed recovery point restorable.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from core.documents import encode
+from core.errors import DeviceError, RefusedError
+from images.model.manifest import Manifest
+from images.store.backend import LocalBackend, Reader, Writer
+from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
+from images.store.records import (
+    PACK_HEADER_SIZE,
+    PACK_SIZE_LIMIT,
+    Codec,
+    RecordKind,
+    chunk_id,
+    encode_pack_header,
+    encode_record,
+)
+from images.store.repository import CATALOGUE, DOCUMENT, Catalogue, Repository, new_document, pack_name
+
+
+def writable(backend: Reader) -> Writer:
+    """The backend as one that can be written.
+
+    Raises:
+        RefusedError: it is read-only (HTTP).
+    """
+    if isinstance(backend, LocalBackend):
+        return backend
+    raise RefusedError(
+        f"{backend.location} is read-only: a repository behind HTTP can be restored from, not captured into.",
+        hint="Capture into a folder, or mount the server's folder over NFS or SMB.",
+    )
+
+
+def open_or_create(backend: Reader) -> Repository:
+    """Open the repository in a folder, or make one where the folder is missing or empty.
+
+    Raises:
+        RefusedError: the folder holds other things, or is read-only.
+    """
+    writer = writable(backend)
+    assert isinstance(writer, LocalBackend)
+    folder = writer.folder
+    if folder.exists() and not folder.is_dir():
+        raise RefusedError(f"{folder} is not a folder.", hint="A repository is a folder.")
+    if not (folder / DOCUMENT).exists():
+        if folder.exists() and any(item.name != "lost+found" for item in folder.iterdir()):
+            raise RefusedError(
+                f"{folder} is not a liferaft repository and is not empty.", hint="Name a new or an empty folder."
+            )
+        writer.write(DOCUMENT, encode(new_document()))
+    return Repository(backend)
+
+
+class RepositoryWriter:
+    """Adds records and one recovery point to a repository. Used by one thread.
+
+    Attributes:
+        stored: bytes added to packs. records: how many.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self._backend = writable(repository.backend)
+        self._index = IndexBuilder()
+        self._pack = contextlib.ExitStack()
+        self._stream: BinaryIO | None = None
+        self._pack_id = b""
+        self._position = 0
+        self.stored = 0
+        self.records = 0
+
+    def knows(self, identifier: bytes) -> bool:
+        """Whether a record with that id is stored already. Safe to ask from any thread."""
+        return self._index.find(identifier) is not None or self.repository.locate(identifier) is not None
+
+    def put(self, kind: RecordKind, identifier: bytes, plain_length: int, codec: Codec, payload: bytes) -> None:
+        """Store a record unless it is stored already."""
+        if self.knows(identifier):
+            return
+        record = encode_record(kind, identifier, plain_length, codec, payload)
+        size = len(record) + len(payload)
+        if self._stream is None or self._position + size > PACK_SIZE_LIMIT:
+            self._next_pack()
+        assert self._stream is not None
+        try:
+            self._stream.write(record)
+            self._stream.write(payload)
+        except OSError as error:
+            raise DeviceError(
+                f"{self._backend.location} cannot be written: {error.strerror}.",
+                hint="Make room and run the same command again: what is stored already is kept."
+                if error.errno == 28
+                else "",
+            ) from None
+        self._index.add(identifier, Location(self._pack_id, self._position, len(payload), plain_length))
+        self._position += size
+        self.stored += size
+        self.records += 1
+
+    def commit(self, manifest: Manifest) -> str:
+        """Finish packs and indexes, then write the manifest and the catalogue.
+
+        Returns:
+            the id of the recovery point.
+        """
+        self._close_pack()
+        self._write_index()
+        data = encode(manifest)
+        identifier = chunk_id(data).hex()
+        self._backend.write(f"manifests/{identifier}.json", data)
+        write_catalogue(self.repository)
+        return identifier
+
+    def abandon(self) -> None:
+        """Drop the open pack; what finished indexes name stays, the rest is garbage that does no harm."""
+        with contextlib.suppress(_AbandonedError):
+            self._pack.__exit__(_AbandonedError, _AbandonedError(), None)
+        self._stream = None
+        self._index.drop_pack(self._pack_id)
+
+    def checkpoint(self) -> None:
+        """Make what was stored so far durable and known to a later capture, without a recovery point."""
+        self._close_pack()
+        self._write_index()
+
+    def _next_pack(self) -> None:
+        self._close_pack()
+        if len(self._index) >= ENTRIES_WRITTEN:
+            self._write_index()
+        self._pack_id = os.urandom(16)
+        self._pack = contextlib.ExitStack()
+        self._stream = self._pack.enter_context(self._backend.create(pack_name(self._pack_id)))
+        self._stream.write(encode_pack_header(self.repository.id, self._pack_id))
+        self._position = PACK_HEADER_SIZE
+
+    def _close_pack(self) -> None:
+        if self._stream is None:
+            return
+        self._stream = None
+        try:
+            self._pack.close()
+        except BaseException:
+            self._index.drop_pack(self._pack_id)
+            raise
+        self._index.close_pack(self._pack_id, self._position)
+
+    def _write_index(self) -> None:
+        if len(self._index):
+            self._backend.write(f"indexes/{os.urandom(16).hex()}.index", self._index.encode(self.repository.id))
+            self.repository.reload()
+            self.repository.indexes()
+            self._index = IndexBuilder()
+
+
+class _AbandonedError(Exception):
+    """Ends the open pack's block without giving the file its name."""
+
+
+@contextlib.contextmanager
+def writing(repository: Repository) -> Iterator[RepositoryWriter]:
+    """A writer that leaves no half-written file when the block fails.
+
+    On failure what is stored so far is kept and indexed where the folder still takes it, so that the
+    same capture run again does not store it twice.
+    """
+    writer = RepositoryWriter(repository)
+    try:
+        yield writer
+    except BaseException:
+        try:
+            writer.checkpoint()
+        except (OSError, DeviceError, RefusedError):
+            writer.abandon()
+        raise
+
+
+def write_catalogue(repository: Repository) -> None:
+    """Make the catalogue anew from the folders, until the folders stand still."""
+    backend = writable(repository.backend)
+    while True:
+        before = (backend.list("manifests"), backend.list("indexes"))
+        points = repository.points()
+        backend.write(CATALOGUE, encode(Catalogue(indexes=before[1], points=points)))
+        if (backend.list("manifests"), backend.list("indexes")) == before:
+            return
