@@ -1,0 +1,73 @@
+"""What lies in a volume and which of its extents hold data: the one question the rest of liferaft asks.
+
+Every reader is asked. An answer counts only when it is the only one, when the volume is no container's
+member, and when libblkid, where it can look, does not contradict.
+"""
+
+from images.filesystems.containers import container_name
+from images.filesystems.ext import read_ext
+from images.filesystems.fat import read_fat
+from images.filesystems.swap import read_swap
+from images.filesystems.used import UsedMap, whole
+from images.model.layout import Filesystem, FilesystemKind
+from images.signatures import Signature, probe
+from images.sources import BlockSource, FileSource, WindowSource
+
+_READERS = (read_ext, read_fat, read_swap)
+
+#: libblkid's names for what each reader reads.
+_NAMES = {
+    FilesystemKind.EXT2: frozenset({"ext2", "ext3", "ext4"}),
+    FilesystemKind.EXT3: frozenset({"ext2", "ext3", "ext4"}),
+    FilesystemKind.EXT4: frozenset({"ext2", "ext3", "ext4", "ext4dev"}),
+    FilesystemKind.FAT12: frozenset({"vfat"}),
+    FilesystemKind.FAT16: frozenset({"vfat"}),
+    FilesystemKind.FAT32: frozenset({"vfat"}),
+    FilesystemKind.SWAP: frozenset({"swap", "swsuspend", "swap_old"}),
+    FilesystemKind.UNKNOWN: frozenset({"jbd"}),
+}
+
+
+def read_used(source: BlockSource) -> UsedMap:
+    """What the volume is and which extents to keep; the whole of it, with the reason, whenever in doubt.
+
+    libblkid is asked for a name when the source is a file, a device or a part of one.
+
+    Raises:
+        DeviceError: the start of the source cannot be read.
+    """
+    signature = _probe(source)
+    container = container_name(source)
+    if container:
+        agreed = signature is not None and signature.name == container
+        return _unread(source, signature if signature and agreed else Signature(), container)
+    answers = [answer for reader in _READERS if (answer := reader(source)) is not None]
+    if len(answers) > 1:
+        names = " and ".join(answer.filesystem.detail for answer in answers)
+        unknown = Filesystem(kind=FilesystemKind.UNKNOWN)
+        return whole(unknown, source.size, f"it looks like {names} at once; captured whole")
+    if not answers:
+        return _unread(source, signature or Signature(), signature.name if signature else "")
+    answer = answers[0]
+    if signature is None or signature.name in _NAMES[answer.filesystem.kind]:
+        return answer
+    if signature.ambiguous:
+        reason = f"libblkid finds signatures beside that of {answer.filesystem.detail}; captured whole"
+        return whole(answer.filesystem, source.size, reason)
+    return _unread(source, signature, signature.name)
+
+
+def _unread(source: BlockSource, signature: Signature, name: str) -> UsedMap:
+    """The answer for a volume that no reader may speak for."""
+    filesystem = Filesystem(kind=FilesystemKind.UNKNOWN, detail=name, uuid=signature.uuid, label=signature.label)
+    if name:
+        return whole(filesystem, source.size, f"liferaft has no reader for {name}; captured whole")
+    return whole(filesystem, source.size, "not a filesystem liferaft knows")
+
+
+def _probe(source: BlockSource) -> Signature | None:
+    """What libblkid says, when it can look at the source."""
+    offset, inner = 0, source
+    while isinstance(inner, WindowSource):
+        offset, inner = offset + inner.offset, inner._inner
+    return probe(inner.descriptor, offset, source.size) if isinstance(inner, FileSource) else None
