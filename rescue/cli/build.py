@@ -1,0 +1,58 @@
+"""``liferaft build``: makes the rescue medium."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from builder.medium import BuildReport
+from core.documents import encode_readable
+from core.events import Event
+from core.process import SystemRunner
+from core.units import MIB, format_duration, format_size
+from rescue.jobs.build import build_medium
+
+#: Smaller files on the medium are not worth a line of the report.
+_WORTH_A_LINE = MIB // 4
+
+
+@click.command()
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The ISO to write. The old file stays until the new one is whole.",
+)
+@click.option("--cache", type=click.Path(path_type=Path), help="The build cache; by default ~/.cache/liferaft.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
+def command(recipe: Path | None, out: Path, cache: Path | None, as_json: bool) -> None:
+    """Build the rescue medium: one ISO for CD and USB stick, BIOS and UEFI.
+
+    RECIPE is a TOML file (docs/recipe.md); without one the embedded recipe is built. What was built before is
+    taken from the cache, so that a change of kernel parameters or of the job takes seconds.
+    """
+    report = build_medium(recipe, out, cache, _tell, SystemRunner())
+    if as_json:
+        sys.stdout.write(encode_readable(report))
+    else:
+        click.echo(_describe(report))
+
+
+def _tell(event: Event) -> None:
+    if event.message:
+        click.echo(event.message, err=True)
+
+
+def _describe(report: BuildReport) -> str:
+    lines = [f"{report.path}: {format_size(report.size)}, built in {format_duration(report.seconds)}"]
+    lines.append(f"  sha256 {report.sha256}")
+    for component in report.components:
+        if component.size >= _WORTH_A_LINE:
+            reused = "  (from the cache)" if component.reused else ""
+            lines.append(f"  {format_size(component.size):>12}  {component.name}{reused}")
+    lines.append(f"  {report.packages} Debian packages; the list is on the medium, liferaft/packages.txt")
+    lines.append(f"RAM needed: {format_size(report.ram)}; copied to RAM: {format_size(report.ram_copied)}")
+    return "\n".join(lines)

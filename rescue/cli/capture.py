@@ -1,0 +1,42 @@
+"""``liferaft capture``: take a recovery point."""
+
+from pathlib import Path
+
+import click
+
+from core.documents import encode
+from core.errors import ExitCode
+from core.process import SystemRunner
+from core.units import format_duration, format_size
+from rescue.cli.terminal import json_option, open_sink, progress_option, repository_option
+from rescue.jobs.capture import capture_disks
+
+
+@click.command("capture")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(path_type=Path))
+@repository_option
+@click.option("--name", default="", help="A name for people. Default: host and source.")
+@json_option
+@progress_option
+def command(sources: tuple[Path, ...], repository: str, name: str, as_json: bool, progress: str) -> int:
+    """Take a picture of whole disks and keep it in a repository.
+
+    SOURCE is a disk (/dev/sda) or a raw image file. Only blocks in use are read; what the repository
+    holds already is not stored again. The source is opened read-only and never changed. The
+    repository is made when the folder is missing or empty. Prints the id of the recovery point.
+
+    \b
+    liferaft capture /dev/sda --repo /mnt/usb/backup
+    liferaft capture disk.raw --repo backup --name "before the upgrade"
+    """
+    result = capture_disks(sources, repository, name=name, runner=SystemRunner(), sink=open_sink(progress))
+    if as_json:
+        click.echo(encode(result), nl=False)
+    else:
+        click.echo(result.id)
+        click.echo(
+            f"{result.name}: read {format_size(result.read)} in {format_duration(result.seconds)}, "
+            f"stored {format_size(result.stored)}.",
+            err=True,
+        )
+    return ExitCode.WARNINGS if result.warnings else ExitCode.DONE

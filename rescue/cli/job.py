@@ -1,0 +1,123 @@
+"""``liferaft job``: carry out a job document without questions."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from core.errors import LiferaftError, UsageError
+from core.events import Event
+from core.process import SystemRunner
+from rescue.cli.terminal import TerminalSink
+from rescue.jobs.unattended import (
+    After,
+    Job,
+    JobResult,
+    boot_job_source,
+    end_machine,
+    failed,
+    read_job,
+    result_line,
+    run_job,
+    send_result,
+)
+from restore.plan import render
+from restore.report import render_report
+
+
+@click.command("job")
+@click.argument("source", metavar="[URL|FILE]", required=False)
+@click.option(
+    "--from-boot", is_flag=True, help="Take the job from the kernel command line (liferaft.job=) or the medium."
+)
+@click.option(
+    "--console",
+    "consoles",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Also write everything to this terminal device.",
+)
+def command(source: str | None, from_boot: bool, consoles: tuple[Path, ...]) -> int:
+    """Restore as a job document says: unattended, verified, with a report.
+
+    The document is JSON (docs/job.md). The plan is shown, carried out, and the result printed as one
+    line LIFERAFT-RESULT {json}; it is also sent to the job's report_url. Then the machine reboots,
+    powers off or stays, as the job says; after a failure it stays.
+
+    \b
+    liferaft job http://server/job.json
+    """
+    with contextlib.ExitStack() as stack:
+        faces = [_Face(stream) for stream in _streams(stack, consoles)]
+        started = time.monotonic()
+        job: Job | None = None
+        runner = SystemRunner()
+        try:
+            named = boot_job_source() if from_boot else source
+            if named is None:
+                raise UsageError("No job is named.", hint="Name a URL or a file, or boot with liferaft.job=URL.")
+            job = read_job(named)
+            result = run_job(job, runner, lambda event: _each(faces, event), lambda plan: _tell(faces, render(plan)))
+        except LiferaftError as error:
+            result = failed(error, time.monotonic() - started)
+        _finish(job, result, faces)
+    if job is not None and not result.error:
+        end_machine(job.after, runner)
+    return result.exit_code
+
+
+def _finish(job: Job | None, result: JobResult, faces: list["_Face"]) -> None:
+    if result.report is not None:
+        _tell(faces, render_report(result.report))
+    if result.error:
+        _tell(faces, f"FAILED: {result.error}")
+        for line in (*result.reasons, f"Hint: {result.hint}" if result.hint else ""):
+            if line and line != result.error:
+                _tell(faces, f"  {line}")
+    if job is not None and job.report_url:
+        try:
+            send_result(job.report_url, result)
+        except LiferaftError as error:
+            _tell(faces, f"warning: the report could not be sent: {error.message}")
+    _tell(faces, result_line(result))
+    if job is not None and job.after is not After.STAY:
+        _tell(faces, f"The machine will {job.after} now." if not result.error else "The machine stays as it is.")
+
+
+class _Face:
+    """A terminal that shows the job."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._sink = TerminalSink(stream)
+
+    def event(self, event: Event) -> None:
+        """Show progress."""
+        self._sink(event)
+
+    def tell(self, text: str) -> None:
+        """Show lines."""
+        self._sink.close()
+        self._stream.write(text.rstrip("\n") + "\n")
+        self._stream.flush()
+
+
+def _each(faces: list[_Face], event: Event) -> None:
+    for face in faces:
+        face.event(event)
+
+
+def _tell(faces: list[_Face], text: str) -> None:
+    for face in faces:
+        face.tell(text)
+
+
+def _streams(stack: contextlib.ExitStack, consoles: tuple[Path, ...]) -> Iterator[TextIO]:
+    """Standard output, and the consoles that are really there (a serial port without hardware is none)."""
+    yield click.get_text_stream("stdout")
+    for path in consoles:
+        with contextlib.suppress(OSError):
+            yield stack.enter_context(path.open("w", buffering=1))

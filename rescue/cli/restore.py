@@ -1,0 +1,84 @@
+"""``liferaft restore``: carry out a confirmed plan, or plan and do it in one go for scripts."""
+
+from pathlib import Path
+
+import click
+
+from core.documents import encode
+from core.errors import ExitCode, UsageError
+from core.process import SystemRunner
+from rescue.cli.terminal import json_option, open_sink, progress_option
+from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, read_plan, run_plan
+from restore.plan import Plan, render
+from restore.report import render_report
+
+
+@click.command("restore")
+@click.argument("point", metavar="[ID]", required=False)
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved by `liferaft plan -o`.")
+@click.option("--confirm", default="", metavar="DIGEST", help="The digest the plan shows.")
+@click.option("--repo", "repository", default="", metavar="REPO", help="With ID; with --plan: where it is now.")
+@click.option("--target", "targets", multiple=True, metavar="TARGET", type=click.Path(path_type=Path))
+@click.option("--yes", is_flag=True, help="With ID: do not ask. Everything on TARGET is lost.")
+@click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
+@click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
+@click.option("--boot", type=click.Choice([choice.value for choice in BootChoice]), default="auto", show_default=True)
+@json_option
+@progress_option
+def command(
+    point: str | None,
+    plan_file: Path | None,
+    confirm: str,
+    repository: str,
+    targets: tuple[Path, ...],
+    yes: bool,
+    grow: bool,
+    no_verify: bool,
+    boot: str,
+    as_json: bool,
+    progress: str,
+) -> int:
+    """Restore a recovery point to disks or image files.
+
+    In two steps, with a look at the plan between them (this is the safe way), or in one for scripts.
+    A restore that was stopped goes on when the same command is run again.
+
+    \b
+    liferaft plan latest --repo R --target /dev/sda -o plan.json
+    liferaft restore --plan plan.json --confirm 0123456789abcdef
+    liferaft restore latest --repo R --target /dev/sda --yes
+    """
+    runner = SystemRunner()
+    if plan_file is not None:
+        if point or targets or yes:
+            raise UsageError("--plan stands alone: the plan says what goes where.", hint="Leave out ID and --target.")
+        if not confirm:
+            raise UsageError("A plan is carried out only when its digest is given back.", hint="Add --confirm DIGEST.")
+        plan = _load(plan_file)
+    else:
+        if not (point and repository and targets):
+            raise UsageError(
+                "Nothing says what to restore where.",
+                hint="Give --plan FILE --confirm DIGEST, or ID --repo REPO --target TARGET --yes.",
+            )
+        choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot))
+        plan = plan_restore(repository, point, targets, choices, runner)
+        click.echo(render(plan), err=True)
+        confirm = plan.digest if yes else _ask(plan)
+    report = run_plan(plan, confirm, runner, open_sink(progress), repository=repository)
+    click.echo(encode(report) if as_json else render_report(report), nl=False)
+    return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
+
+
+def _load(path: Path) -> Plan:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", hint="liferaft plan -o makes one.") from None
+    return read_plan(content, str(path))
+
+
+def _ask(plan: Plan) -> str:
+    """The digest as the person types it."""
+    answer = click.prompt(f"Type the digest {plan.digest} to go on, anything else to stop", err=True)
+    return str(answer).strip()

@@ -1,0 +1,11 @@
+"""``liferaft tui``: the wizard."""
+
+import click
+
+
+@click.command("tui")
+def command() -> None:
+    """The restore wizard: repository, recovery point, target disk, plan, confirm, restore, reboot."""
+    from rescue.tui.app import run_wizard
+
+    run_wizard()

@@ -1,0 +1,84 @@
+"""The capture job: disks or image files into a repository."""
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import RefusedError
+from core.events import Event, Sink, Stage
+from core.process import Runner
+from core.version import tool_name
+from images.capture import CaptureResult, capture
+from images.model.layout import DiskIdentity
+from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, identity_of, probe_machine
+from images.sources import FileSource, open_source
+from images.store.repository import connect
+from images.store.writer import open_or_create, writable
+from images.survey import DiskSurvey, image_sector_size, survey_disk
+
+
+def capture_disks(sources: Sequence[Path], repository: str, *, name: str, runner: Runner, sink: Sink) -> CaptureResult:
+    """Take one recovery point of one or several whole disks.
+
+    Args:
+        sources: block devices or raw image files.
+        repository: a folder; made when it is missing or empty.
+        name: for people; empty for a name made of the host and the sources.
+
+    Raises:
+        UsageError, RefusedError, DamagedError, DeviceError: nothing was taken; the source was not touched.
+    """
+    sink(Event(stage=Stage.PROBE, message="Looking at the disks"))
+    backend = writable(connect(repository))
+    is_device = [source.exists() and stat.S_ISBLK(source.stat().st_mode) for source in sources]
+    devices = block_devices(runner) if any(is_device) else ()
+    for source, device in zip(sources, is_device, strict=True):
+        if device:
+            _guard_source(source, devices, Path(backend.location))
+    with contextlib.ExitStack() as stack:
+        surveys = tuple(_survey(stack, path, f"disk{number}", devices) for number, path in enumerate(sources))
+        return capture(
+            open_or_create(backend),
+            surveys,
+            name=name or f"{socket.gethostname()}-{'-'.join(source.stem for source in sources)}",
+            origin=f"{socket.gethostname()}:{','.join(str(source.absolute()) for source in sources)}",
+            machine=probe_machine(runner) if any(is_device) else None,
+            tool=tool_name(),
+            sink=sink,
+        )
+
+
+def _survey(stack: contextlib.ExitStack, path: Path, disk_id: str, devices: tuple[BlockDevice, ...]) -> DiskSurvey:
+    source: FileSource = stack.enter_context(open_source(path))
+    disk = disk_holding(devices, os.path.realpath(path))
+    if disk is None and (sector_size := image_sector_size(source)) != source.sector_size:
+        source = stack.enter_context(open_source(path, sector_size=sector_size))
+    return survey_disk(source, disk_id, identity_of(disk) if disk else DiskIdentity(model="image file"))
+
+
+def _guard_source(source: Path, devices: tuple[BlockDevice, ...], repository: Path) -> None:
+    """A disk that is in use gives a torn picture; a disk that holds the repository would be written."""
+    node = os.path.realpath(source)
+    disk = disk_holding(devices, node)
+    if disk is None:
+        return
+    reasons = [
+        f"{device.name} is mounted on {place}"
+        for device, place in disk.mounts()
+        if place != "[SWAP]" and not _mounted_read_only(place)
+    ]
+    if disk_of_path(devices, repository.absolute()) is disk:
+        reasons.append(f"{disk.name} carries the repository {repository}: the source is never written")
+    if reasons:
+        raise RefusedError(
+            f"{source} cannot be captured while it is in use: {reasons[0]}.",
+            hint="Boot the rescue medium and capture from there, or unmount it.",
+            reasons=tuple(reasons),
+        )
+
+
+def _mounted_read_only(place: str) -> bool:
+    return bool(os.statvfs(place).f_flag & os.ST_RDONLY)

@@ -1,0 +1,262 @@
+"""Boot repair: make a restored Linux boot on the hardware that is there now, changing the least.
+
+1. which drivers does its root disk need here, and are they in each initramfs? Rebuild those that lack some;
+2. reinstall GRUB for the firmware that will boot it, the firmware's fallback path included;
+3. tell the firmware, where this rescue system runs under UEFI.
+
+Works on any restored or existing disk: it needs the layout, not an image.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from core.errors import LiferaftError, ProcessError
+from core.events import Event, Sink, Stage
+from core.process import Runner
+from images.model.layout import Disk, Partition, PartitionRole, TableKind
+from images.model.machine import Firmware
+from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
+from restore.boot.mounts import find_root, mounted_system
+from restore.boot.system import InstalledSystem, read_system
+from restore.partitions import partition_node
+
+_INITRAMFS_TIMEOUT = 3600.0
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "SYSTEMD_OFFLINE": "1",
+}
+_EFI_VARIABLES = Path("/sys/firmware/efi/efivars")
+
+
+class BootRepair(msgspec.Struct, frozen=True):
+    """What was done, and what the user must know; a line each."""
+
+    actions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def repair_boot(node: str, disk: Disk, firmware: Firmware, runner: Runner, sink: Sink) -> BootRepair:
+    """Repair the boot of the system on a disk.
+
+    Args:
+        node: the disk's device node. disk: its layout as it is now.
+        firmware: what will boot it.
+
+    Returns:
+        what was done. A problem that leaves the data as restored is a warning, not an error.
+    """
+    job = _Repair(node, disk, firmware, runner, sink)
+    try:
+        job.run()
+    except LiferaftError as error:
+        job.warn(f"boot repair stopped: {error.message}")
+    return BootRepair(tuple(job.actions), tuple(job.warnings))
+
+
+class _Repair:
+    """One boot repair: collects what it did."""
+
+    def __init__(self, node: str, disk: Disk, firmware: Firmware, runner: Runner, sink: Sink) -> None:
+        self._node = node
+        self._disk = disk
+        self._firmware = firmware
+        self._runner = runner
+        self._sink = sink
+        self.actions: list[str] = []
+        self.warnings: list[str] = []
+
+    def run(self) -> None:
+        """Find the system, mount it, repair it."""
+        with contextlib.ExitStack() as stack:
+            nodes = {
+                stack.enter_context(
+                    partition_node(self._node, partition, self._disk.sector_size, self._runner)
+                ): partition
+                for partition in self._data_partitions()
+            }
+            root_node = find_root(nodes, self._runner)
+            if root_node is None:
+                self.warn("no Linux system was found on the disk: the boot loader is left as it was captured")
+                return
+            root = stack.enter_context(mounted_system(root_node, nodes, self._runner))
+            system = read_system(root)
+            self._say(f"Found {system.name} with {len(system.kernels)} kernels")
+            self._repair_initramfs(root, system)
+            self._repair_grub(root, system)
+        if self._firmware is Firmware.UEFI:
+            self._tell_firmware(system)
+
+    def warn(self, text: str) -> None:
+        """Something the user must know."""
+        self.warnings.append(text)
+        self._sink(Event(stage=Stage.BOOT, message=text, warning=True))
+
+    def _say(self, text: str) -> None:
+        self._sink(Event(stage=Stage.BOOT, message=text))
+
+    def _did(self, text: str) -> None:
+        self.actions.append(text)
+        self._say(text)
+
+    def _data_partitions(self) -> list[Partition]:
+        table = self._disk.table
+        found = table.partitions if table else ()
+        return [partition for partition in found if partition.role is not PartitionRole.EXTENDED]
+
+    # ---- initramfs
+
+    def _repair_initramfs(self, root: Path, system: InstalledSystem) -> None:
+        aliases = disk_aliases(self._node)
+        if not aliases:
+            self._did("initramfs: the disk is no hardware of this machine, its drivers were not checked")
+            return
+        missing: dict[str, frozenset[str]] = {}
+        for kernel in system.kernels:
+            drivers = needed_drivers(root, kernel, aliases, self._runner)
+            needed = drivers.needed - builtin_drivers(root, kernel)
+            for alias in drivers.unknown:
+                self.warn(f"kernel {kernel} of the restored system has no driver for this machine's disk ({alias})")
+            lacking = needed - self._in_initramfs(root, system, kernel)
+            if lacking:
+                missing[kernel] = frozenset(lacking)
+            else:
+                self._did(f"initramfs of {kernel} has the drivers for this disk ({', '.join(sorted(needed))})")
+        if missing:
+            self._rebuild(root, system, missing)
+
+    def _in_initramfs(self, root: Path, system: InstalledSystem, kernel: str) -> frozenset[str]:
+        lister = {"update-initramfs": ("lsinitramfs", f"/boot/initrd.img-{kernel}")}.get(
+            system.initramfs, ("lsinitrd", "--kver", kernel)
+        )
+        try:
+            return modules_in(self._chroot(root, lister, timeout=600))
+        except LiferaftError as error:
+            self._say(f"The initramfs of {kernel} cannot be listed ({error.message}): it will be made again")
+            return frozenset()
+
+    def _rebuild(self, root: Path, system: InstalledSystem, missing: dict[str, frozenset[str]]) -> None:
+        for kernel, modules in missing.items():
+            names = sorted(modules)
+            self._say(f"The initramfs of {kernel} lacks {', '.join(names)}: making it again (this takes minutes)")
+            if system.initramfs == "update-initramfs":
+                _add_modules(root / "etc/initramfs-tools/modules", names)
+                self._chroot(root, ("update-initramfs", "-u", "-k", kernel), timeout=_INITRAMFS_TIMEOUT)
+            elif system.initramfs == "dracut":
+                words = ("dracut", "--force", "--add-drivers", " ".join(names), "--kver", kernel)
+                self._chroot(root, words, timeout=_INITRAMFS_TIMEOUT)
+            else:
+                self.warn(f"the initramfs of {kernel} lacks {', '.join(names)} and nothing here can make it again")
+                continue
+            # An exit code is no evidence: initramfs tools have returned 0 for images that do not boot.
+            still = modules - self._in_initramfs(root, system, kernel)
+            if still:
+                self.warn(f"the new initramfs of {kernel} still lacks {', '.join(sorted(still))}")
+            else:
+                self._did(f"initramfs of {kernel} made again with {', '.join(names)}")
+
+    # ---- GRUB
+
+    def _repair_grub(self, root: Path, system: InstalledSystem) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (root / "boot/grub/device.map").unlink()
+        if self._firmware is Firmware.BIOS:
+            self._install_bios(root, system)
+        else:
+            self._install_uefi(root, system)
+
+    def _install_bios(self, root: Path, system: InstalledSystem) -> None:
+        if "i386-pc" not in system.grub_targets:
+            self.warn("this machine starts in BIOS mode, but the restored system has no GRUB for BIOS")
+            return
+        self._chroot(root, ("grub-install", "--target=i386-pc", "--recheck", self._node), timeout=900)
+        self._did(f"GRUB for BIOS installed on {self._node}")
+        by_id = _by_id(self._node)
+        if by_id and (root / "usr/bin/debconf-set-selections").exists() and "i386-pc" in system.grub_targets:
+            # A stale disk name there lets a later upgrade of grub-pc install its core nowhere.
+            line = f"grub-pc grub-pc/install_devices multiselect {by_id}\n"
+            self._chroot(root, ("debconf-set-selections",), stdin=line)
+            self._did(f"grub-pc will install its upgrades on {by_id}")
+
+    def _install_uefi(self, root: Path, system: InstalledSystem) -> None:
+        if not system.esp:
+            self.warn("this machine starts in UEFI mode, but no EFI system partition is mounted at /boot/efi")
+            return
+        if "x86_64-efi" in system.grub_targets:
+            words = ["grub-install", "--target=x86_64-efi", "--efi-directory=/boot/efi", "--no-nvram"]
+            if "--force-extra-removable" in self._chroot(root, ("grub-install", "--help")):
+                words.append("--force-extra-removable")
+            self._chroot(root, words, timeout=900)
+            self._did("GRUB for UEFI installed on the EFI system partition")
+        else:
+            self._say("The restored system has no GRUB modules for UEFI; its EFI files are kept as captured")
+        if not _has_fallback(root):
+            self.warn("the EFI system partition has no EFI/BOOT/BOOTX64.EFI: the firmware may not find the system")
+
+    def _tell_firmware(self, system: InstalledSystem) -> None:
+        """One boot entry, from the rescue system and not from the chroot. The fallback path is what counts."""
+        esp = next((part for part in self._data_partitions() if part.role is PartitionRole.ESP), None)
+        if esp is None or not _EFI_VARIABLES.is_dir() or not any(_EFI_VARIABLES.iterdir()):
+            return
+        if self._disk.table is None or self._disk.table.kind is not TableKind.GPT:
+            return
+        folder = system.id or "debian"
+        loader = rf"\EFI\{folder}\shimx64.efi"
+        try:
+            entries = self._runner.run(["efibootmgr", "--verbose"], timeout=60).stdout
+            if str(esp.uuid).lower() in entries.lower():
+                self._did("the firmware already has a boot entry for this disk")
+                return
+            self._runner.run(
+                [
+                    "efibootmgr",
+                    "--create",
+                    "--disk",
+                    self._node,
+                    "--part",
+                    str(esp.number),
+                    "--label",
+                    folder,
+                    "--loader",
+                    loader,
+                ],
+                timeout=60,
+            )
+            self._did(f"boot entry {folder} written to the firmware")
+        except LiferaftError as error:
+            self.warn(f"the firmware took no boot entry ({error.message}); it will use EFI/BOOT/BOOTX64.EFI")
+
+    def _chroot(self, root: Path, words: Sequence[str], *, timeout: float = 300.0, stdin: str | None = None) -> str:
+        try:
+            return self._runner.run(
+                ["chroot", str(root), *words], timeout=timeout, env=_ENVIRONMENT, stdin=stdin
+            ).stdout
+        except ProcessError as error:
+            raise ProcessError((words[0], *error.argv[3:]), error.returncode, error.output) from None
+
+
+def _add_modules(path: Path, names: Sequence[str]) -> None:
+    """Append to initramfs-tools' list, which changes less than its policy would."""
+    text = path.read_text() if path.exists() else ""
+    have = set(text.split())
+    new = [name for name in names if name not in have]
+    if text and not text.endswith("\n"):
+        text += "\n"
+    path.write_text(text + "# added by liferaft for the hardware it was restored to\n" + "\n".join(new) + "\n")
+
+
+def _has_fallback(root: Path) -> bool:
+    """FAT knows no case, but the mount may."""
+    efi = root / "boot/efi/EFI"
+    names = {str(path.relative_to(efi)).lower() for path in efi.glob("*/*")}
+    return "boot/bootx64.efi" in names
+
+
+def _by_id(node: str) -> str:
+    """A name of a disk that survives a change of order, from udev; empty when there is none."""
+    found = [path for path in sorted(Path("/dev/disk/by-id").glob("*")) if path.resolve() == Path(node).resolve()]
+    return str(found[0]) if found else ""

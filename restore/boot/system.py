@@ -1,0 +1,59 @@
+"""What a mounted system is: read from its files, nothing of it is run."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class InstalledSystem(msgspec.Struct, frozen=True, kw_only=True):
+    """An installed Linux.
+
+    Attributes:
+        name: for people (``Debian GNU/Linux 13 (trixie)``); id: os-release's ID.
+        kernels: versions that have a kernel image in /boot, newest first.
+        initramfs: the command that makes its initramfs: ``update-initramfs``, ``dracut`` or empty.
+        grub_targets: GRUB platforms whose files are installed (``i386-pc``, ``x86_64-efi``).
+        esp: whether /boot/efi is mounted and holds an EFI folder.
+    """
+
+    name: str
+    id: str
+    kernels: tuple[str, ...]
+    initramfs: str
+    grub_targets: tuple[str, ...]
+    esp: bool
+
+
+def read_system(root: Path) -> InstalledSystem:
+    """Look at the system mounted at ``root``."""
+    release = _os_release(root)
+    tools = ("usr/sbin/update-initramfs", "usr/bin/dracut")
+    return InstalledSystem(
+        name=release.get("PRETTY_NAME", "an unknown Linux"),
+        id=release.get("ID", ""),
+        kernels=tuple(sorted(_kernels(root), reverse=True)),
+        initramfs=next((Path(tool).name for tool in tools if (root / tool).exists()), ""),
+        grub_targets=tuple(
+            target for target in ("i386-pc", "x86_64-efi") if (root / "usr/lib/grub" / target / "modinfo.sh").exists()
+        ),
+        esp=(root / "boot/efi/EFI").is_dir(),
+    )
+
+
+def _os_release(root: Path) -> dict[str, str]:
+    """etc/os-release is often an absolute link, which must be followed inside the root."""
+    for name in ("usr/lib/os-release", "etc/os-release"):
+        path = root / name
+        if path.is_file() and not (path.is_symlink() and str(path.readlink()).startswith("/")):
+            pairs = (line.partition("=") for line in path.read_text(errors="replace").splitlines())
+            return {key: value.strip("\"'") for key, _, value in pairs if key}
+    return {}
+
+
+def _kernels(root: Path) -> list[str]:
+    modules = {path.name for path in (root / "lib/modules").glob("*") if path.is_dir()}
+    return [
+        path.name.removeprefix("vmlinuz-")
+        for path in (root / "boot").glob("vmlinuz-*")
+        if path.name.removeprefix("vmlinuz-") in modules
+    ]

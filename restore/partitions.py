@@ -1,0 +1,80 @@
+"""Device nodes for the partitions of a restored target.
+
+The kernel's own partition device where it has one; a loop device over the range for image files and
+for loop devices that the kernel does not scan.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import DeviceError, ProcessError, RefusedError
+from core.process import Runner
+from images.model.layout import Partition
+
+
+def reread_table(node: str, runner: Runner) -> None:
+    """Tell the kernel about the new partitions of a disk, and wait for udev. Nothing to do for a file.
+
+    Raises:
+        DeviceError: the kernel does not take the new table because something holds the old one.
+    """
+    if not stat.S_ISBLK(Path(node).stat().st_mode):
+        return
+    if Path(node).name.startswith("loop"):
+        return
+    try:
+        runner.run(["blockdev", "--rereadpt", node], timeout=60)
+    except ProcessError:
+        # udev may be probing at this very moment: wait for it and ask once more.
+        runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
+        try:
+            runner.run(["blockdev", "--rereadpt", node], timeout=60)
+        except ProcessError as error:
+            raise DeviceError(f"The kernel does not take the new partition table of {node}: {error.message}") from None
+    runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
+
+
+@contextlib.contextmanager
+def partition_node(node: str, partition: Partition, sector_size: int, runner: Runner) -> Iterator[str]:
+    """A block device for one partition of the disk or image ``node``.
+
+    Raises:
+        RefusedError: there is none and a loop device needs root.
+    """
+    own = _kernel_node(node, partition.number)
+    if own is not None:
+        yield own
+        return
+    if os.geteuid() != 0:
+        raise RefusedError(
+            f"Partition {partition.number} of {node} needs a loop device, and that needs root.",
+            hint="Run as root, or restore without --grow and boot repair.",
+        )
+    extent = partition.extent(sector_size)
+    loop = runner.run(
+        [
+            "losetup",
+            "--find",
+            "--show",
+            f"--offset={extent.start}",
+            f"--sizelimit={extent.size}",
+            f"--sector-size={sector_size}",
+            node,
+        ],
+        timeout=60,
+    ).stdout.strip()
+    try:
+        yield loop
+    finally:
+        runner.run(["losetup", "--detach", loop], timeout=60)
+
+
+def _kernel_node(node: str, number: int) -> str | None:
+    folder = Path("/sys/class/block") / Path(node).name
+    for entry in folder.glob("*/partition"):
+        if entry.read_text().strip() == str(number):
+            return f"/dev/{entry.parent.name}"
+    return None

@@ -1,0 +1,273 @@
+"""The planner: from a recovery point and named targets to a plan, or to every reason why not.
+
+"Can this be restored there?" is answered by building the plan; nothing is written here.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from core.errors import DamagedError, RefusedError
+from core.units import ALIGNMENT, align_up, to_bytes
+from images.model.extents import Extent, merge
+from images.model.layout import Disk, FilesystemKind, PartitionTable, TableKind
+from images.model.machine import Firmware
+from images.model.manifest import Manifest, Volume, VolumeRole
+from images.store.backend import MissingFileError
+from images.store.repository import Repository, pack_name
+from restore.fit import Fit, fit
+from restore.plan import (
+    CreateTable,
+    GrowFilesystem,
+    Plan,
+    RepairBoot,
+    RestoreVolume,
+    Step,
+    TargetDisk,
+    VerifyVolume,
+    WipeSignatures,
+    WriteHead,
+)
+from restore.stream import lba_range
+from restore.targets import Candidate
+
+#: Boot code in LBA 0; what follows it there belongs to the table.
+BOOT_CODE_SIZE = 440
+_DOS_TABLE_END = 512
+_GPT_ENTRIES_SIZE = 16384
+
+
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user decides. ``firmware`` None: do not repair the boot loader."""
+
+    grow: bool = False
+    verify: bool = True
+    firmware: Firmware | None = None
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes a volume's stream will write, and those it will zero."""
+
+    data: int
+    zero: int
+
+
+def make_plan(repository: Repository, point: str, candidates: Sequence[Candidate], options: PlanOptions) -> Plan:
+    """Plan the restore of a recovery point's disks, in order, to the candidates.
+
+    Args:
+        point: the full id.
+
+    Raises:
+        RefusedError: with every reason against.
+        DamagedError: chunks that the recovery point needs are missing or damaged.
+    """
+    manifest = repository.manifest(point)
+    disks = manifest.layout.disks
+    reasons = _reasons_against(disks, candidates)
+    fits = [
+        fit(disk, candidate.size, candidate.sector_size, grow=options.grow)
+        for disk, candidate in zip(disks, candidates, strict=False)
+    ]
+    for disk, candidate, fitted in zip(disks, candidates, fits, strict=False):
+        reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in fitted.reasons]
+    if reasons:
+        hint = "Choose another target; liferaft probe lists the disks of this machine."
+        raise RefusedError(
+            f"Recovery point {point[:12]} cannot be restored there: {reasons[0]}.", hint=hint, reasons=tuple(reasons)
+        )
+    contents = survey_chunks(repository, point, manifest)
+    steps: list[Step] = []
+    notes: list[str] = []
+    for disk, candidate, fitted in zip(disks, candidates, fits, strict=True):
+        steps += _disk_steps(manifest, disk, candidate, fitted, contents, options)
+        notes += fitted.notes
+    steps += _late_steps(disks, fits, options)
+    notes += _notes(manifest, candidates, options)
+    return Plan(
+        recovery_point=point,
+        name=manifest.name,
+        created=manifest.created,
+        repository=repository.backend.location,
+        targets=tuple(_target(disk, candidate) for disk, candidate in zip(disks, candidates, strict=True)),
+        steps=tuple(steps),
+        notes=tuple(notes),
+    )
+
+
+def _reasons_against(disks: Sequence[Disk], candidates: Sequence[Candidate]) -> list[str]:
+    reasons = [reason for candidate in candidates for reason in candidate.obstacles]
+    if len(disks) != len(candidates):
+        reasons.append(f"it has {len(disks)} disks, and {len(candidates)} targets are named")
+    nodes = [candidate.node for candidate in candidates]
+    reasons += [f"{node} is named twice" for node in sorted({node for node in nodes if nodes.count(node) > 1})]
+    return reasons
+
+
+def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dict[str, Content]:
+    """Walk every volume's map and check that each chunk is indexed and its pack is there, whole.
+
+    Raises:
+        DamagedError: naming every volume that cannot be restored.
+    """
+    problems: list[str] = []
+    needed: set[bytes] = set()
+    contents: dict[str, Content] = {}
+    for volume in manifest.volumes:
+        where = volume_name(point, manifest, volume)
+        sector_size = manifest.layout.disk(volume.disk).sector_size
+        try:
+            contents[volume.id] = _survey_volume(repository, volume, where, sector_size, needed)
+        except DamagedError as error:
+            problems.append(error.message)
+    sizes = repository.pack_sizes()
+    for pack in sorted(needed):
+        try:
+            found = repository.backend.size(pack_name(pack))
+        except MissingFileError as error:
+            problems.append(error.message)
+            continue
+        if found != sizes[pack]:
+            name = f"{repository.backend.location}/{pack_name(pack)}"
+            problems.append(f"{name} has {found} bytes, expected {sizes[pack]}: it is truncated or altered.")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise DamagedError(
+            f"Recovery point {point[:12]} ({manifest.name}) is damaged: {problems[0]}{more}",
+            hint="Choose another recovery point. Nothing was written.",
+        )
+    return contents
+
+
+def _survey_volume(repository: Repository, volume: Volume, where: str, sector_size: int, needed: set[bytes]) -> Content:
+    chunk = repository.chunk_size
+    data = zero = 0
+    for slot in repository.slots(volume, where):
+        length = min(chunk, volume.size - slot.number * chunk)
+        if slot.id is None:
+            zero += length
+            continue
+        place = repository.locate(slot.id)
+        if place is None:
+            lbas = lba_range(volume, slot.number, chunk, sector_size)
+            raise DamagedError(f"{where}, {lbas}: chunk {slot.id.hex()[:16]}… is missing from the repository.")
+        needed.add(place.pack)
+        data += length
+    return Content(data=data, zero=zero)
+
+
+def volume_name(point: str, manifest: Manifest, volume: Volume) -> str:
+    """How errors name a volume."""
+    return f"recovery point {point[:12]} ({manifest.name}), volume {volume.id}"
+
+
+def _target(disk: Disk, candidate: Candidate) -> TargetDisk:
+    return TargetDisk(
+        source=disk.id,
+        identity=candidate.identity,
+        file=candidate.file,
+        size=candidate.size,
+        sector_size=candidate.sector_size,
+        destroys=candidate.contents,
+    )
+
+
+def _disk_steps(
+    manifest: Manifest,
+    disk: Disk,
+    candidate: Candidate,
+    fitted: Fit,
+    contents: dict[str, Content],
+    options: PlanOptions,
+) -> list[Step]:
+    table = fitted.table
+    steps: list[Step] = [
+        WipeSignatures(disk=disk.id, extents=_signature_extents(candidate.size, table, candidate.sector_size))
+    ]
+    placed: list[tuple[Volume, int]] = []
+    if table is not None:
+        steps.append(CreateTable(disk=disk.id, table=table))
+    for volume in (volume for volume in manifest.volumes if volume.disk == disk.id):
+        if volume.role is VolumeRole.HEAD:
+            assert table is not None
+            steps.append(
+                WriteHead(disk=disk.id, volume=volume.id, extents=head_extents(table, volume.size, disk.sector_size))
+            )
+            continue
+        placed.append((volume, _offset(volume, table, disk.sector_size)))
+    for volume, offset in placed:
+        content = contents[volume.id]
+        steps.append(
+            RestoreVolume(
+                disk=disk.id,
+                volume=volume.id,
+                offset=offset,
+                size=volume.size,
+                data=content.data,
+                zero=content.zero,
+            )
+        )
+    if options.verify:
+        steps += [
+            VerifyVolume(disk=disk.id, volume=volume.id, offset=offset, size=volume.size) for volume, offset in placed
+        ]
+    return steps
+
+
+def _late_steps(disks: Sequence[Disk], fits: Sequence[Fit], options: PlanOptions) -> list[Step]:
+    """What works on the restored filesystems, after all disks hold their data."""
+    steps: list[Step] = []
+    for disk, fitted in zip(disks, fits, strict=True):
+        if fitted.grown and fitted.table is not None:
+            part = next(part for part in fitted.table.partitions if part.number == fitted.grown)
+            kind = part.filesystem.kind if part.filesystem else FilesystemKind.UNKNOWN
+            size = to_bytes(part.sector_count, disk.sector_size)
+            steps.append(GrowFilesystem(disk=disk.id, number=part.number, kind=kind, size=size))
+    if options.firmware is not None:
+        steps += [RepairBoot(disk=disk.id, firmware=options.firmware) for disk in disks[:1]]
+    return steps
+
+
+def head_extents(table: PartitionTable, size: int, sector_size: int) -> tuple[Extent, ...]:
+    """The parts of the head that are boot code and gap, not table."""
+    if table.kind is TableKind.DOS:
+        behind = max(_DOS_TABLE_END, sector_size)
+    else:
+        behind = align_up(2 * sector_size + max(_GPT_ENTRIES_SIZE, table.entry_count * 128), sector_size)
+    gap = [Extent(behind, size)] if behind < size else []
+    return (Extent(0, min(BOOT_CODE_SIZE, size)), *gap)
+
+
+def _offset(volume: Volume, table: PartitionTable | None, sector_size: int) -> int:
+    if table is None:
+        return 0
+    part = next(part for part in table.partitions if part.id == volume.partition)
+    return to_bytes(part.start_lba, sector_size)
+
+
+def _signature_extents(size: int, table: PartitionTable | None, sector_size: int) -> tuple[Extent, ...]:
+    """Both ends of the disk and of each new partition: where tables, RAID and filesystems leave their marks."""
+    found = [Extent(0, size)]
+    if table is not None:
+        found += [part.extent(sector_size) for part in table.partitions]
+    ends: list[Extent] = []
+    for extent in found:
+        ends.append(Extent(extent.start, min(extent.start + ALIGNMENT, extent.end)))
+        ends.append(Extent(max(extent.end - ALIGNMENT, extent.start), extent.end))
+    return tuple(merge(sorted(ends)))
+
+
+def _notes(manifest: Manifest, candidates: Sequence[Candidate], options: PlanOptions) -> list[str]:
+    notes = [
+        f"{volume.id} was captured whole: {volume.reason}."
+        for volume in manifest.volumes
+        if volume.role is not VolumeRole.HEAD and volume.reason
+    ]
+    for disk, candidate in zip(manifest.layout.disks, candidates, strict=True):
+        if disk.identity.serial and disk.identity.serial == candidate.identity.serial:
+            notes.append(f"The target is the disk {disk.id} was captured from: what changed there since is lost.")
+    if options.firmware is None:
+        notes.append("The boot loader is left as it was captured.")
+    if not options.verify:
+        notes.append("Verification is switched off: what is written will not be read back.")
+    return notes

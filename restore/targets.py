@@ -1,0 +1,283 @@
+"""Targets: finding the disk a plan means, guarding it, and writing to it.
+
+A target is a disk of this machine, found by its identity, or a plain file or loop device, found by
+its path. The guards of DESIGN §3.3 are here: what is mounted, held, carries the repository or the
+rescue medium is never opened for writing.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from core.errors import DeviceError, RefusedError, UsageError
+from core.process import Runner
+from images.model.layout import DiskIdentity
+from images.model.machine import MachineDisk
+from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, machine_disk
+from images.sources import open_source
+from restore.plan import TargetDisk
+
+_FALLOC_ZERO = 0x10 | 0x01  # FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+_FALLOC_PUNCH = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk or file that a user named as a target, and what speaks against it. ``file`` as in TargetDisk."""
+
+    node: str
+    file: str
+    identity: DiskIdentity
+    size: int
+    sector_size: int
+    contents: tuple[str, ...]
+    obstacles: tuple[str, ...]
+
+
+def name_target(path: Path, repository: str, runner: Runner) -> Candidate:
+    """Look at a target the user named by a path.
+
+    Args:
+        repository: where the chunks come from; its disk is no target.
+
+    Raises:
+        UsageError: there is no such disk or file, or it is empty.
+    """
+    with open_source(path) as source:
+        size, sector_size = source.size, source.sector_size
+    devices = block_devices(runner)
+    folder = _local_folder(repository)
+    if stat.S_ISREG(path.stat().st_mode):
+        return _file_candidate(path.resolve(), size, sector_size, folder, devices)
+    node = os.path.realpath(path)
+    disk = disk_holding(devices, node)
+    if disk is None:
+        raise UsageError(f"{path} is not a disk of this machine.", hint="liferaft probe lists them.")
+    found = machine_disk(disk)
+    obstacles = list(found.obstacles)
+    if disk.name != node and disk.kname != node:
+        obstacles.append(f"{node} is a part of {disk.name}: a target is a whole disk")
+    return disk_candidate(
+        msgspec.structs.replace(found, obstacles=tuple(obstacles)), repository, devices, loop=disk.type == "loop"
+    )
+
+
+def disk_candidate(
+    disk: MachineDisk, repository: str, devices: tuple[BlockDevice, ...], *, loop: bool = False
+) -> Candidate:
+    """A disk of the probe as a candidate."""
+    obstacles = list(disk.obstacles)
+    folder = _local_folder(repository)
+    if folder is not None:
+        carrier = disk_of_path(devices, folder)
+        if carrier is not None and carrier.name == disk.node:
+            obstacles.append(f"{disk.node} carries the repository {folder}")
+    return Candidate(
+        node=disk.node,
+        file=disk.node if loop else "",
+        identity=disk.identity,
+        size=disk.size,
+        sector_size=disk.sector_size,
+        contents=disk.contents,
+        obstacles=tuple(dict.fromkeys(obstacles)),
+    )
+
+
+def find_target(target: TargetDisk, repository: str, runner: Runner) -> Candidate:
+    """The disk a plan means, found by identity in this machine as it is now.
+
+    Raises:
+        RefusedError: it is not there, or several disks could be meant.
+    """
+    if target.file:
+        return name_target(Path(target.file), repository, runner)
+    devices = block_devices(runner)
+    disks = [machine_disk(device) for device in devices if device.type == "disk"]
+    matches = [disk for disk in disks if disk.size == target.size and _same(disk.identity, target.identity)]
+    if len(matches) == 1:
+        return disk_candidate(matches[0], repository, devices)
+    if not matches:
+        raise RefusedError(
+            f"The plan's target is not in this machine: {target.shown}, {target.size} bytes.",
+            hint="Make a new plan for a disk that is here: liferaft probe lists them.",
+        )
+    nodes = ", ".join(disk.node for disk in matches)
+    raise RefusedError(
+        f"Several disks could be the plan's target ({target.shown}): {nodes}.",
+        hint="Detach the others, or make a new plan.",
+    )
+
+
+def _same(found: DiskIdentity, wanted: DiskIdentity) -> bool:
+    """WWN decides, then the serial, then the model; the transport may change with the cable."""
+    if found.wwn and wanted.wwn:
+        return found.wwn == wanted.wwn
+    return (found.serial, found.model) == (wanted.serial, wanted.model)
+
+
+def _local_folder(repository: str) -> Path | None:
+    if repository.startswith(("http://", "https://")):
+        return None
+    return Path(repository.removeprefix("file://").removeprefix("file:")).absolute()
+
+
+def _file_candidate(
+    path: Path, size: int, sector_size: int, folder: Path | None, devices: tuple[BlockDevice, ...]
+) -> Candidate:
+    obstacles = []
+    if folder is not None and folder.resolve() in path.parents:
+        obstacles.append(f"{path} lies in the repository {folder}")
+    obstacles += [f"{path} is attached as {loop}" for loop in _loops_over(path, devices)]
+    if not os.access(path, os.W_OK):
+        obstacles.append(f"{path} is not writable")
+    return Candidate(
+        node=str(path),
+        file=str(path),
+        identity=DiskIdentity(),
+        size=size,
+        sector_size=sector_size,
+        contents=(),
+        obstacles=tuple(obstacles),
+    )
+
+
+def _loops_over(path: Path, devices: tuple[BlockDevice, ...]) -> Iterator[str]:
+    for device in devices:
+        if device.type == "loop":
+            backing = Path("/sys/block") / Path(device.kname).name / "loop/backing_file"
+            with contextlib.suppress(OSError):
+                if backing.read_text().strip() == str(path):
+                    yield device.name
+
+
+class Target:
+    """An open target. Offsets and lengths are bytes, multiples of the sector size. Safe from several threads.
+
+    Writes and read-backs go past the page cache where the device can, so that verifying reads what
+    the disk holds and not what memory remembers.
+    """
+
+    def __init__(self, node: str, descriptor: int, size: int) -> None:
+        self.node = node
+        self.size = size
+        self._descriptor = descriptor
+        self._local = threading.local()
+        self._zeros = mmap.mmap(-1, 1 << 20)
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of ``data``. Raises DeviceError."""
+        self._bound(offset, len(data))
+        buffer = self._buffer(len(data))
+        buffer[: len(data)] = data
+        self._write(offset, memoryview(buffer)[: len(data)])
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeros, by the cheapest way the target has. Raises DeviceError."""
+        self._bound(offset, length)
+        for mode in (_FALLOC_PUNCH, _FALLOC_ZERO):
+            if _fallocate(self._descriptor, mode, offset, length):
+                return
+        view = memoryview(self._zeros)
+        for at in range(offset, offset + length, len(view)):
+            self._write(at, view[: min(len(view), offset + length - at)])
+
+    def read_at(self, offset: int, length: int) -> memoryview:
+        """Read back; the view is valid until this thread's next call. Raises DeviceError."""
+        self._bound(offset, length)
+        view = memoryview(self._buffer(length))[:length]
+        done = 0
+        try:
+            while done < length:
+                count = os.preadv(self._descriptor, [view[done:]], offset + done)
+                if count == 0:
+                    raise DeviceError(f"{self.node} ended at byte {offset + done}.")
+                done += count
+        except OSError as error:
+            raise DeviceError(
+                f"{self.node}: reading back {length} bytes at {offset} failed: {error.strerror}."
+            ) from None
+        return view
+
+    def flush(self) -> None:
+        """Everything written is on the disk when this returns; nothing of it stays in the page cache."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise DeviceError(f"{self.node}: flushing failed: {error.strerror}.") from None
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def _bound(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise DeviceError(f"{self.node}: {length} bytes at {offset} are outside its {self.size} bytes.")
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        done = 0
+        try:
+            while done < len(view):
+                done += os.pwritev(self._descriptor, [view[done:]], offset + done)
+        except OSError as error:
+            raise DeviceError(
+                f"{self.node}: writing {len(view)} bytes at {offset} failed: {error.strerror}.",
+                hint="The disk may be failing or full. Running the same restore again goes on where it stopped.",
+            ) from None
+
+    def _buffer(self, length: int) -> mmap.mmap:
+        """This thread's page-aligned buffer, as O_DIRECT needs it."""
+        found = getattr(self._local, "buffer", None)
+        if found is None or len(found) < length:
+            found = self._local.buffer = mmap.mmap(-1, max(length, 1 << 20))
+        assert isinstance(found, mmap.mmap)
+        return found
+
+
+@contextlib.contextmanager
+def open_target(candidate: Candidate) -> Iterator[Target]:
+    """Open a target for writing, locked against udev and other programs that honour the lock.
+
+    Raises:
+        RefusedError: something speaks against it, or another program holds it. Nothing was written.
+    """
+    if candidate.obstacles:
+        raise RefusedError(f"{candidate.node} may not be written.", reasons=candidate.obstacles)
+    exclusive = os.O_EXCL if stat.S_ISBLK(Path(candidate.node).stat().st_mode) else 0
+    try:
+        os.close(os.open(candidate.node, os.O_RDWR | exclusive | os.O_CLOEXEC))
+        descriptor = os.open(candidate.node, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        held = " by the kernel (mounted, in a RAID, mapped)" if error.errno == errno.EBUSY else ""
+        raise RefusedError(
+            f"{candidate.node} cannot be opened for writing: {error.strerror}{held}.", hint="Writing a disk needs root."
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RefusedError(f"Another program works on {candidate.node}.", hint="Wait for it, or end it.") from None
+        _go_direct(descriptor)
+        yield Target(candidate.node, descriptor, candidate.size)
+    finally:
+        os.close(descriptor)
+
+
+def _go_direct(descriptor: int) -> None:
+    """Switch to O_DIRECT where the target takes it; elsewhere (tmpfs) the page cache stays in between."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+        os.preadv(descriptor, [mmap.mmap(-1, 4096)], 0)
+    except OSError:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+
+
+def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> bool:
+    """Python's os.posix_fallocate has no modes; the C library's fallocate does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.fallocate64(descriptor, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) == 0)
