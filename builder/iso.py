@@ -1,0 +1,42 @@
+"""The ISO: one file that starts as CD and as USB stick, on BIOS and on UEFI.
+
+As a disk it has a GPT: the ISO's own data as one partition, the EFI image behind it as the ESP, and GRUB's boot
+code with a bootable entry in LBA 0. El Torito points at the same EFI image, so nothing is stored twice.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from core.process import Runner
+
+VOLUME_LABEL = "LIFERAFT"
+_ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+_BASIC_DATA = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
+_BIOS_IMAGE = "boot/grub/eltorito.img"
+
+
+class BootImages(msgspec.Struct, frozen=True):
+    """What makes the ISO start: code for LBA 0, the El Torito image for BIOS, the FAT image for UEFI."""
+
+    boot_code: Path
+    bios: Path
+    efi: Path
+
+
+def write_iso(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner) -> None:
+    """Write the ISO.
+
+    Args:
+        files: path on the medium to the file that goes there.
+        out: written anew; the caller renames it when all is well.
+    """
+    argv = ["xorriso", "-as", "mkisofs", "-quiet", "-o", str(out), "-r", "-iso-level", "3", "-V", VOLUME_LABEL]
+    argv += ["--grub2-mbr", str(boot.boot_code), "--protective-msdos-label", "-partition_cyl_align", "off"]
+    argv += ["-partition_offset", "16", "--mbr-force-bootable"]
+    argv += ["-append_partition", "2", _ESP, str(boot.efi), "-appended_part_as_gpt", "-iso_mbr_part_type", _BASIC_DATA]
+    argv += ["-c", "boot/boot.cat", "-b", _BIOS_IMAGE, "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]
+    argv += ["--grub2-boot-info", "-eltorito-alt-boot", "-e", "--interval:appended_partition_2:all::", "-no-emul-boot"]
+    argv += ["-graft-points", f"{_BIOS_IMAGE}={boot.bios}"]
+    argv += [f"{name}={path}" for name, path in sorted(files.items())]
+    runner.run(argv, timeout=900)

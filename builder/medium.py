@@ -1,0 +1,158 @@
+"""The build: from a recipe to a bootable medium, as a list of verbs."""
+
+import hashlib
+import time
+from pathlib import Path
+
+import msgspec
+
+from builder.boot import bios_boot_code, grub_menu, make_bios_image, make_efi_image, mark_name
+from builder.cache import open_cache
+from builder.iso import BootImages, write_iso
+from builder.mirror import find_mirror
+from builder.payload import Payload, build_payload
+from builder.recipe import Recipe
+from builder.rootfs import Base, build_base
+from core.documents import encode_readable
+from core.errors import DeviceError, UsageError
+from core.events import Event, Sink, Stage
+from core.files import sync_folder
+from core.process import Runner
+from core.units import MIB, align_up, format_size
+
+#: RAM the live system itself needs beside what it copies: measured, see docs/medium.md.
+_RAM_SYSTEM = 640 * MIB
+
+
+class Component(msgspec.Struct, frozen=True):
+    """A file on the medium, its size in bytes, and whether it came from the cache."""
+
+    name: str
+    size: int
+    reused: bool
+
+
+class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was built.
+
+    Attributes:
+        path: the medium.
+        size: bytes.
+        sha256: its digest.
+        components: what it is made of, largest first.
+        packages: how many Debian packages are in it.
+        ram: bytes of RAM the machine needs.
+        ram_copied: the same when the medium is copied to RAM.
+        seconds: how long the build took.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    components: tuple[Component, ...]
+    packages: int
+    ram: int
+    ram_copied: int
+    seconds: float
+
+
+def build_iso(recipe: Recipe, out: Path, cache_root: Path, live: Path, runner: Runner, sink: Sink) -> BuildReport:
+    """Build the medium of ``recipe`` as the hybrid ISO ``out``; the old file stays until the new one is whole.
+
+    Args:
+        cache_root: the build cache.
+        live: the live system's own files (rescue/live).
+
+    Raises:
+        UsageError: ``out`` cannot be written there.
+        RefusedError: something that must be built needs root, or a tool is missing.
+        ProcessError: a tool failed.
+    """
+    started = time.monotonic()
+    _refuse_bad_target(out)
+    with open_cache(cache_root) as cache:
+        mirror = find_mirror(runner)
+        base = build_base(recipe, mirror, cache, runner, sink)
+        payload = build_payload(recipe, base, live, mirror, cache, runner, sink)
+        with cache.scratch("iso") as scratch:
+            boot = _make_boot_images(base, scratch, runner)
+            files = _lay_out(recipe, base, payload, scratch)
+            _write(files, boot, out, runner, sink)
+        return _report(out, files, base, payload, time.monotonic() - started)
+
+
+def _refuse_bad_target(out: Path) -> None:
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder.", hint=f"Name the file: -o {out / 'liferaft-amd64.iso'}")
+    if not out.parent.is_dir():
+        raise UsageError(f"The folder {out.parent} does not exist.", hint=f"mkdir -p {out.parent}")
+    if out.exists() and not out.is_file():
+        raise UsageError(f"{out} is not a plain file.", hint="Build a file first, then copy it to the stick.")
+
+
+def _make_boot_images(base: Base, scratch: Path, runner: Runner) -> BootImages:
+    return BootImages(
+        bios_boot_code(), make_bios_image(scratch, base.medium_id, runner), make_efi_image(scratch, runner)
+    )
+
+
+def _lay_out(recipe: Recipe, base: Base, payload: Payload, scratch: Path) -> dict[str, Path]:
+    """Which file goes where on the medium; small ones are written to ``scratch``."""
+    written = {
+        "boot/grub/grub.cfg": grub_menu(base.medium_id, recipe.kernel_parameters),
+        "live/filesystem.module": "base.squashfs runtime.squashfs liferaft.squashfs\n",
+        f".disk/{mark_name(base.medium_id)}": f"{base.medium_id}\n",
+        # Debian's signed GRUB looks for this name.
+        ".disk/info": "liferaft rescue medium\n",
+    }
+    if recipe.job is not None:
+        written["liferaft/job.json"] = encode_readable(recipe.job)
+    files = {
+        "live/vmlinuz": base.kernel,
+        "live/initrd.img": base.initrd,
+        "live/base.squashfs": base.squashfs,
+        "live/runtime.squashfs": payload.runtime,
+        "live/liferaft.squashfs": payload.liferaft,
+        "liferaft/packages.txt": base.packages,
+    }
+    for name, content in written.items():
+        files[name] = scratch / "files" / name
+        files[name].parent.mkdir(parents=True, exist_ok=True)
+        files[name].write_text(content)
+    return files
+
+
+def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, sink: Sink) -> None:
+    total = sum(path.stat().st_size for path in files.values()) + boot.efi.stat().st_size
+    sink(Event(stage=Stage.BUILD, message=f"Writing the ISO ({format_size(total)})", total=total))
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        write_iso(files, boot, partial, runner)
+        partial.replace(out)
+    except OSError as error:
+        raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(out.parent)
+    sink(Event(stage=Stage.DONE, message=f"{out} is ready", done=total, total=total))
+
+
+def _report(out: Path, files: dict[str, Path], base: Base, payload: Payload, seconds: float) -> BuildReport:
+    reused = {payload.liferaft: payload.reused, payload.runtime: payload.reused}
+    components = [
+        Component(name, path.stat().st_size, reused.get(path, base.reused and path.parent == base.kernel.parent))
+        for name, path in files.items()
+    ]
+    copied = sum(component.size for component in components)
+    with out.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return BuildReport(
+        path=str(out),
+        size=out.stat().st_size,
+        sha256=digest,
+        components=tuple(sorted(components, key=lambda component: -component.size)),
+        packages=len(base.packages.read_text().splitlines()),
+        ram=_RAM_SYSTEM,
+        ram_copied=align_up(_RAM_SYSTEM + copied, 64 * MIB),
+        seconds=round(seconds, 1),
+    )

@@ -1,0 +1,133 @@
+"""The layers above the base: Python's packages, and liferaft with the files that start it.
+
+Each is a small squashfs that live-boot stacks on the base. A change of liferaft's source, of the host name or of
+a unit makes only the topmost one again.
+"""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from builder.cache import Cache, key_of
+from builder.font import console_font
+from builder.mirror import Mirror
+from builder.recipe import Recipe
+from builder.rootfs import Base, pack
+from builder.wheels import (
+    build_own_wheel,
+    build_toolchain,
+    compile_bytecode,
+    dependencies,
+    install_dependencies,
+    install_wheels,
+    source_key,
+)
+from core.errors import DamagedError
+from core.events import Event, Sink, Stage
+from core.process import Runner
+
+_HOME = "usr/lib/liferaft"
+_LAUNCHER = f"""#!/usr/bin/python3 -sP
+import sys
+
+sys.path.insert(0, "/{_HOME}")
+from rescue.cli.main import main
+
+main()
+"""
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """What lies above the base: ``runtime`` (dependencies) and ``liferaft`` (itself, units, settings)."""
+
+    runtime: Path
+    liferaft: Path
+    reused: bool
+
+
+def build_payload(
+    recipe: Recipe, base: Base, live: Path, mirror: Mirror, cache: Cache, runner: Runner, sink: Sink
+) -> Payload:
+    """Both layers for ``recipe``, from the cache or built.
+
+    Args:
+        live: the folder with the live system's own files: ``root/`` as they lie there, ``links.txt``.
+    """
+    toolchain = build_toolchain(recipe.release, mirror, cache, runner, sink)
+    runtime_key = key_of(("runtime 1", toolchain.key, recipe.compression, *dependencies()))
+
+    def make_runtime(folder: Path) -> None:
+        with cache.scratch("runtime") as tree:
+            install_dependencies(recipe.release, tree / _HOME, toolchain, cache, runner, sink)
+            settle_modes(tree)
+            pack(tree, folder / "runtime.squashfs", recipe.compression, runner)
+
+    runtime, _ = cache.entry("runtime", runtime_key, make_runtime)
+    font = console_font(base.font.read_bytes())
+    own_key = key_of(("liferaft 1", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
+
+    def make_own(folder: Path) -> None:
+        _tell(sink, "Packing liferaft itself")
+        with cache.scratch("liferaft") as tree, cache.scratch("wheel") as wheels:
+            install_wheels([build_own_wheel(wheels, cache, runner)], tree / _HOME, recipe.release, runner)
+            shutil.rmtree(tree / _HOME / "bin", ignore_errors=True)
+            compile_bytecode(tree / _HOME, toolchain, runner)
+            write_file(tree / "usr/bin/liferaft", _LAUNCHER.encode(), executable=True)
+            write_file(tree / "usr/share/consolefonts/liferaft.psf", font)
+            write_settings(tree, recipe.hostname)
+            install_live(live, tree)
+            settle_modes(tree)
+            pack(tree, folder / "liferaft.squashfs", recipe.compression, runner)
+
+    own, reused = cache.entry("liferaft", own_key, make_own)
+    return Payload(runtime / "runtime.squashfs", own / "liferaft.squashfs", reused)
+
+
+def write_settings(tree: Path, hostname: str) -> None:
+    """The few files of /etc that follow from the recipe, or that would otherwise mean "first boot"."""
+    write_file(tree / "etc/hostname", f"{hostname}\n".encode())
+    hosts = f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost\n"
+    write_file(tree / "etc/hosts", hosts.encode())
+    # Empty, not "uninitialized": every boot gets an id of its own without the first-boot questions and presets.
+    write_file(tree / "etc/machine-id", b"")
+
+
+def install_live(live: Path, tree: Path) -> None:
+    """Copy the live system's own files and make the links (enabled and masked units, silenced rules).
+
+    Raises:
+        DamagedError: a line of links.txt is not ``path -> target``.
+    """
+    root = live / "root"
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            name = path.relative_to(root)
+            write_file(tree / name, path.read_bytes(), executable="libexec" in name.parts)
+    for number, line in enumerate((live / "links.txt").read_text().splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name_text, arrow, target = (part.strip() for part in line.partition("->"))
+        if not (name_text and arrow and target):
+            raise DamagedError(f"{live / 'links.txt'}, line {number}: expected 'path -> target', found {line!r}.")
+        link = tree / name_text.lstrip("/")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+
+
+def write_file(path: Path, content: bytes, *, executable: bool = False) -> None:
+    """A file with the mode that a system's file has, whatever the builder's umask is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(0o755 if executable else 0o644)
+
+
+def settle_modes(tree: Path) -> None:
+    """Folders and files as a system has them: a layer's /usr must not hide the base's behind the builder's umask."""
+    for path in (tree, *tree.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
+def _tell(sink: Sink, message: str) -> None:
+    sink(Event(stage=Stage.BUILD, message=message))

@@ -1,0 +1,186 @@
+"""The base of the live system: Debian, by mmdebstrap, packed into one squashfs with its kernel and initrd.
+
+What is in it follows from the release and the packages alone; everything that is liferaft's or the site's lies in
+the layer above (``payload``) or on the medium beside it, so that changing those never comes here.
+"""
+
+import os
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from builder.cache import Cache, key_of
+from builder.mirror import Mirror
+from builder.recipe import Compression, Recipe
+from core.errors import LiferaftError, ProcessError, RefusedError
+from core.events import Event, Sink, Stage
+from core.process import Runner
+
+_DATA = "data"
+_SQUASHFS = {
+    Compression.FAST: ("-comp", "zstd", "-Xcompression-level", "3", "-b", "256K"),
+    Compression.SMALL: ("-comp", "zstd", "-Xcompression-level", "19", "-b", "1M"),
+}
+
+
+class Base(msgspec.Struct, frozen=True):
+    """A packed live system without liferaft in it.
+
+    Attributes:
+        medium_id: the mark by which its initrd knows a medium it belongs to (``.disk/live-uuid``).
+        packages: names and versions of all packages, one per line.
+        font: a console font of the system's, the start of liferaft's own.
+        reused: it came from the cache.
+    """
+
+    squashfs: Path
+    kernel: Path
+    initrd: Path
+    packages: Path
+    font: Path
+    medium_id: str
+    reused: bool
+
+
+def build_base(recipe: Recipe, mirror: Mirror, cache: Cache, runner: Runner, sink: Sink) -> Base:
+    """The base for ``recipe``, from the cache or built (about two minutes on two cores).
+
+    Raises:
+        RefusedError: not root.
+        ProcessError: mmdebstrap or mksquashfs failed; the end of its output says why.
+    """
+    packages = (*_listed("packages.txt"), *recipe.packages)
+    excludes = _listed("excludes.txt")
+    left_out = _listed("leftout.txt")
+    hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()
+    sources = mirror.sources(recipe.release)
+    lists = ("packages", *packages, "excludes", *excludes, "left out", *left_out)
+    key = key_of(("base 1", recipe.release, recipe.compression, hook, *sources, *lists))
+
+    def make(folder: Path) -> None:
+        refuse_without_root()
+        with cache.scratch("rootfs") as scratch:
+            tree = scratch / "tree"
+            _tell(sink, "Installing Debian for the medium (mmdebstrap)")
+            _stage_settings(scratch / "settings", hook, key)
+            _bootstrap(tree, scratch / "settings", recipe.release, mirror, packages, excludes, runner)
+            _take_boot_files(tree, folder, runner)
+            _tell(sink, "Packing the live system (squashfs)")
+            pack(tree, folder / "filesystem.squashfs", recipe.compression, runner, leave_out=left_out)
+
+    folder, reused = cache.entry("base", key, make)
+    return Base(
+        squashfs=folder / "filesystem.squashfs",
+        kernel=folder / "vmlinuz",
+        initrd=folder / "initrd.img",
+        packages=folder / "packages.txt",
+        font=folder / "console.psf.gz",
+        medium_id=key,
+        reused=reused,
+    )
+
+
+def refuse_without_root() -> None:
+    """Making a system's tree needs root (ownership, chroot).
+
+    Raises:
+        RefusedError: this is not root.
+    """
+    if os.geteuid() != 0:
+        raise RefusedError(
+            "Building the live system needs root: its files belong to root and its tools run inside it.",
+            hint="Run the same command with sudo. Once the base is in the cache, only changes of packages need it.",
+        )
+
+
+def pack(
+    tree: Path, squashfs: Path, compression: Compression, runner: Runner, *, leave_out: tuple[str, ...] = ()
+) -> None:
+    """Pack ``tree`` into a new squashfs, owned by root throughout."""
+    argv = ["mksquashfs", str(tree), str(squashfs), *_SQUASHFS[compression], "-noappend", "-no-progress", "-quiet"]
+    if leave_out:
+        argv += ["-wildcards", "-e", *leave_out]
+    runner.run(argv, timeout=1800)
+
+
+def _listed(name: str) -> tuple[str, ...]:
+    """The lines of a data file that are neither empty nor comments."""
+    text = files("builder").joinpath(_DATA, name).read_text()
+    return tuple(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
+
+
+def _stage_settings(folder: Path, hook: str, medium_id: str) -> None:
+    """Files that must be there before packages are configured, because the initrd is made from them."""
+    contents = {
+        "etc/initramfs-tools/hooks/zz-liferaft": hook,
+        "etc/initramfs-tools/conf.d/liferaft": "MODULES=most\nCOMPRESS=zstd\nCOMPRESSLEVEL=19\nRESUME=none\n",
+        "etc/liferaft/medium-id": f"{medium_id}\n",
+        # Nothing starts unless liferaft's layer says so (see rescue/live).
+        "etc/systemd/system-preset/00-liferaft.preset": "disable *\n",
+    }
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (folder / "etc/initramfs-tools/hooks/zz-liferaft").chmod(0o755)
+
+
+def _bootstrap(
+    tree: Path,
+    settings: Path,
+    release: str,
+    mirror: Mirror,
+    packages: tuple[str, ...],
+    excludes: tuple[str, ...],
+    runner: Runner,
+) -> None:
+    argv = [
+        "mmdebstrap",
+        # As root this keeps root's ids but gives the build its own mount namespace: nothing stays mounted.
+        "--mode=unshare",
+        "--variant=apt",
+        f"--include={','.join(packages)}",
+        '--aptopt=APT::Install-Recommends "false"',
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in excludes),
+        f"--essential-hook=sync-in {settings} /",
+        # What packages switched on by themselves is switched off: see the preset.
+        '--customize-hook=find "$1/etc/systemd/system" -name "*.wants" -prune -exec rm -r {} +',
+        '--customize-hook=rm -f "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf"',
+        '--customize-hook=rm -f "$1/var/lib/dbus/machine-id"',
+        release,
+        str(tree),
+        *mirror.sources(release),
+    ]
+    bootstrap(argv, runner)
+
+
+def bootstrap(argv: list[str], runner: Runner) -> None:
+    """Run mmdebstrap; its last line says nothing, so an error names the first line that does.
+
+    Raises:
+        LiferaftError: a package does not exist, the mirror does not answer, a package failed to install.
+    """
+    try:
+        runner.run(argv, timeout=1800, on_line=lambda line: None)
+    except ProcessError as error:
+        lines = [line for line in error.output.splitlines() if line.startswith(("E: ", "Err:", "dpkg: error"))]
+        said = lines[0].removeprefix("E: ") if lines else error.output.strip()[-300:]
+        raise LiferaftError(
+            f"mmdebstrap could not install the system: {said}",
+            hint="Check the names in packages, and that this machine reaches its Debian mirror; --debug says more.",
+        ) from error
+
+
+def _take_boot_files(tree: Path, folder: Path, runner: Runner) -> None:
+    boot = tree / "boot"
+    for pattern, name in (("vmlinuz-*", "vmlinuz"), ("initrd.img-*", "initrd.img")):
+        shutil.copyfile(max(boot.glob(pattern)), folder / name)
+    shutil.copyfile(tree / "usr/share/consolefonts/Uni2-Terminus16.psf.gz", folder / "console.psf.gz")
+    listing = runner.run(["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", "-f=${Package}\t${Version}\n"])
+    (folder / "packages.txt").write_text(listing.stdout)
+
+
+def _tell(sink: Sink, message: str) -> None:
+    sink(Event(stage=Stage.BUILD, message=message))

@@ -1,0 +1,195 @@
+"""Python for the medium: liferaft's dependencies and liferaft itself, as wheels for the release's Python.
+
+Binary wheels come from where pip is configured to look. What exists as source only (pylibblkid) is compiled, without
+network, in a small build system of the same release, whose Python also compiles the bytecode. What
+Debian builds better (parted, numpy) comes with the base.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from importlib.metadata import requires
+from pathlib import Path
+
+import msgspec
+
+from builder.cache import Cache, key_of
+from builder.mirror import Mirror
+from builder.recipe import Release
+from builder.rootfs import bootstrap, refuse_without_root
+from core.errors import RefusedError
+from core.events import Event, Sink, Stage
+from core.process import Runner
+
+#: The Python of each release.
+PYTHON = {Release.TRIXIE: "3.13"}
+_FROM_DEBIAN = frozenset({"numpy", "pyparted"})
+_FROM_SOURCE = frozenset({"pylibblkid"})
+_TOOLCHAIN = (
+    "gcc,libc6-dev,python3-dev,python3-pip,python3-setuptools,python3-wheel,libblkid-dev,pkg-config,ca-certificates"
+)
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+_PACKAGES = ("core", "images", "hooks", "restore", "builder", "rescue")
+_PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
+#: What of the environment pip needs: its own settings and where certificates are.
+_PIP_ENVIRONMENT = ("PIP_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "XDG_C")
+
+
+class Toolchain(msgspec.Struct, frozen=True):
+    """A small system of the medium's release, with a compiler and Python's headers, in the folder ``tree``."""
+
+    tree: Path
+    key: str
+
+
+def build_toolchain(release: Release, mirror: Mirror, cache: Cache, runner: Runner, sink: Sink) -> Toolchain:
+    """The build system, from the cache or made by mmdebstrap (about half a minute)."""
+    sources = mirror.sources(release)
+    key = key_of(("toolchain 1", _TOOLCHAIN, *sources))
+
+    def make(folder: Path) -> None:
+        refuse_without_root()
+        _tell(sink, "Making a build system for Python modules (mmdebstrap)")
+        argv = ["mmdebstrap", "--mode=unshare", "--variant=apt", f"--include={_TOOLCHAIN}"]
+        argv += ['--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
+        bootstrap([*argv, release, str(folder / "tree"), *sources], runner)
+
+    folder, _ = cache.entry("toolchain", key, make)
+    return Toolchain(folder / "tree", key)
+
+
+def dependencies() -> tuple[str, ...]:
+    """What liferaft requires at run time, as requirement strings, sorted."""
+    listed = requires("liferaft") or []
+    return tuple(sorted(requirement for requirement in listed if "extra ==" not in requirement))
+
+
+def install_dependencies(
+    release: Release, folder: Path, toolchain: Toolchain, cache: Cache, runner: Runner, sink: Sink
+) -> None:
+    """Install all dependencies that the base does not have into ``folder``, bytecode included."""
+    with cache.scratch("wheels") as scratch:
+        _tell(sink, "Fetching Python packages")
+        names = {requirement: _name_of(requirement) for requirement in dependencies()}
+        binary = [requirement for requirement, name in names.items() if name not in _FROM_DEBIAN | _FROM_SOURCE]
+        source = [requirement for requirement, name in names.items() if name in _FROM_SOURCE]
+        _pip(["download", "-d", str(scratch), *_target(release), *binary], runner)
+        for requirement in source:
+            sdist = scratch / "source"
+            _pip(["download", "-d", str(sdist), "--no-deps", "--no-binary", ":all:", requirement], runner)
+            _compile_wheels(sdist, scratch, toolchain, runner)
+        _tell(sink, "Installing Python packages")
+        install_wheels(scratch.glob("*.whl"), folder, release, runner)
+    for unused in [*folder.rglob("tests"), *folder.rglob("test"), folder / "bin"]:
+        shutil.rmtree(unused, ignore_errors=True)
+    compile_bytecode(folder, toolchain, runner)
+
+
+def build_own_wheel(folder: Path, cache: Cache, runner: Runner) -> Path:
+    """liferaft's own wheel, built from the tree this module lies in.
+
+    Raises:
+        RefusedError: liferaft was not started from its source tree.
+    """
+    with cache.scratch("source") as scratch:
+        root = source_tree()
+        for name in _PROJECT_FILES:
+            if (root / name).exists():
+                shutil.copyfile(root / name, scratch / name)
+        for name in _PACKAGES:
+            shutil.copytree(root / name, scratch / name, ignore=shutil.ignore_patterns("__pycache__"))
+        _pip(["wheel", "-w", str(folder), "--no-deps", str(scratch)], runner)
+    return next(folder.glob("liferaft-*.whl"))
+
+
+def source_tree() -> Path:
+    """The folder with pyproject.toml that liferaft runs from.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "pyproject.toml").is_file():
+        raise RefusedError(
+            "A medium carries liferaft's own wheel, and this liferaft does not run from its source tree.",
+            hint="Clone the repository and run `make iso` there.",
+        )
+    return root
+
+
+def source_key() -> str:
+    """A digest of liferaft's source: when it is equal, the wheel would be."""
+    root = source_tree()
+    parts: list[str | bytes] = []
+    for name in (*_PROJECT_FILES, *_PACKAGES):
+        top = root / name
+        paths = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
+        for path in paths:
+            if "__pycache__" not in path.parts and path.exists():
+                parts += [str(path.relative_to(root)), path.read_bytes()]
+    return key_of(parts)
+
+
+def install_wheels(wheels: Iterable[Path], folder: Path, release: Release, runner: Runner) -> None:
+    """Unpack wheels for the medium's Python into ``folder``; nothing is fetched, nothing is run."""
+    names = sorted(str(wheel) for wheel in wheels)
+    _pip(
+        ["install", "--no-index", "--no-compile", "--target", str(folder), *_target(release), "--no-deps", *names],
+        runner,
+    )
+
+
+def compile_bytecode(folder: Path, toolchain: Toolchain, runner: Runner) -> None:
+    """Compile what lies in ``folder`` with the medium's Python: a start from a CD must not compile.
+
+    The bytecode is never checked against its source (both lie in the same read-only image).
+    """
+    inside = toolchain.tree / "tmp" / "bytecode"
+    shutil.copytree(folder, inside, symlinks=True)
+    try:
+        argv = ["chroot", str(toolchain.tree), "python3", "-m", "compileall", "-q", "--invalidation-mode"]
+        argv += ["unchecked-hash", "-s", "/tmp/bytecode", "-p", "/usr/lib/liferaft", "/tmp/bytecode"]
+        runner.run(argv, timeout=600)
+        shutil.rmtree(folder)
+        shutil.copytree(inside, folder, symlinks=True)
+    finally:
+        shutil.rmtree(inside)
+
+
+def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, runner: Runner) -> None:
+    """Build every source distribution in ``sources`` inside the build system, without network."""
+    inside = toolchain.tree / "tmp" / "source"
+    shutil.copytree(sources, inside)
+    try:
+        names = [f"/tmp/source/{path.name}" for path in sorted(inside.iterdir())]
+        argv = ["unshare", "--net", "chroot", str(toolchain.tree), "python3", "-m", "pip", "wheel", "--no-index"]
+        runner.run([*argv, "--no-build-isolation", "--no-deps", "-w", "/tmp/source/out", *names], timeout=600)
+        for wheel in (inside / "out").glob("*.whl"):
+            shutil.copyfile(wheel, wheels / wheel.name)
+    finally:
+        shutil.rmtree(inside)
+
+
+def _target(release: Release) -> list[str]:
+    """pip's words for the medium's Python instead of the one that runs."""
+    argv = ["--python-version", PYTHON[release], "--only-binary", ":all:"]
+    for platform in _PLATFORMS:
+        argv += ["--platform", platform]
+    return argv
+
+
+def _pip(argv: list[str], runner: Runner) -> None:
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_PIP_ENVIRONMENT)}
+    argv = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *argv]
+    runner.run(argv, timeout=900, env=environment)
+
+
+def _name_of(requirement: str) -> str:
+    """The project's name in a requirement string such as ``blake3>=1.0``."""
+    end = next((place for place, letter in enumerate(requirement) if not (letter.isalnum() or letter in "-_.")), None)
+    return requirement[:end].lower()
+
+
+def _tell(sink: Sink, message: str) -> None:
+    sink(Event(stage=Stage.BUILD, message=message))

@@ -1,0 +1,56 @@
+"""The topmost layer: the live system's files, its links, and who starts."""
+
+from pathlib import Path
+
+import pytest
+
+from builder.payload import install_live, settle_modes, write_settings
+from core.errors import DamagedError
+
+LIVE = Path(__file__).resolve().parents[3] / "rescue" / "live"
+
+
+def test_the_live_system_starts_the_wizard_on_both_consoles_and_silences_what_writes(tmp_path: Path) -> None:
+    install_live(LIVE, tmp_path)
+    wants = tmp_path / "etc/systemd/system/getty.target.wants"
+    assert {path.name for path in wants.iterdir()} >= {"liferaft-tui@tty1.service", "liferaft-tui@ttyS0.service"}
+    for link in wants.iterdir():
+        assert (tmp_path / str(link.readlink()).lstrip("/")).is_file()
+    for rule in ("64-md-raid-assembly.rules", "69-lvm.rules"):
+        assert str((tmp_path / "etc/udev/rules.d" / rule).readlink()) == "/dev/null"
+    for unit in ("swap.target", "fstrim.timer", "mdmonitor.service", "e2scrub_reap.service", "serial-getty@.service"):
+        assert str((tmp_path / "etc/systemd/system" / unit).readlink()) == "/dev/null"
+
+
+def test_every_program_of_the_units_is_there_and_can_be_run(tmp_path: Path) -> None:
+    install_live(LIVE, tmp_path)
+    settle_modes(tmp_path)
+    programs = {path.name: path for path in (tmp_path / "usr/libexec/liferaft").iterdir()}
+    for unit in (tmp_path / "usr/lib/systemd/system").iterdir():
+        for line in unit.read_text().splitlines():
+            if line.startswith("Exec") and "/usr/libexec/liferaft/" in line:
+                name = line.partition("/usr/libexec/liferaft/")[2].split()[0]
+                assert programs[name].stat().st_mode & 0o777 == 0o755
+
+
+def test_a_bad_line_has_an_address(tmp_path: Path) -> None:
+    (tmp_path / "live" / "root").mkdir(parents=True)
+    (tmp_path / "live" / "links.txt").write_text("# comment\n\n/etc/a = /dev/null\n")
+    with pytest.raises(DamagedError, match=r"links\.txt, line 3"):
+        install_live(tmp_path / "live", tmp_path / "tree")
+
+
+def test_settings_name_the_host_and_leave_the_machine_id_empty(tmp_path: Path) -> None:
+    write_settings(tmp_path, "ark")
+    assert (tmp_path / "etc/hostname").read_text() == "ark\n"
+    assert (tmp_path / "etc/machine-id").read_bytes() == b""
+
+
+def test_modes_do_not_follow_the_builders_umask(tmp_path: Path) -> None:
+    folder = tmp_path / "usr"
+    folder.mkdir(mode=0o700)
+    (folder / "file").write_text("")
+    (folder / "file").chmod(0o600)
+    settle_modes(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / "file").stat().st_mode & 0o777 == 0o644
