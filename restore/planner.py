@@ -38,11 +38,17 @@ _GPT_ENTRIES_SIZE = 16384
 
 
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user decides. ``firmware`` None: do not repair the boot loader."""
+    """What the user decides.
+
+    Attributes:
+        firmware: None: do not repair the boot loader.
+        onto_source: the disk the recovery point was taken from may be the target.
+    """
 
     grow: bool = False
     verify: bool = True
     firmware: Firmware | None = None
+    onto_source: bool = False
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +71,12 @@ def make_plan(repository: Repository, point: str, candidates: Sequence[Candidate
     manifest = repository.manifest(point)
     disks = manifest.layout.disks
     reasons = _reasons_against(disks, candidates)
+    if not options.onto_source:
+        reasons += [
+            f"{candidate.node} is the disk that {disk.id} was captured from: what changed there since would be lost"
+            for disk, candidate in zip(disks, candidates, strict=False)
+            if _is_source(disk, candidate)
+        ]
     fits = [
         fit(disk, candidate.size, candidate.sector_size, grow=options.grow)
         for disk, candidate in zip(disks, candidates, strict=False)
@@ -73,6 +85,8 @@ def make_plan(repository: Repository, point: str, candidates: Sequence[Candidate
         reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in fitted.reasons]
     if reasons:
         hint = "Choose another target; liferaft probe lists the disks of this machine."
+        if all("was captured from" in reason for reason in reasons):
+            hint = "Add --onto-source if that is what you want."
         raise RefusedError(
             f"Recovery point {point[:12]} cannot be restored there: {reasons[0]}.", hint=hint, reasons=tuple(reasons)
         )
@@ -102,6 +116,16 @@ def _reasons_against(disks: Sequence[Disk], candidates: Sequence[Candidate]) -> 
     nodes = [candidate.node for candidate in candidates]
     reasons += [f"{node} is named twice" for node in sorted({node for node in nodes if nodes.count(node) > 1})]
     return reasons
+
+
+def _is_source(disk: Disk, candidate: Candidate) -> bool:
+    """Whether a target is the very disk, or image file, that was captured."""
+    if candidate.file:
+        return candidate.file == disk.path
+    known = disk.identity
+    if known.wwn and candidate.identity.wwn:
+        return known.wwn == candidate.identity.wwn
+    return bool(known.serial) and (known.serial, known.model) == (candidate.identity.serial, candidate.identity.model)
 
 
 def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dict[str, Content]:
@@ -264,7 +288,7 @@ def _notes(manifest: Manifest, candidates: Sequence[Candidate], options: PlanOpt
         if volume.role is not VolumeRole.HEAD and volume.reason
     ]
     for disk, candidate in zip(manifest.layout.disks, candidates, strict=True):
-        if disk.identity.serial and disk.identity.serial == candidate.identity.serial:
+        if _is_source(disk, candidate):
             notes.append(f"The target is the disk {disk.id} was captured from: what changed there since is lost.")
     if options.firmware is None:
         notes.append("The boot loader is left as it was captured.")

@@ -18,12 +18,15 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import DeviceError, RefusedError, UsageError
+from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.process import Runner
+from core.units import format_size
 from images.model.layout import DiskIdentity
 from images.model.machine import MachineDisk
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, machine_disk
-from images.sources import open_source
+from images.signatures import probe as probe_signature
+from images.sources import FileSource, open_source
+from images.tables.detect import read_table
 from restore.plan import TargetDisk
 
 _FALLOC_ZERO = 0x10 | 0x01  # FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
@@ -51,12 +54,12 @@ def name_target(path: Path, repository: str, runner: Runner) -> Candidate:
     Raises:
         UsageError: there is no such disk or file, or it is empty.
     """
-    with open_source(path) as source:
-        size, sector_size = source.size, source.sector_size
     devices = block_devices(runner)
-    folder = _local_folder(repository)
-    if stat.S_ISREG(path.stat().st_mode):
-        return _file_candidate(path.resolve(), size, sector_size, folder, devices)
+    if not (path.exists() and stat.S_ISBLK(path.stat().st_mode)):
+        with open_source(path) as source:
+            contents = tuple(_contents(source))
+            folder = _local_folder(repository)
+            return _file_candidate(path.resolve(), source.size, source.sector_size, contents, folder, devices)
     node = os.path.realpath(path)
     disk = disk_holding(devices, node)
     if disk is None:
@@ -130,7 +133,12 @@ def _local_folder(repository: str) -> Path | None:
 
 
 def _file_candidate(
-    path: Path, size: int, sector_size: int, folder: Path | None, devices: tuple[BlockDevice, ...]
+    path: Path,
+    size: int,
+    sector_size: int,
+    contents: tuple[str, ...],
+    folder: Path | None,
+    devices: tuple[BlockDevice, ...],
 ) -> Candidate:
     obstacles = []
     if folder is not None and folder.resolve() in path.parents:
@@ -144,9 +152,25 @@ def _file_candidate(
         identity=DiskIdentity(),
         size=size,
         sector_size=sector_size,
-        contents=(),
+        contents=contents,
         obstacles=tuple(obstacles),
     )
+
+
+def _contents(source: FileSource) -> Iterator[str]:
+    """What an image file holds now, a line each, as the probe says it of a disk."""
+    try:
+        table = read_table(source)
+    except DamagedError as error:
+        yield f"a damaged partition table ({error.message})"
+        return
+    for partition in table.partitions if table else ():
+        size = format_size(partition.extent(source.sector_size).size)
+        yield f"partition {partition.number} {partition.role} {size} {partition.name}".rstrip()
+    if table is None:
+        found = probe_signature(source.descriptor, 0, source.size)
+        if found is not None:
+            yield f"{found.name} {found.label}".rstrip()
 
 
 def _loops_over(path: Path, devices: tuple[BlockDevice, ...]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The reader of FAT12, FAT16 and FAT32 (Microsoft's FAT specification 1.03; kernel: fs/fat/inode.c).
 
 The map is the FAT itself: a cluster is in use when its entry is neither free nor marked bad. Boot sector,
-reserved sectors, every FAT and the fixed root directory are always kept.
+reserved sectors, every FAT, the fixed root directory and the sectors too few for a last cluster are always kept.
 """
 
 import struct
@@ -87,7 +87,7 @@ def read_fat(source: BlockSource) -> UsedMap | None:
     """Which extents hold data; None when this is no FAT boot sector.
 
     The FATs are read once here, to be believed, and the active one again when extents are asked for. Space behind the
-    last cluster belongs to no file and is not yielded.
+    end of the filesystem belongs to no file and is not yielded.
     """
     if source.size < 512:
         return None
@@ -222,6 +222,7 @@ def _extents(source: BlockSource, volume: _Volume) -> Iterator[Extent]:
         offsets = (edges.astype(np.int64) + (first - 2)) * volume.cluster_size + volume.data_offset
         for start, end in offsets.reshape(-1, 2).tolist():
             yield Extent(start, end)
+    yield Extent(volume.data_offset + volume.clusters * volume.cluster_size, volume.total_size)
 
 
 def _fat_chunks(source: BlockSource, volume: _Volume, copy: int) -> Iterator[tuple[int, bytes]]:

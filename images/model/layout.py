@@ -133,13 +133,19 @@ class PartitionTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One disk of the layout. ``filesystem`` is set when the disk has no table and is one volume."""
+    """One disk of the layout.
+
+    Attributes:
+        path: where it was read, for showing and to recognise an image file; never a way to find a disk.
+        filesystem: set when the disk has no table and is one volume.
+    """
 
     id: str
     identity: DiskIdentity
     size: int
     sector_size: int
     physical_sector_size: int = 512
+    path: str = ""
     table: PartitionTable | None = None
     filesystem: Filesystem | None = None
 

@@ -73,11 +73,11 @@ def connect(location: str) -> Reader:
     """
     scheme, colon, rest = location.partition(":")
     if not colon or "/" in scheme:
-        return LocalBackend(Path(location))
+        return LocalBackend(Path(location).absolute())
     if scheme in ("http", "https"):
         return HttpBackend(location)
     if scheme == "file":
-        return LocalBackend(Path(urllib.parse.unquote(urllib.parse.urlparse(location).path or rest)))
+        return LocalBackend(Path(urllib.parse.unquote(urllib.parse.urlparse(location).path or rest)).absolute())
     raise UsageError(f"{location} is not a repository address.", hint="Give a folder, file:… or http(s)://….")
 
 

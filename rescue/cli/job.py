@@ -1,6 +1,7 @@
 """``liferaft job``: carry out a job document without questions."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def _finish(job: Job | None, result: JobResult, faces: list["_Face"]) -> None:
         _tell(faces, render_report(result.report))
     if result.error:
         _tell(faces, f"FAILED: {result.error}")
-        for line in (*result.reasons, f"Hint: {result.hint}" if result.hint else ""):
+        for line in (*result.reasons[1:], f"Hint: {result.hint}" if result.hint else ""):
             if line and line != result.error:
                 _tell(faces, f"  {line}")
     if job is not None and job.report_url:
@@ -117,7 +118,7 @@ def _tell(faces: list[_Face], text: str) -> None:
 
 def _streams(stack: contextlib.ExitStack, consoles: tuple[Path, ...]) -> Iterator[TextIO]:
     """Standard output, and the consoles that are really there (a serial port without hardware is none)."""
-    yield click.get_text_stream("stdout")
+    yield sys.stdout
     for path in consoles:
         with contextlib.suppress(OSError):
             yield stack.enter_context(path.open("w", buffering=1))

@@ -91,7 +91,7 @@ def main() -> None:
 def show_error(error: LiferaftError) -> None:
     """One sentence, every reason, one hint: to stderr."""
     click.echo(f"Error: {error.message}", err=True)
-    if isinstance(error, RefusedError) and error.reasons != (error.message,):
+    if isinstance(error, RefusedError) and len(error.reasons) > 1:
         for reason in error.reasons:
             click.echo(f"  - {reason}", err=True)
     if error.hint:

@@ -33,6 +33,7 @@ from restore.plan import render
     show_default=True,
     help="Repair the boot loader for this machine's firmware (auto), a named one, or not. Never for image files.",
 )
+@click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the plan for `restore`.")
 @json_option
 def command(
@@ -42,6 +43,7 @@ def command(
     grow: bool,
     no_verify: bool,
     boot: str,
+    onto_source: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -53,7 +55,7 @@ def command(
     \b
     liferaft plan latest --repo /mnt/usb/backup --target /dev/sda -o plan.json
     """
-    choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot))
+    choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
     plan = plan_restore(repository, point, targets, choices, SystemRunner())
     if output is not None:
         write_atomically(output, encode_readable(plan).encode())

@@ -23,6 +23,7 @@ from restore.report import render_report
 @click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
 @click.option("--boot", type=click.Choice([choice.value for choice in BootChoice]), default="auto", show_default=True)
+@click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
 @json_option
 @progress_option
 def command(
@@ -35,6 +36,7 @@ def command(
     grow: bool,
     no_verify: bool,
     boot: str,
+    onto_source: bool,
     as_json: bool,
     progress: str,
 ) -> int:
@@ -61,7 +63,7 @@ def command(
                 "Nothing says what to restore where.",
                 hint="Give --plan FILE --confirm DIGEST, or ID --repo REPO --target TARGET --yes.",
             )
-        choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot))
+        choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
         plan = plan_restore(repository, point, targets, choices, runner)
         click.echo(render(plan), err=True)
         confirm = plan.digest if yes else _ask(plan)

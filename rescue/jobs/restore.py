@@ -35,6 +35,7 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
     grow: bool = False
     verify: bool = True
     boot: BootChoice = BootChoice.AUTO
+    onto_source: bool = False
 
 
 def plan_restore(repository: str, point: str, targets: Sequence[Path], choices: RestoreChoices, runner: Runner) -> Plan:
@@ -61,7 +62,10 @@ def _plan(
     repository: Repository, point: str, candidates: Sequence[Candidate], choices: RestoreChoices, runner: Runner
 ) -> Plan:
     options = PlanOptions(
-        grow=choices.grow, verify=choices.verify, firmware=_firmware(choices.boot, candidates, runner)
+        grow=choices.grow,
+        verify=choices.verify,
+        firmware=_firmware(choices.boot, candidates, runner),
+        onto_source=choices.onto_source,
     )
     return make_plan(repository, repository.resolve(point), candidates, options)
 

@@ -44,7 +44,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         repository: folder, ``file:`` or ``http(s)://``.
         target: which disk; must match exactly one.
         recovery_point: id, name or ``latest``.
-        grow, verify, boot: as for ``liferaft plan``.
+        grow, verify, boot, onto_source: as for ``liferaft plan``.
         report_url: the result is sent there with POST; empty for nowhere.
         after: what to do then.
     """
@@ -56,6 +56,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     grow: bool = False
     verify: bool = True
     boot: BootChoice = BootChoice.AUTO
+    onto_source: bool = False
     report_url: str = ""
     after: After = After.STAY
 
@@ -110,7 +111,7 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
     try:
         sink(Event(stage=Stage.PROBE, message="Looking for the job's target"))
         disk = target_disk(probe_machine(runner), job.target)
-        choices = RestoreChoices(grow=job.grow, verify=job.verify, boot=job.boot)
+        choices = RestoreChoices(grow=job.grow, verify=job.verify, boot=job.boot, onto_source=job.onto_source)
         plan = plan_restore_to_disk(job.repository, job.recovery_point, disk, choices, runner)
         digest = plan.digest
         show(plan)
