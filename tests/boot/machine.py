@@ -1,0 +1,224 @@
+"""An emulated machine: a frozen description, its QEMU command line, and the running thing.
+
+Software emulation only (``-accel tcg``): this lab must give the same answer where KVM is missing or hangs. The
+machine is a q35 PC; its first serial line is the console, the second is for the source system's own words
+(see ``system.py``). A machine that fails inside its ``with`` block leaves the last lines of its console in the
+error and a picture of its screen under ``out/boot``.
+"""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.boot.console import Console, LineTimeoutError
+from tests.boot.place import OUT, OVMF_CODE, OVMF_VARS
+from tests.boot.qmp import Control
+
+
+class Firmware(StrEnum):
+    """What starts the machine: SeaBIOS or OVMF."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Controller(StrEnum):
+    """What a drive hangs on."""
+
+    VIRTIO = "virtio"
+    AHCI = "ahci"
+    NVME = "nvme"
+    USB = "usb"
+    CDROM = "cdrom"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A raw file as a drive of the machine. The firmware tries drives in the order of the description.
+
+    Attributes:
+        serial: what the guest reads as serial number (at most 20 ASCII characters); a CD has none.
+    """
+
+    path: Path
+    controller: Controller
+    serial: str = ""
+    readonly: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Everything that decides how the machine looks to its guest.
+
+    Attributes:
+        name: names the files under ``out/boot``.
+        variables: file that keeps the UEFI variables (boot entries) between runs; made from OVMF's
+            blank template when it does not exist; a fresh one per run when None.
+        memory: MiB.
+    """
+
+    name: str
+    firmware: Firmware
+    drives: tuple[Drive, ...]
+    variables: Path | None = None
+    memory: int = 1024
+    cpu: str = "max"
+    extra: tuple[str, ...] = field(default=())
+
+    def run(self) -> "RunningMachine":
+        """A context manager: switched on inside, off after."""
+        return RunningMachine(self)
+
+
+def qemu_argv(machine: Machine, folder: Path, variables: Path) -> list[str]:
+    """The emulator's command line. Serial lines and QMP are sockets in ``folder`` that the caller listens on."""
+    argv = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-smp", "2"]
+    argv += ["-cpu", machine.cpu, "-m", str(machine.memory), "-nodefaults", "-no-user-config", "-no-reboot"]
+    argv += ["-display", "none", "-device", "VGA", "-device", "virtio-rng-pci"]
+    argv += ["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]
+    for name in ("ttyS0", "ttyS1", "qmp"):
+        argv += ["-chardev", f"socket,id={name},path={folder / name}"]
+    argv += ["-serial", "chardev:ttyS0", "-serial", "chardev:ttyS1", "-mon", "chardev=qmp,mode=control"]
+    if machine.firmware is Firmware.UEFI:
+        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF_CODE}"]
+        argv += ["-drive", f"if=pflash,format=raw,file={variables}"]
+    if any(drive.controller is Controller.USB for drive in machine.drives):
+        argv += ["-device", "qemu-xhci,id=xhci"]
+    for index, drive in enumerate(machine.drives):
+        argv += _drive_argv(index, drive)
+    return [*argv, *machine.extra]
+
+
+def _drive_argv(index: int, drive: Drive) -> list[str]:
+    options = f"if=none,id=drive{index},format=raw,cache=unsafe,discard=unmap,file={str(drive.path).replace(',', ',,')}"
+    if drive.readonly or drive.controller is Controller.CDROM:
+        options += ",readonly=on"
+    device = {
+        Controller.VIRTIO: "virtio-blk-pci",
+        Controller.AHCI: f"ide-hd,bus=ide.{index}",
+        Controller.NVME: "nvme",
+        Controller.USB: "usb-storage,bus=xhci.0,removable=on",
+        Controller.CDROM: f"ide-cd,bus=ide.{index}",
+    }[drive.controller]
+    device += f",drive=drive{index},bootindex={index}"
+    # An NVMe controller without a serial number does not exist; QEMU refuses it.
+    serial = drive.serial or ("NVME" if drive.controller is Controller.NVME else "")
+    if serial and drive.controller is not Controller.CDROM:
+        device += f",serial={serial}"
+    return ["-drive", options, "-device", device]
+
+
+class RunningMachine:
+    """A machine that is switched on.
+
+    Attributes:
+        console: ttyS0.
+        words: ttyS1, the source system's own line.
+        started: monotonic seconds of power-on.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        OUT.mkdir(parents=True, exist_ok=True)
+        self.machine = machine
+        self.console = Console("ttyS0", OUT / f"{machine.name}.ttyS0.log")
+        self.words = Console("ttyS1", OUT / f"{machine.name}.ttyS1.log")
+        self.started = 0.0
+        self._stack = ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: Control | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._switch_on()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _switch_on(self) -> None:
+        # Unix socket paths hold 107 bytes: a short folder, not the test's own.
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lr-vm-")))
+        variables = self.machine.variables or folder / "vars.fd"
+        if self.machine.firmware is Firmware.UEFI and not variables.exists():
+            shutil.copyfile(OVMF_VARS, variables)
+        doors = {name: self._listen_at(folder / name) for name in ("ttyS0", "ttyS1", "qmp")}
+        errors = self._stack.enter_context((OUT / f"{self.machine.name}.qemu.log").open("wb"))
+        self._process = subprocess.Popen(
+            qemu_argv(self.machine, folder, variables), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
+        )
+        self._stack.callback(self._switch_off)
+        self.started = time.monotonic()
+        for console in (self.console, self.words):
+            console.attach(self._accept(doors[console.name]))
+            self._stack.callback(console.close)
+        self._control = Control(self._accept(doors["qmp"]))
+        self._stack.callback(self._control.close)
+
+    def _listen_at(self, path: Path) -> socket.socket:
+        door = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        door.bind(str(path))
+        door.listen(1)
+        door.settimeout(0.5)
+        return door
+
+    def _accept(self, door: socket.socket) -> socket.socket:
+        for _ in range(60):
+            with suppress(TimeoutError):
+                line, _peer = door.accept()
+                line.settimeout(None)
+                return line
+            if self._process is not None and self._process.poll() is not None:
+                break
+        log = (OUT / f"{self.machine.name}.qemu.log").read_text(errors="replace")
+        raise LineTimeoutError(f"qemu did not start: {log}")
+
+    def _switch_off(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(30)
+
+    def wait_off(self, timeout: float) -> float:
+        """Wait until the guest has switched the machine off (or asked for a reset); returns seconds since power-on.
+
+        Raises:
+            LineTimeoutError: it still runs after ``timeout`` seconds.
+        """
+        assert self._process is not None
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise LineTimeoutError(f"{self.machine.name} was still on after {timeout:.0f} s") from None
+        if code != 0:
+            raise LineTimeoutError(f"{self.machine.name}: qemu ended with {code}")
+        return time.monotonic() - self.started
+
+    def screendump(self, name: str = "") -> Path:
+        """Save a picture of the screen under ``out/boot`` and return its path."""
+        assert self._control is not None
+        path = OUT / f"{self.machine.name}{'.' if name else ''}{name}.png"
+        self._control.screendump(path)
+        return path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            error.add_note(self._testimony())
+        self._stack.close()
+
+    def _testimony(self) -> str:
+        picture = "no screen picture"
+        if self._process is not None and self._process.poll() is None:
+            try:
+                picture = f"screen: {self.screendump('failure')}"
+            except (OSError, AssertionError) as reason:
+                picture = f"no screen picture: {reason}"
+        return f"--- {self.machine.name}, last lines of ttyS0 ({picture}) ---\n{self.console.tail(60)}"

@@ -1,0 +1,52 @@
+"""Where the boot lab keeps what it makes, and which programs it needs.
+
+Logs and screens of failures go to ``out/boot``; source systems, which take minutes to make, go to
+``$XDG_CACHE_HOME/liferaft/tests`` (``~/.cache/liferaft/tests``) under a key made of what they are made from.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from core.process import find_tool
+
+HERE = Path(__file__).resolve().parent
+TREE = HERE.parent.parent
+OUT = TREE / "out" / "boot"
+DEFAULT_ISO = TREE / "out" / "liferaft-amd64.iso"
+
+#: Program → Debian package that has it.
+TOOLS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "mmdebstrap": "mmdebstrap",
+    "nginx": "nginx-light",
+    "mcopy": "mtools",
+    "mke2fs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
+    "fsck.vfat": "dosfstools",
+    "sfdisk": "fdisk",
+    "partx": "util-linux",
+    "losetup": "mount",
+    "setcap": "libcap2-bin",
+}
+OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+
+
+def cache() -> Path:
+    """The folder of cached source systems."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "liferaft" / "tests"
+
+
+def missing(tools: Iterable[str] = TOOLS) -> list[str]:
+    """What the lab needs and this machine lacks, as sentences; empty when all is there."""
+    lacks = [
+        f"the program {tool} is not installed (Debian package {TOOLS[tool]})" for tool in tools if not find_tool(tool)
+    ]
+    if not OVMF_CODE.exists() or not OVMF_VARS.exists():
+        lacks.append(f"{OVMF_CODE} is not installed (Debian package ovmf)")
+    if os.geteuid() != 0:
+        lacks.append("the boot lab mounts filesystems and needs root")
+    return lacks
