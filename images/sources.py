@@ -44,8 +44,18 @@ class BlockSource(Protocol):
 class FileSource:
     """A block device or a plain file (a raw disk image), opened read-only."""
 
-    def __init__(self, path: Path, descriptor: int, size: int, sector_size: int, physical_sector_size: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        size: int,
+        sector_size: int,
+        physical_sector_size: int,
+        *,
+        is_device: bool = False,
+    ) -> None:
         self.path = path
+        self.is_device = is_device
         self._descriptor = descriptor
         self._size = size
         self._sector_size = sector_size
@@ -94,8 +104,6 @@ def open_source(path: Path, *, sector_size: int = 0) -> Iterator[FileSource]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist.", hint="liferaft probe lists the disks of this machine.") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a folder, not a disk.", hint="Name a block device or a raw image file.") from None
     except OSError as error:
         raise DeviceError(
             f"{path} cannot be opened for reading: {error.strerror}.", hint="Reading a block device needs root."
@@ -115,7 +123,7 @@ def open_source(path: Path, *, sector_size: int = 0) -> Iterator[FileSource]:
             )
         if size == 0:
             raise UsageError(f"{path} is empty: there is nothing to read.", hint="Is it the right disk or file?")
-        yield FileSource(path, descriptor, size, logical, physical)
+        yield FileSource(path, descriptor, size, logical, physical, is_device=stat.S_ISBLK(mode))
     finally:
         os.close(descriptor)
 

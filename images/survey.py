@@ -81,7 +81,7 @@ def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity) -> Dis
         size=source.size,
         sector_size=source.sector_size,
         physical_sector_size=source.physical_sector_size,
-        path=str(source.path.resolve()),
+        path="" if source.is_device else str(source.path.resolve()),
         table=msgspec.structs.replace(table, partitions=partitions),
     )
     return DiskSurvey(disk=disk, volumes=tuple(volumes))
@@ -104,7 +104,7 @@ def _survey_bare(source: FileSource, disk_id: str, identity: DiskIdentity) -> Di
         size=source.size,
         sector_size=source.sector_size,
         physical_sector_size=source.physical_sector_size,
-        path=str(source.path.resolve()),
+        path="" if source.is_device else str(source.path.resolve()),
         filesystem=filesystem,
     )
     volume = VolumeSurvey(id=f"{disk_id}-whole", role=VolumeRole.DISK, partition="", offset=0, source=window, used=used)

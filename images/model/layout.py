@@ -136,7 +136,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One disk of the layout.
 
     Attributes:
-        path: where it was read, for showing and to recognise an image file; never a way to find a disk.
+        path: the image file it was read from; empty for a real disk, whose node means nothing later.
         filesystem: set when the disk has no table and is one volume.
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from core.errors import DeviceError, RefusedError
+from core.errors import DamagedError, DeviceError, RefusedError
 from core.files import sync_folder, write_atomically
 
 
@@ -45,7 +45,7 @@ class Reader(Protocol):
 
         Raises:
             MissingFileError: there is no such file.
-            DeviceError: it is shorter, or cannot be read.
+            DamagedError: it is shorter. DeviceError: it cannot be read.
         """
         ...
 
@@ -93,7 +93,9 @@ class LocalBackend:
         with self._open(name) as stream:
             data = os.pread(stream.fileno(), length, offset)
         if len(data) != length:
-            raise DeviceError(f"{self.folder / name} ends at {offset + len(data)}, expected {offset + length}.")
+            raise DamagedError(
+                f"{self.folder / name} is truncated: it ends at {offset + len(data)}, expected {offset + length}."
+            )
         return data
 
     def size(self, name: str) -> int:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import requests
 import urllib3.exceptions
 
-from core.errors import DeviceError, UnreachableError
+from core.errors import DamagedError, DeviceError, UnreachableError
 from images.store.backend import MissingFileError
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class HttpBackend:
         if answer.status_code in (404, 410):
             raise MissingFileError(f"{self._url}/{name} is missing (status {answer.status_code}).")
         if answer.status_code == 416:
-            raise DeviceError(f"{self._url}/{name} is shorter than the index says (status 416).")
+            raise DamagedError(f"{self._url}/{name} is truncated: it ends before the range asked for (status 416).")
         if answer.status_code >= 500:
             raise requests.ConnectionError(f"status {answer.status_code}")
         if answer.status_code >= 400:

@@ -44,7 +44,7 @@ def capture_disks(sources: Sequence[Path], repository: str, *, name: str, runner
             open_or_create(backend),
             surveys,
             name=name or f"{socket.gethostname()}-{'-'.join(source.stem for source in sources)}",
-            origin=f"{socket.gethostname()}:{','.join(str(source.absolute()) for source in sources)}",
+            origin=f"{socket.gethostname()}: {', '.join(_origin(survey) for survey in surveys)}",
             machine=probe_machine(runner) if any(is_device) else None,
             tool=tool_name(),
             sink=sink,
@@ -57,6 +57,12 @@ def _survey(stack: contextlib.ExitStack, path: Path, disk_id: str, devices: tupl
     if disk is None and (sector_size := image_sector_size(source)) != source.sector_size:
         source = stack.enter_context(open_source(path, sector_size=sector_size))
     return survey_disk(source, disk_id, identity_of(disk) if disk else DiskIdentity(model="image file"))
+
+
+def _origin(survey: DiskSurvey) -> str:
+    """Where a disk came from, for people: the image file, or the disk's own names."""
+    identity = survey.disk.identity
+    return survey.disk.path or f"{identity.model} {identity.serial}".strip() or "a disk without a name"
 
 
 def _guard_source(source: Path, devices: tuple[BlockDevice, ...], repository: Path) -> None:

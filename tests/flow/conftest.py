@@ -1,0 +1,26 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.events import ignore
+from core.process import SystemRunner
+from images.capture import CaptureResult
+from rescue.jobs.capture import capture_disks
+from tests.flow.disks import TOOLS, make_tree, need
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need(*TOOLS)
+    return make_tree(tmp_path_factory.mktemp("tree") / "tree")
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Callable[[Path], CaptureResult]:
+    """Captures a disk into tmp_path/repo."""
+
+    def take(disk: Path) -> CaptureResult:
+        return capture_disks([disk], str(tmp_path / "repo"), name="", runner=SystemRunner(), sink=ignore)
+
+    return take

@@ -1,0 +1,34 @@
+from core.events import Event, Meter, Stage
+
+
+def test_rate_and_eta_are_measured() -> None:
+    told: list[Event] = []
+    now = [0.0]
+    meter = Meter(told.append, Stage.STREAM, 100, interval=1.0, clock=lambda: now[0])
+    for second in range(1, 6):
+        now[0] = float(second)
+        meter.advance(10)
+    assert told[-1].done == 50
+    assert told[-1].rate == 10.0
+    assert told[-1].eta == 5.0
+
+
+def test_events_are_not_told_more_often_than_asked() -> None:
+    told: list[Event] = []
+    now = [0.0]
+    meter = Meter(told.append, Stage.STREAM, 1000, interval=1.0, clock=lambda: now[0])
+    for _ in range(100):
+        now[0] += 0.1
+        meter.advance(1)
+    assert 9 <= len(told) <= 11
+
+
+def test_a_stall_is_named() -> None:
+    told: list[Event] = []
+    now = [0.0]
+    meter = Meter(told.append, Stage.STREAM, 100, clock=lambda: now[0])
+    meter.advance(10)
+    now[0] = 30.0
+    meter.beat()
+    assert told[-1].stalled == 30.0
+    assert told[-1].done == 10
