@@ -78,7 +78,7 @@ def build_iso(recipe: Recipe, out: Path, cache_root: Path, live: Path, runner: R
             boot = _make_boot_images(base, scratch, runner)
             files = _lay_out(recipe, base, payload, scratch)
             _write(files, boot, out, runner, sink)
-        return _report(out, files, base, payload, time.monotonic() - started)
+            return _report(out, files, base, payload, time.monotonic() - started)
 
 
 def _refuse_bad_target(out: Path) -> None:

@@ -27,9 +27,10 @@ PYTHON = {Release.TRIXIE: "3.13"}
 _FROM_DEBIAN = frozenset({"numpy", "pyparted"})
 _FROM_SOURCE = frozenset({"pylibblkid"})
 _TOOLCHAIN = (
-    "gcc,libc6-dev,python3-dev,python3-pip,python3-setuptools,python3-wheel,libblkid-dev,pkg-config,ca-certificates"
+    "gcc,libc6-dev,libblkid-dev,pkg-config,python3-dev,python3-pip,python3-setuptools,python3-wheel,python3-pkgconfig"
 )
-_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+#: Of binary wheels, and (last) of what is compiled here.
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
 _PACKAGES = ("core", "images", "hooks", "restore", "builder", "rescue")
 _PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
 #: What of the environment pip needs: its own settings and where certificates are.
