@@ -1,0 +1,70 @@
+"""A disk with real files: this machine's own, copied until there are enough."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+SIZE = 8 << 30
+WANTED = int(4.5 * (1 << 30))
+START = 1 << 20
+#: Folders of real files of all kinds: programs, libraries, text, archives.
+SOURCES = ("/usr", "/opt", "/root", "/var/lib", "/home")
+
+
+def make_disk(path: Path) -> tuple[Path, int]:
+    """A GPT disk with one ext4; returns it and the bytes of files in it.
+
+    Raises:
+        SystemExit: this machine does not have enough files of its own.
+    """
+    with path.open("wb") as stream:
+        stream.truncate(SIZE)
+    subprocess.run(["sfdisk", "-q", str(path)], input="label: gpt\nstart=2048\n", text=True, check=True)
+    with partition(path) as node:
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", node], check=True)
+        place = path.with_suffix(".mnt")
+        place.mkdir()
+        subprocess.run(["mount", node, str(place)], check=True)
+        try:
+            copied = _fill(place)
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+    os.sync()
+    return path, copied
+
+
+def _fill(place: Path) -> int:
+    """Hard-linked and odd files are left out: only content counts."""
+    copied = 0
+    for source in SOURCES:
+        for folder, folders, names in os.walk(source):
+            folders.sort()
+            for name in sorted(names):
+                file = Path(folder, name)
+                if file.is_symlink() or not file.is_file():
+                    continue
+                size = file.stat().st_size
+                if size > 200 << 20:
+                    continue
+                target = place / folder.lstrip("/") / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(OSError):
+                    target.write_bytes(file.read_bytes())
+                    copied += size
+                if copied >= WANTED:
+                    return copied
+    raise SystemExit(f"Only {copied >> 20} MiB of files found on this machine, {WANTED >> 20} MiB are needed.")
+
+
+@contextlib.contextmanager
+def partition(disk: Path) -> Iterator[str]:
+    """A loop device over the one partition of the disk."""
+    size = disk.stat().st_size - START - (1 << 20)
+    words = ["losetup", "--find", "--show", f"--offset={START}", f"--sizelimit={size}", str(disk)]
+    node = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield node
+    finally:
+        subprocess.run(["losetup", "--detach", node], check=True)
