@@ -26,6 +26,7 @@ class Stage(StrEnum):
     VERIFY = "verify"
     GROW = "grow"
     BOOT = "boot"
+    HOOK = "hook"
     BUILD = "build"
     DONE = "done"
 

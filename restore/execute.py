@@ -6,6 +6,7 @@ repository still has every chunk.
 
 import contextlib
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -13,6 +14,8 @@ from core.errors import DamagedError, DeviceError, ProcessError, RefusedError
 from core.events import Event, Meter, Sink, Stage
 from core.process import Runner, find_tool
 from core.units import format_size
+from hooks.contract import HookContext, HookStage
+from hooks.run import run_hooks
 from images.model.layout import Disk, PartitionTable
 from images.model.manifest import Manifest
 from images.store.repository import Repository
@@ -50,11 +53,20 @@ class Outcome(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def execute(plan: Plan, confirm: str, repository: Repository, runner: Runner, sink: Sink) -> Report:
+def execute(
+    plan: Plan,
+    confirm: str,
+    repository: Repository,
+    runner: Runner,
+    sink: Sink,
+    *,
+    hooks: Path | None = None,
+) -> Report:
     """Carry out a plan.
 
     Args:
         confirm: the plan's digest, given back by whoever read the plan.
+        hooks: the site's hooks folder, run before the first write and after the last.
 
     Raises:
         RefusedError: the digest differs, a target is not there or not free, or tools are missing.
@@ -69,8 +81,15 @@ def execute(plan: Plan, confirm: str, repository: Repository, runner: Runner, si
     sink(Event(stage=Stage.PREFLIGHT, message="Checking the recovery point and the targets"))
     candidates = _preflight(plan, repository, runner)
     manifest = repository.manifest(plan.recovery_point)
-    job = _Execution(plan, repository, manifest, candidates, runner, sink)
-    return job.run()
+    nodes = tuple(candidate.node for candidate in candidates.values())
+    run_hooks(hooks, _context(HookStage.BEFORE_RESTORE, plan, nodes), runner, sink)
+    report = _Execution(plan, repository, manifest, candidates, runner, sink).run()
+    warnings = run_hooks(hooks, _context(HookStage.AFTER_RESTORE, plan, nodes), runner, sink)
+    return msgspec.structs.replace(report, warnings=report.warnings + warnings)
+
+
+def _context(stage: HookStage, plan: Plan, nodes: tuple[str, ...]) -> HookContext:
+    return HookContext(stage=stage, repository=plan.repository, recovery_point=plan.recovery_point, disks=nodes)
 
 
 def _preflight(plan: Plan, repository: Repository, runner: Runner) -> dict[str, Candidate]:

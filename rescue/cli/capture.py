@@ -8,7 +8,7 @@ from core.documents import encode
 from core.errors import ExitCode
 from core.process import SystemRunner
 from core.units import format_duration, format_size
-from rescue.cli.terminal import json_option, open_sink, progress_option, repository_option
+from rescue.cli.terminal import hooks_option, json_option, open_sink, progress_option, repository_option
 from rescue.jobs.capture import capture_disks
 
 
@@ -16,9 +16,12 @@ from rescue.jobs.capture import capture_disks
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(path_type=Path))
 @repository_option
 @click.option("--name", default="", help="A name for people. Default: host and source.")
+@hooks_option
 @json_option
 @progress_option
-def command(sources: tuple[Path, ...], repository: str, name: str, as_json: bool, progress: str) -> int:
+def command(
+    sources: tuple[Path, ...], repository: str, name: str, hooks: Path | None, as_json: bool, progress: str
+) -> int:
     """Take a picture of whole disks and keep it in a repository.
 
     SOURCE is a disk (/dev/sda) or a raw image file. Only blocks in use are read; what the repository
@@ -29,7 +32,8 @@ def command(sources: tuple[Path, ...], repository: str, name: str, as_json: bool
     liferaft capture /dev/sda --repo /mnt/usb/backup
     liferaft capture disk.raw --repo backup --name "before the upgrade"
     """
-    result = capture_disks(sources, repository, name=name, runner=SystemRunner(), sink=open_sink(progress))
+    sink = open_sink(progress)
+    result = capture_disks(sources, repository, name=name, runner=SystemRunner(), sink=sink, hooks=hooks)
     if as_json:
         click.echo(encode(result), nl=False)
     else:

@@ -7,7 +7,7 @@ import click
 from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner
-from rescue.cli.terminal import json_option, open_sink, progress_option
+from rescue.cli.terminal import hooks_option, json_option, open_sink, progress_option
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, read_plan, run_plan
 from restore.plan import Plan, render
 from restore.report import render_report
@@ -24,6 +24,7 @@ from restore.report import render_report
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
 @click.option("--boot", type=click.Choice([choice.value for choice in BootChoice]), default="auto", show_default=True)
 @click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
+@hooks_option
 @json_option
 @progress_option
 def command(
@@ -37,6 +38,7 @@ def command(
     no_verify: bool,
     boot: str,
     onto_source: bool,
+    hooks: Path | None,
     as_json: bool,
     progress: str,
 ) -> int:
@@ -67,7 +69,7 @@ def command(
         plan = plan_restore(repository, point, targets, choices, runner)
         click.echo(render(plan), err=True)
         confirm = plan.digest if yes else _ask(plan)
-    report = run_plan(plan, confirm, runner, open_sink(progress), repository=repository)
+    report = run_plan(plan, confirm, runner, open_sink(progress), repository=repository, hooks=hooks)
     click.echo(encode(report) if as_json else render_report(report), nl=False)
     return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
 

@@ -4,6 +4,7 @@ import shutil
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -112,6 +113,11 @@ progress_option = click.option(
     default="text",
     show_default=True,
     help="How progress is told on stderr; json is one event a line.",
+)
+hooks_option = click.option(
+    "--hooks",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder of the site's own programs, run before and after the work (docs/hooks.md).",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 repository_option = click.option(

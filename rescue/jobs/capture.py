@@ -7,10 +7,14 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from core.errors import RefusedError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from core.version import tool_name
+from hooks.contract import HookContext, HookStage
+from hooks.run import run_hooks
 from images.capture import CaptureResult, capture
 from images.model.layout import DiskIdentity
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, identity_of, probe_machine
@@ -20,13 +24,16 @@ from images.store.writer import open_or_create, writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
 
 
-def capture_disks(sources: Sequence[Path], repository: str, *, name: str, runner: Runner, sink: Sink) -> CaptureResult:
+def capture_disks(
+    sources: Sequence[Path], repository: str, *, name: str, runner: Runner, sink: Sink, hooks: Path | None = None
+) -> CaptureResult:
     """Take one recovery point of one or several whole disks.
 
     Args:
         sources: block devices or raw image files.
         repository: a folder; made when it is missing or empty.
         name: for people; empty for a name made of the host and the sources.
+        hooks: the site's hooks folder, run before the first read and after the last write.
 
     Raises:
         UsageError, RefusedError, DamagedError, DeviceError: nothing was taken; the source was not touched.
@@ -38,9 +45,13 @@ def capture_disks(sources: Sequence[Path], repository: str, *, name: str, runner
     for source, device in zip(sources, is_device, strict=True):
         if device:
             _guard_source(source, devices, Path(backend.location))
+    context = HookContext(
+        stage=HookStage.BEFORE_CAPTURE, repository=backend.location, disks=tuple(str(source) for source in sources)
+    )
+    run_hooks(hooks, context, runner, sink)
     with contextlib.ExitStack() as stack:
         surveys = tuple(_survey(stack, path, f"disk{number}", devices) for number, path in enumerate(sources))
-        return capture(
+        result = capture(
             open_or_create(backend),
             surveys,
             name=name or f"{socket.gethostname()}-{'-'.join(source.stem for source in sources)}",
@@ -49,6 +60,9 @@ def capture_disks(sources: Sequence[Path], repository: str, *, name: str, runner
             tool=tool_name(),
             sink=sink,
         )
+    after = msgspec.structs.replace(context, stage=HookStage.AFTER_CAPTURE, recovery_point=result.id)
+    warnings = run_hooks(hooks, after, runner, sink)
+    return msgspec.structs.replace(result, warnings=result.warnings + warnings)
 
 
 def _survey(stack: contextlib.ExitStack, path: Path, disk_id: str, devices: tuple[BlockDevice, ...]) -> DiskSurvey:
@@ -76,12 +90,14 @@ def _guard_source(source: Path, devices: tuple[BlockDevice, ...], repository: Pa
         for device, place in disk.mounts()
         if place != "[SWAP]" and not _mounted_read_only(place)
     ]
+    if node not in (disk.name, disk.kname):
+        reasons.append(f"{node} is a part of {disk.name}: liferaft captures whole disks")
     if disk_of_path(devices, repository.absolute()) is disk:
         reasons.append(f"{disk.name} carries the repository {repository}: the source is never written")
     if reasons:
         raise RefusedError(
-            f"{source} cannot be captured while it is in use: {reasons[0]}.",
-            hint="Boot the rescue medium and capture from there, or unmount it.",
+            f"{source} cannot be captured: {reasons[0]}.",
+            hint="Name a whole disk that is not in use; for the disk of a running system, boot the rescue medium.",
             reasons=tuple(reasons),
         )
 

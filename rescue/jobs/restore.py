@@ -91,14 +91,17 @@ def read_plan(content: bytes, name: str) -> Plan:
     return plan
 
 
-def run_plan(plan: Plan, confirm: str, runner: Runner, sink: Sink, *, repository: str = "") -> Report:
+def run_plan(
+    plan: Plan, confirm: str, runner: Runner, sink: Sink, *, repository: str = "", hooks: Path | None = None
+) -> Report:
     """Carry out a plan whose digest is given back.
 
     Args:
         repository: where the repository is now, when it is not where the plan says.
+        hooks: the site's hooks folder.
     """
     opened = Repository(connect(repository or plan.repository))
-    return execute(plan, confirm, opened, runner, sink)
+    return execute(plan, confirm, opened, runner, sink, hooks=hooks)
 
 
 def target_disk(machine: Machine, wanted: "TargetRule") -> MachineDisk:
