@@ -154,7 +154,7 @@ def _obstacles(disk: BlockDevice) -> Iterator[str]:
     for device, place in disk.mounts():
         yield f"{device.name} is used as swap" if place == "[SWAP]" else f"{device.name} is mounted on {place}"
     for device in disk.descendants():
-        if device.type not in ("disk", "part"):
+        if device is not disk and device.type != "part":
             yield f"{device.name} ({device.type}) holds it"
 
 

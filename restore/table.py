@@ -60,6 +60,7 @@ def create_table(node: str, table: PartitionTable, runner: Runner) -> None:
 
 
 def _place(node: str, table: PartitionTable) -> None:
+    device = None
     try:
         device = parted.getDevice(node)
         disk = parted.freshDisk(device, _PARTED_KIND[table.kind])
@@ -75,6 +76,10 @@ def _place(node: str, table: PartitionTable) -> None:
         disk.commitToDevice()
     except parted.PartedException as error:
         raise RefusedError(f"libparted cannot make the partition table on {node}: {error}") from None
+    finally:
+        # libparted remembers devices by name, with the size and sector size of whatever had that name first.
+        if device is not None:
+            device.removeFromCache()
 
 
 def _creation_order(table: PartitionTable) -> list[Partition]:
