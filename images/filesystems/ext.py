@@ -82,7 +82,8 @@ def _damage(source: BlockSource, superblock: Superblock, content: bytes) -> str:
     size, bigalloc = superblock.block_size, bool(superblock.ro_compat & RoCompat.BIGALLOC)
     if superblock.first_data_block != (1 if size == 1024 and not bigalloc else 0):
         return f"its first data block is {superblock.first_data_block}"
-    if bigalloc and not superblock.log_block_size <= superblock.log_cluster_size <= 20:
+    largest_cluster = 20 if bigalloc else superblock.log_block_size
+    if not superblock.log_block_size <= superblock.log_cluster_size <= largest_cluster:
         return f"its cluster size is 1024 shifted by {superblock.log_cluster_size}"
     if not 0 < superblock.bits_per_group <= 8 * size or superblock.bits_per_group % 8:
         return f"it has {superblock.bits_per_group} clusters in a group"

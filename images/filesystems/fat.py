@@ -20,7 +20,6 @@ from images.sources import BlockSource
 #: Bytes of a FAT looked at together: whole entries of 12, 16 and 32 bits.
 _CHUNK = 3 << 18
 _DIRTY_BITS = 0x03
-_NO_NAME = "NO NAME"
 #: Clusters of a FAT32 root directory that are searched for the volume label.
 _LABEL_CLUSTERS = 64
 
@@ -42,7 +41,6 @@ class _Volume(msgspec.Struct, frozen=True, kw_only=True):
     root_cluster: int
     state: int
     serial: int
-    boot_label: str
 
     @property
     def root_offset(self) -> int:
@@ -98,14 +96,15 @@ def read_fat(source: BlockSource) -> UsedMap | None:
         kind=volume.kind,
         detail="vfat",
         uuid=f"{volume.serial >> 16:04X}-{volume.serial & 0xFFFF:04X}" if volume.serial else "",
-        label=volume.boot_label,
         block_size=volume.cluster_size,
         size=volume.total_size,
     )
+    damage = _damage(source, volume)
+    if damage:
+        return whole(filesystem, source.size, f"{damage}; captured whole")
     try:
+        filesystem = msgspec.structs.replace(filesystem, label=_label(source, volume))
         doubt = _doubt(source, volume)
-        if not doubt:
-            filesystem = msgspec.structs.replace(filesystem, label=_label(source, volume))
     except DeviceError as error:
         doubt = error.message.rstrip(".")
     if doubt:
@@ -138,7 +137,7 @@ def _parse(sector: bytes) -> _Volume | None:
     )
     if not sane:
         return None
-    state, signature, serial, label = struct.unpack_from("<xBBI11s", sector, extended)
+    state, signature, serial = struct.unpack_from("<xBBI", sector, extended)
     volume = _Volume(
         sector_size=sector_size,
         cluster_size=per_cluster * sector_size,
@@ -154,14 +153,13 @@ def _parse(sector: bytes) -> _Volume | None:
         root_cluster=root_cluster if wide else 0,
         state=state,
         serial=serial if signature in (0x28, 0x29) else 0,
-        boot_label=_text(label) if signature == 0x29 else "",
     )
     narrow = not wide and volume.clusters < 4085
     return msgspec.structs.replace(volume, bits=12) if narrow else volume
 
 
-def _doubt(source: BlockSource, volume: _Volume) -> str:
-    """Why the FAT is not believed; empty when it is."""
+def _damage(source: BlockSource, volume: _Volume) -> str:
+    """What makes the boot sector unbelievable; empty when nothing does, and then all arithmetic stays in bounds."""
     if volume.total_size > source.size:
         return f"it claims {volume.total_size} bytes, but the volume has {source.size}"
     if not 0 < volume.clusters < volume.bad - 2:
@@ -172,13 +170,13 @@ def _doubt(source: BlockSource, volume: _Volume) -> str:
         return f"its version {volume.version:#x} is unknown"
     if volume.active_fat >= volume.fat_count:
         return f"its boot sector is damaged: FAT {volume.active_fat} of {volume.fat_count} is the active one"
+    return ""
+
+
+def _doubt(source: BlockSource, volume: _Volume) -> str:
+    """Why the FAT is not believed; empty when it is. Looks at every entry once, and at the other copies."""
     if volume.state & _DIRTY_BITS:
         return "it is mounted, or was not cleanly unmounted"
-    return _doubt_about_fat(source, volume)
-
-
-def _doubt_about_fat(source: BlockSource, volume: _Volume) -> str:
-    """Look at every entry of the FAT once: its first two, its range, the other copies."""
     for first, content in _fat_chunks(source, volume, volume.active_fat):
         entries = _entries(content, volume)
         if first == 0:
@@ -246,14 +244,14 @@ def _entries(content: bytes, volume: _Volume) -> NDArray[np.uint32]:
 
 
 def _label(source: BlockSource, volume: _Volume) -> str:
-    """The volume label: the root directory's entry for it, else the boot sector's."""
+    """The volume label: the root directory's entry for it. The boot sector's copy goes stale and counts for nobody."""
     for content in _root_directory(source, volume):
         for offset in range(0, len(content) - 31, 32):
             if content[offset] == 0:
-                return volume.boot_label
+                return ""
             if content[offset] != 0xE5 and content[offset + 11] & 0x3F in (0x08, 0x28):
                 return _text(content[offset : offset + 11])
-    return volume.boot_label
+    return ""
 
 
 def _root_directory(source: BlockSource, volume: _Volume) -> Iterator[bytes]:
@@ -270,6 +268,5 @@ def _root_directory(source: BlockSource, volume: _Volume) -> Iterator[bytes]:
 
 
 def _text(name: bytes) -> str:
-    """A label in the code page DOS was born with; its filler words and spaces mean none."""
-    text = name.decode("cp437").split("\0", 1)[0].rstrip()
-    return "" if text == _NO_NAME else text
+    """A label in the code page DOS was born with, without the spaces that fill it up."""
+    return name.decode("cp437").split("\0", 1)[0].rstrip()

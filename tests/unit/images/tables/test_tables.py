@@ -123,7 +123,7 @@ def sfdisk_json(path: Path, sector_size: int) -> dict[str, object]:
         sizes = {"start": int(fields["start"]), "size": int(fields["size"])}
         partitions.append(partition | sizes | {"node": node, "bootable": rest.endswith("bootable")})
     lbas = {"firstlba": int(facts.get("first-lba", 0)), "lastlba": int(facts.get("last-lba", 0))}
-    return {"label": facts["label"], "id": facts["label-id"], "partitions": partitions} | lbas
+    return {"label": facts["label"], "id": facts["label-id"], "partitions": partitions, **lbas}
 
 
 @pytest.mark.parametrize("sector_size", [512, 4096])
@@ -316,7 +316,7 @@ def test_dos_extended_that_was_never_written_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", [GPT_SCRIPT, DOS_SCRIPT], ids=["gpt", "dos"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_is_an_error_or_a_table_inside_the_disk(
     tmp_path_factory: pytest.TempPathFactory, script: str, data: st.DataObject
