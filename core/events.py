@@ -5,13 +5,17 @@ runner are sinks. Numbers are bytes that are really done; the rate is measured o
 seconds and the ETA follows from it; a stage that has made no progress for a while is named.
 """
 
+import contextlib
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
+
+from core.errors import StoppedError
 
 
 class Stage(StrEnum):
@@ -66,7 +70,7 @@ def ignore(event: Event) -> None:
 
 
 class Meter:
-    """Counts bytes of one stage and tells a sink, at most every ``interval`` seconds.
+    """Counts bytes of one stage and tells a sink, at most every ``interval`` seconds. Safe from several threads.
 
     Args:
         total: bytes to do; 0 when unknown.
@@ -97,6 +101,7 @@ class Meter:
         self._samples: deque[tuple[float, int]] = deque([(now, 0)])
         self._told = now - interval
         self._moved = now
+        self._lock = threading.Lock()
 
     @property
     def done(self) -> int:
@@ -105,22 +110,23 @@ class Meter:
 
     def advance(self, count: int) -> None:
         """Count ``count`` more bytes as done."""
-        self._done += count
-        now = self._clock()
-        if count:
-            self._moved = now
-        if now - self._told >= self._interval:
-            self._tell(now)
+        with self._lock:
+            self._done += count
+            now = self._clock()
+            if count:
+                self._moved = now
+            if now - self._told < self._interval:
+                return
+            event = self._event(now)
+        self._sink(event)
 
-    def beat(self) -> None:
-        """Say where the stage stands though nothing moved: a stall is named, not hidden."""
-        self._tell(self._clock())
+    def tell(self) -> None:
+        """Say where the stage stands, though nothing moved: the last state, or a stall."""
+        with self._lock:
+            event = self._event(self._clock())
+        self._sink(event)
 
-    def finish(self) -> None:
-        """Tell the last state."""
-        self._tell(self._clock())
-
-    def _tell(self, now: float) -> None:
+    def _event(self, now: float) -> Event:
         self._told = now
         self._samples.append((now, self._done))
         while len(self._samples) > 2 and now - self._samples[0][0] > self.WINDOW:
@@ -131,14 +137,36 @@ class Meter:
         left = max(self._total - self._done, 0)
         eta = left / rate if rate > 0 and self._total else None
         idle = now - self._moved
-        self._sink(
-            Event(
-                stage=self._stage,
-                message=self._message,
-                done=self._done,
-                total=self._total,
-                rate=rate,
-                eta=eta,
-                stalled=idle if idle >= self.STALL else 0.0,
-            )
+        return Event(
+            stage=self._stage,
+            message=self._message,
+            done=self._done,
+            total=self._total,
+            rate=rate,
+            eta=eta,
+            stalled=idle if idle >= self.STALL else 0.0,
         )
+
+
+@contextlib.contextmanager
+def ticking(meter: Meter, interval: float = 5.0) -> Iterator[None]:
+    """Let a meter speak every ``interval`` seconds during the block, so that a stall is named while it lasts.
+
+    At the end of the block the meter tells its last state.
+    """
+    ended = threading.Event()
+
+    def tick() -> None:
+        # A sink may raise StoppedError to stop the work; the worker that counts next hears it too.
+        with contextlib.suppress(StoppedError):
+            while not ended.wait(interval):
+                meter.tell()
+
+    ticker = threading.Thread(target=tick, name="ticker", daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        ticker.join()
+    meter.tell()

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 import zstandard
 
-from core.events import Event, Meter, Sink, Stage
+from core.events import Event, Meter, Sink, Stage, ticking
 from core.units import format_size
 from images.model.extents import Extent, total
 from images.model.layout import Layout
@@ -88,13 +88,12 @@ def capture(
     extents = {volume.id: tuple(volume.used.extents()) for survey in surveys for volume in survey.volumes}
     meter = Meter(sink, Stage.CAPTURE, sum(total(found) for found in extents.values()))
     with writing(repository) as writer:
-        with _Workers(writer, threads or os.cpu_count() or 2) as workers:
+        with _Workers(writer, threads or os.cpu_count() or 2) as workers, ticking(meter):
             volumes = tuple(
                 _capture_volume(survey, volume, extents[volume.id], writer, workers, meter)
                 for survey in surveys
                 for volume in survey.volumes
             )
-        meter.finish()
         sink(Event(stage=Stage.COMMIT, message="Writing the index and the manifest"))
         manifest = Manifest(
             tool=tool,

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import DamagedError, DeviceError, ProcessError, RefusedError
-from core.events import Event, Meter, Sink, Stage
+from core.events import Event, Meter, Sink, Stage, ticking
 from core.process import Runner, find_tool
 from core.units import format_size
 from hooks.contract import HookContext, HookStage
@@ -217,15 +217,15 @@ class _Execution:
             case RestoreVolume(disk=disk, volume=volume, offset=offset):
                 self._say(Stage.STREAM, step)
                 meter = self._meters[RestoreVolume]
-                count = self._streamers[disk].restore(self._placed(disk, volume, offset), meter)
-                meter.finish()
+                with ticking(meter):
+                    count = self._streamers[disk].restore(self._placed(disk, volume, offset), meter)
                 return Outcome(count=count)
             case VerifyVolume(disk=disk, volume=volume, offset=offset):
                 self._say(Stage.VERIFY, step)
                 self._targets[disk].flush()
                 meter = self._meters[VerifyVolume]
-                verified = self._streamers[disk].verify(self._placed(disk, volume, offset), meter)
-                meter.finish()
+                with ticking(meter):
+                    verified = self._streamers[disk].verify(self._placed(disk, volume, offset), meter)
                 return Outcome(verified=verified)
             case GrowFilesystem(disk=disk, number=number, kind=kind):
                 self._say(Stage.GROW, step)

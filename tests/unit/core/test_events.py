@@ -1,4 +1,6 @@
-from core.events import Event, Meter, Stage
+import threading
+
+from core.events import Event, Meter, Stage, ignore, ticking
 
 
 def test_rate_and_eta_are_measured() -> None:
@@ -29,6 +31,25 @@ def test_a_stall_is_named() -> None:
     meter = Meter(told.append, Stage.STREAM, 100, clock=lambda: now[0])
     meter.advance(10)
     now[0] = 30.0
-    meter.beat()
+    meter.tell()
     assert told[-1].stalled == 30.0
     assert told[-1].done == 10
+
+
+def test_a_stall_is_told_while_it_lasts() -> None:
+    told = threading.Event()
+    meter = Meter(
+        lambda event: told.set() if event.stalled else None, Stage.STREAM, 100, clock=iter(range(0, 10**6, 20)).__next__
+    )
+    with ticking(meter, interval=0.01):
+        assert told.wait(10)
+
+
+def test_counting_from_many_threads_loses_nothing() -> None:
+    meter = Meter(ignore, Stage.STREAM, 0, interval=0.0)
+    threads = [threading.Thread(target=lambda: [meter.advance(1) for _ in range(2000)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert meter.done == 8000
