@@ -79,6 +79,8 @@ class Meter:
 
     WINDOW = 10.0
     STALL = 10.0
+    #: Seconds below which a rate is noise and no ETA is given.
+    SPAN = 0.5
 
     def __init__(
         self,
@@ -120,6 +122,12 @@ class Meter:
             event = self._event(now)
         self._sink(event)
 
+    def resume(self) -> None:
+        """Measure the rate from now on: what the job did meanwhile is not this stage's slowness."""
+        with self._lock:
+            self._moved = self._clock()
+            self._samples = deque([(self._moved, self._done)])
+
     def tell(self) -> None:
         """Say where the stage stands, though nothing moved: the last state, or a stall."""
         with self._lock:
@@ -133,7 +141,7 @@ class Meter:
             self._samples.popleft()
         first_time, first_done = self._samples[0]
         span = now - first_time
-        rate = (self._done - first_done) / span if span > 0 else 0.0
+        rate = (self._done - first_done) / span if span >= self.SPAN else 0.0
         left = max(self._total - self._done, 0)
         eta = left / rate if rate > 0 and self._total else None
         idle = now - self._moved
@@ -154,6 +162,7 @@ def ticking(meter: Meter, interval: float = 5.0) -> Iterator[None]:
 
     At the end of the block the meter tells its last state.
     """
+    meter.resume()
     ended = threading.Event()
 
     def tick() -> None:

@@ -85,7 +85,7 @@ class _Repair:
                 return
             root = stack.enter_context(mounted_system(root_node, nodes, self._runner))
             system = read_system(root)
-            self._say(f"Found {system.name} with {len(system.kernels)} kernels")
+            self._say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
             self._repair_initramfs(root, system)
             self._repair_grub(root, system)
         if self._firmware is Firmware.UEFI:
