@@ -122,7 +122,7 @@ def truths() -> Iterator[tuple[str, dict[str, Any]]]:
     """Volumes of other projects, small enough, and what blkid and partclone said of them."""
     for path in sorted(real.TRUTH.rglob("*.gt.json")) if real.TRUTH.is_dir() else []:
         truth = json.loads(path.read_text())
-        wanted = truth.get("fs") and not truth.get("container") and truth["size"] <= 110 * MIB
+        wanted = truth.get("fs") and not truth.get("container") and truth["size"] <= 70 * MIB
         if wanted and any((real.DATA / f"{truth['image']}{suffix}").exists() for suffix in _UNPACK):
             yield truth["image"], truth
 
