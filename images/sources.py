@@ -138,7 +138,7 @@ class WindowSource:
     def __init__(self, inner: BlockSource, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > inner.size:
             raise DeviceError(f"A window of {size} bytes at {offset} is outside a source of {inner.size} bytes.")
-        self._inner = inner
+        self.inner = inner
         self.offset = offset
         self._size = size
 
@@ -148,12 +148,12 @@ class WindowSource:
 
     @property
     def sector_size(self) -> int:
-        return self._inner.sector_size
+        return self.inner.sector_size
 
     def read_at(self, offset: int, length: int) -> bytes:
         if offset < 0 or length < 0 or offset + length > self._size:
             raise DeviceError(f"{length} bytes at {offset} are outside a partition of {self._size} bytes.")
-        return self._inner.read_at(self.offset + offset, length)
+        return self.inner.read_at(self.offset + offset, length)
 
 
 class BytesSource:

@@ -45,14 +45,14 @@ def read_used(source: BlockSource) -> UsedMap:
     if len(answers) > 1:
         names = " and ".join(answer.filesystem.detail for answer in answers)
         unknown = Filesystem(kind=FilesystemKind.UNKNOWN)
-        return whole(unknown, source.size, f"it looks like {names} at once; captured whole")
+        return whole(unknown, source.size, f"it looks like {names} at once")
     if not answers:
         return _unread(source, signature or Signature(), signature.name if signature else "")
     answer = answers[0]
     if signature is None or signature.name in _NAMES[answer.filesystem.kind]:
         return answer
     if signature.ambiguous:
-        reason = f"libblkid finds signatures beside that of {answer.filesystem.detail}; captured whole"
+        reason = f"libblkid finds signatures beside that of {answer.filesystem.detail}"
         return whole(answer.filesystem, source.size, reason)
     return _unread(source, signature, signature.name)
 
@@ -61,13 +61,13 @@ def _unread(source: BlockSource, signature: Signature, name: str) -> UsedMap:
     """The answer for a volume that no reader may speak for."""
     filesystem = Filesystem(kind=FilesystemKind.UNKNOWN, detail=name, uuid=signature.uuid, label=signature.label)
     if name:
-        return whole(filesystem, source.size, f"liferaft has no reader for {name}; captured whole")
-    return whole(filesystem, source.size, "not a filesystem liferaft knows")
+        return whole(filesystem, source.size, f"liferaft has no reader for {name}")
+    return whole(filesystem, source.size, "it holds nothing liferaft recognises")
 
 
 def _probe(source: BlockSource) -> Signature | None:
     """What libblkid says, when it can look at the source."""
     offset, inner = 0, source
     while isinstance(inner, WindowSource):
-        offset, inner = offset + inner.offset, inner._inner
+        offset, inner = offset + inner.offset, inner.inner
     return probe(inner.descriptor, offset, source.size) if isinstance(inner, FileSource) else None

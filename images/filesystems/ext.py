@@ -38,7 +38,7 @@ def read_ext(source: BlockSource) -> UsedMap | None:
     )
     damage = _damage(source, superblock, content)
     if damage:
-        return whole(filesystem, source.size, f"its superblock is damaged: {damage}; captured whole")
+        return whole(filesystem, source.size, f"its superblock is damaged: {damage}")
     unit = superblock.block_size * superblock.cluster_ratio
     size = superblock.blocks_count * superblock.block_size
     filesystem = Filesystem(
@@ -53,15 +53,15 @@ def read_ext(source: BlockSource) -> UsedMap | None:
         journal = Filesystem(
             kind=FilesystemKind.UNKNOWN, detail="jbd", uuid=filesystem.uuid, label=filesystem.label, size=size
         )
-        return whole(journal, source.size, "it is the journal of another filesystem; captured whole")
+        return whole(journal, source.size, "it is the journal of another filesystem")
     doubt = _doubt(source, superblock)
     if doubt:
-        return whole(filesystem, source.size, f"{doubt}; captured whole")
+        return whole(filesystem, source.size, f"{doubt}")
     try:
         groups = read_groups(source, superblock)
         check_bitmaps(source, superblock, groups)
     except (DamagedError, DeviceError) as error:
-        return whole(filesystem, source.size, f"{error.message.rstrip('.')}; captured whole")
+        return whole(filesystem, source.size, f"{error.message.rstrip('.')}")
     return UsedMap(filesystem=filesystem, trusted=True, extents=lambda: used_extents(source, superblock, groups))
 
 

@@ -101,14 +101,14 @@ def read_fat(source: BlockSource) -> UsedMap | None:
     )
     damage = _damage(source, volume)
     if damage:
-        return whole(filesystem, source.size, f"{damage}; captured whole")
+        return whole(filesystem, source.size, f"{damage}")
     try:
         filesystem = msgspec.structs.replace(filesystem, label=_label(source, volume))
         doubt = _doubt(source, volume)
     except DeviceError as error:
         doubt = error.message.rstrip(".")
     if doubt:
-        return whole(filesystem, source.size, f"{doubt}; captured whole")
+        return whole(filesystem, source.size, f"{doubt}")
     return UsedMap(filesystem=filesystem, trusted=True, extents=lambda: merge(_extents(source, volume)))
 
 

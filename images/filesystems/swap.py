@@ -47,12 +47,12 @@ def _judge(source: BlockSource, page_size: int, signature: bytes) -> UsedMap:
     )
     if signature == _OLD_SWAP:
         old = Filesystem(kind=FilesystemKind.SWAP, detail="swap", block_size=page_size)
-        return whole(old, source.size, "its format is older than Linux 2.2; captured whole")
+        return whole(old, source.size, "its format is older than Linux 2.2")
     if signature != _SWAP:
-        return whole(filesystem, source.size, "it holds the memory of a hibernated system; captured whole")
+        return whole(filesystem, source.size, "it holds the memory of a hibernated system")
     if version != 1:
-        return whole(filesystem, source.size, "its header is damaged: its version is not 1; captured whole")
+        return whole(filesystem, source.size, "its header is damaged: its version is not 1")
     if filesystem.size > source.size:
-        reason = f"it claims {filesystem.size} bytes, but the volume has {source.size}; captured whole"
+        reason = f"it claims {filesystem.size} bytes, but the volume has {source.size}"
         return whole(filesystem, source.size, reason)
     return UsedMap(filesystem=filesystem, trusted=True, extents=lambda: iter((Extent(0, page_size),)))
