@@ -242,7 +242,8 @@ class _Repair:
 def _add_modules(path: Path, names: Sequence[str]) -> None:
     """Append to initramfs-tools' list, which changes less than its policy would."""
     text = path.read_text() if path.exists() else ""
-    have = set(text.split())
+    # Debian's own file names sd_mod in a comment, as an example.
+    have = {line.split()[0] for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")}
     new = [name for name in names if name not in have]
     if text and not text.endswith("\n"):
         text += "\n"
