@@ -20,6 +20,9 @@ BASE_PARAMETERS = (
     "raid=noautodetect",
     "systemd.gpt_auto=no",
     "systemd.swap=no",
+    # The live system is new at every boot: none of what systemd does after an update or at a first boot.
+    "systemd.condition_needs_update=no",
+    "systemd.condition_first_boot=no",
     "console=tty0",
     "console=ttyS0,115200n8",
 )

@@ -138,11 +138,8 @@ def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, 
 
 
 def _report(out: Path, files: dict[str, Path], base: Base, payload: Payload, seconds: float) -> BuildReport:
-    reused = {payload.liferaft: payload.reused, payload.runtime: payload.reused}
-    components = [
-        Component(name, path.stat().st_size, reused.get(path, base.reused and path.parent == base.kernel.parent))
-        for name, path in files.items()
-    ]
+    reused = payload.reused | ({base.squashfs, base.initrd, base.kernel, base.packages} if base.reused else set())
+    components = [Component(name, path.stat().st_size, path in reused) for name, path in files.items()]
     copied = sum(component.size for component in components)
     with out.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -39,11 +39,14 @@ main()
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """What lies above the base: ``runtime`` (dependencies) and ``liferaft`` (itself, units, settings)."""
+    """What lies above the base: ``runtime`` (dependencies) and ``liferaft`` (itself, units, settings).
+
+    ``reused`` holds those of the two that came from the cache.
+    """
 
     runtime: Path
     liferaft: Path
-    reused: bool
+    reused: frozenset[Path]
 
 
 def build_payload(
@@ -63,7 +66,7 @@ def build_payload(
             settle_modes(tree)
             pack(tree, folder / "runtime.squashfs", recipe.compression, runner)
 
-    runtime, _ = cache.entry("runtime", runtime_key, make_runtime)
+    runtime_folder, runtime_reused = cache.entry("runtime", runtime_key, make_runtime)
     font = console_font(base.font.read_bytes())
     own_key = key_of(("liferaft 1", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
 
@@ -80,8 +83,10 @@ def build_payload(
             settle_modes(tree)
             pack(tree, folder / "liferaft.squashfs", recipe.compression, runner)
 
-    own, reused = cache.entry("liferaft", own_key, make_own)
-    return Payload(runtime / "runtime.squashfs", own / "liferaft.squashfs", reused)
+    own_folder, own_reused = cache.entry("liferaft", own_key, make_own)
+    runtime, own = runtime_folder / "runtime.squashfs", own_folder / "liferaft.squashfs"
+    reused = {path for path, hit in ((runtime, runtime_reused), (own, own_reused)) if hit}
+    return Payload(runtime, own, frozenset(reused))
 
 
 def write_settings(tree: Path, hostname: str) -> None:
