@@ -1,0 +1,116 @@
+"""The wizard: from a dead machine to a restored one, on a bare console or a serial line.
+
+This module knows which screen lies in which module and how to go from one to the other. It loads them
+when they are first needed, because every import counts on a machine that boots from a CD. The engine is
+behind :class:`rescue.tui.jobs.Jobs`; a screen never calls it in the user interface's own thread.
+"""
+
+import asyncio
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from core.errors import UsageError
+from core.process import SystemRunner
+from rescue.tui import messages
+from rescue.tui.jobs import LATER, Jobs, SystemJobs
+from rescue.tui.screen import WizardScreen
+from rescue.tui.screens.start import StartScreen
+
+#: Destination -> module and class of its screen.
+SCREENS: dict[type[messages.Destination], tuple[str, str]] = {
+    messages.ToMachine: ("rescue.tui.screens.machine", "MachineScreen"),
+    messages.ToRepository: ("rescue.tui.screens.repository", "RepositoryScreen"),
+    messages.ToAddress: ("rescue.tui.screens.address", "AddressScreen"),
+    messages.ToPoints: ("rescue.tui.screens.points", "PointsScreen"),
+    messages.ToTarget: ("rescue.tui.screens.target", "TargetScreen"),
+    messages.ToPlan: ("rescue.tui.screens.plan", "PlanScreen"),
+    messages.ToRestoring: ("rescue.tui.screens.restoring", "RestoringScreen"),
+    messages.ToResult: ("rescue.tui.screens.result", "ResultScreen"),
+    messages.ToProblem: ("rescue.tui.screens.problem", "ProblemScreen"),
+    messages.ToEnding: ("rescue.tui.screens.ending", "EndingScreen"),
+}
+
+_SHELL = Path("/bin/bash")
+
+
+class Wizard(App[bool]):
+    """The app. Its result is true when the person wants a shell."""
+
+    CSS_PATH = Path(__file__).with_name("wizard.tcss")
+    TITLE = "liferaft"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q,ctrl+c", "refuse_quit", show=False, priority=True)]
+
+    def __init__(self, jobs: Jobs) -> None:
+        super().__init__()
+        self.animation_level = "none"
+        self._jobs = jobs
+
+    def get_default_screen(self) -> Screen[None]:
+        return StartScreen(self._jobs)
+
+    async def on_go(self, message: messages.Go) -> None:
+        """Show a screen. Its module is loaded beside the event loop; keys that are typed meanwhile wait for it."""
+        module, name = SCREENS[type(message.to)]
+        made = getattr(await asyncio.to_thread(importlib.import_module, module), name)(self._jobs, message.to)
+        if message.replace and len(self.screen_stack) > 1:
+            await self.switch_screen(made)
+        else:
+            await self.push_screen(made)
+
+    async def on_back(self, message: messages.Back) -> None:
+        if len(self.screen_stack) > 1:
+            await self.pop_screen()
+
+    async def on_home(self, message: messages.Home) -> None:
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+
+    def on_want_shell(self, message: messages.WantShell) -> None:
+        self.exit(True)
+
+    def on_start_screen_ready(self, message: StartScreen.Ready) -> None:
+        """The first screen stands: load the rest while the person reads."""
+        self.run_worker(_load_the_rest, thread=True, exclusive=True, group="load", exit_on_error=False)
+
+    def action_refuse_quit(self) -> None:
+        """Nobody ends a restore by accident: the way out is on the start screen."""
+        if isinstance(self.screen, WizardScreen):
+            self.screen.say("To leave, go back to the start screen with Esc and choose Shell.")
+
+
+def _load_the_rest() -> None:
+    for module in (*LATER.values(), *(module for module, _ in SCREENS.values())):
+        importlib.import_module(module)
+
+
+def run_wizard() -> None:
+    """Run the wizard on this terminal until the person leaves it for a shell.
+
+    Where nothing is behind the wizard (a service of the rescue system) this process becomes that shell, and
+    when the shell ends the service starts the wizard again.
+
+    Raises:
+        UsageError: standard input is not a terminal.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError("The wizard needs a terminal.", hint="Without one: liferaft plan and liferaft restore.")
+    if not sys.stderr.isatty():
+        # Textual draws on standard error, which a service sends to the journal: nobody would see the wizard.
+        os.dup2(sys.stdout.fileno(), sys.stderr.fileno())
+    jobs = SystemJobs(SystemRunner())
+    try:
+        wants_shell = Wizard(jobs).run(mouse=False)
+    finally:
+        jobs.close()
+    if wants_shell and os.getppid() == 1:
+        sys.stdout.write("A root shell. To come back to the wizard: exit\n")
+        sys.stdout.flush()
+        os.execv(_SHELL, [_SHELL.name, "-l"])

@@ -1,0 +1,138 @@
+"""What screens say to the app: where to go. A destination carries what its screen needs, typed.
+
+Importing this loads no job: the types are for the checker only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from core.errors import LiferaftError
+    from images.model.machine import Machine, MachineDisk
+    from images.store.repository import PointSummary
+    from restore.plan import Plan
+    from restore.report import Report
+
+
+class Ending(StrEnum):
+    """What becomes of the machine; the words are systemctl's."""
+
+    REBOOT = "reboot"
+    POWEROFF = "poweroff"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A screen and what it is given."""
+
+
+@dataclass(frozen=True)
+class ToMachine(Destination):
+    """Everything about this machine."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class ToRepository(Destination):
+    """Choose among the repositories on attached disks. ``network`` is a line about the network interfaces."""
+
+    network: str
+
+
+@dataclass(frozen=True)
+class ToAddress(Destination):
+    """Type a URL or a path."""
+
+    network: str
+
+
+@dataclass(frozen=True)
+class ToPoints(Destination):
+    """Choose a recovery point."""
+
+    repository: str
+
+
+@dataclass(frozen=True)
+class ToTarget(Destination):
+    """Choose a disk for the recovery point."""
+
+    repository: str
+    point: PointSummary
+
+
+@dataclass(frozen=True)
+class ToPlan(Destination):
+    """Make the plan, show it, have it confirmed."""
+
+    repository: str
+    point: PointSummary
+    disk: MachineDisk
+    grow: bool
+    verify: bool
+
+
+@dataclass(frozen=True)
+class ToRestoring(Destination):
+    """Carry out a confirmed plan. ``disk`` is the target's short name, for showing."""
+
+    plan: Plan
+    disk: str
+
+
+@dataclass(frozen=True)
+class ToResult(Destination):
+    """How the restore ended. ``disk`` as above; ``begun`` when something may have been written to it."""
+
+    outcome: Report | LiferaftError
+    disk: str
+    begun: bool = True
+
+
+@dataclass(frozen=True)
+class ToProblem(Destination):
+    """An error, before anything was written."""
+
+    error: LiferaftError
+
+
+@dataclass(frozen=True)
+class ToEnding(Destination):
+    """Ask before the machine is restarted or switched off."""
+
+    ending: Ending
+
+
+class Go(Message):
+    """Show that screen, above the present one or in its place."""
+
+    def __init__(self, to: Destination, *, replace: bool = False) -> None:
+        super().__init__()
+        self.to = to
+        self.replace = replace
+
+
+class Back(Message):
+    """WantShell the present screen."""
+
+
+class Home(Message):
+    """WantShell all screens but the first."""
+
+
+class WantShell(Message):
+    """End the wizard, for a shell."""
+
+
+class Failed(Message):
+    """A worker's job ended in an error."""
+
+    def __init__(self, error: LiferaftError) -> None:
+        super().__init__()
+        self.error = error

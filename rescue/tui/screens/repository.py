@@ -1,0 +1,98 @@
+"""Choosing a repository: those on attached disks, or an address to type."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Static
+
+from rescue.jobs.repositories import Findings, FoundRepository
+from rescue.tui.jobs import Jobs
+from rescue.tui.messages import Go, ToAddress, ToPoints, ToRepository
+from rescue.tui.screen import WizardScreen
+from rescue.tui.text import wrap
+from rescue.tui.widgets.picker import Picker, Row
+
+_ADDRESS = "address"
+_AGAIN = "again"
+_NOTES_SHOWN = 4
+
+
+class RepositoryScreen(WizardScreen):
+    """The list. It searches each time it is shown, because going on unmounts what was not chosen."""
+
+    HEADLINE = "Choose a repository"
+    KEYS = "Up/Down: choose   Enter: go on   A: type an address   Esc: back"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("a", "address", show=False)]
+
+    class Searched(Message):
+        """The disks were searched."""
+
+        def __init__(self, findings: Findings) -> None:
+            super().__init__()
+            self.findings = findings
+
+    def __init__(self, jobs: Jobs, to: ToRepository) -> None:
+        super().__init__(jobs)
+        self._to = to
+
+    def body(self) -> Iterable[Widget]:
+        yield Static("Where are the recovery points?", classes="text", markup=False)
+        yield Picker(_rows(()))
+        yield Static("", id="notes", classes="text warning", markup=False)
+
+    def on_screen_resume(self) -> None:
+        self._search()
+
+    def on_repository_screen_searched(self, message: Searched) -> None:
+        self.finished()
+        found = message.findings.repositories
+        self.query_one(Picker).show(_rows(found))
+        lines = [line for note in message.findings.notes for line in wrap(note, self.size.width - 2)]
+        if len(lines) > _NOTES_SHOWN:
+            lines = [*lines[: _NOTES_SHOWN - 1], f"... and {len(lines) - _NOTES_SHOWN + 1} more lines like these."]
+        self.query_one("#notes", Static).update("\n".join(lines))
+        if not found:
+            self.say("No repository was found on the attached disks. Attach one and look again, or type an address.")
+
+    def on_picker_chosen(self, message: Picker.Chosen) -> None:
+        match message.key:
+            case "address":
+                self.action_address()
+            case "again":
+                self._search()
+            case path:
+                self.post_message(Go(ToPoints(path)))
+
+    def on_picker_refused(self, message: Picker.Refused) -> None:
+        self.say("This repository cannot be used: " + message.row.lines[-1].strip(), warning=True)
+
+    def action_address(self) -> None:
+        self.post_message(Go(ToAddress(self._to.network)))
+
+    def _search(self) -> None:
+        self.start(lambda: self.Searched(self.jobs.find_repositories()), "Looking for repositories on all disks")
+
+
+def _rows(found: tuple[FoundRepository, ...]) -> list[Row]:
+    rows = []
+    for repository in found:
+        count = f"{repository.points} recovery points" if repository.points != 1 else "1 recovery point"
+        where = f"{repository.device.removeprefix('/dev/')}  {repository.disk}"
+        rows.append(
+            Row(
+                repository.path,
+                (
+                    f"{count} on {where}" if not repository.problem else where,
+                    "  " + (repository.problem or repository.path),
+                ),
+                enabled=not repository.problem,
+            )
+        )
+    return [
+        *rows,
+        Row(_ADDRESS, ("Type an address: http://server/folder, or a path",)),
+        Row(_AGAIN, ("Look again (after attaching a disk)",)),
+    ]

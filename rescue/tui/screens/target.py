@@ -1,0 +1,118 @@
+"""Choosing the target disk, and how to restore to it."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Static
+
+from core.units import format_size
+from images.model.machine import Machine, MachineDisk
+from rescue.tui.jobs import Jobs
+from rescue.tui.messages import Go, ToPlan, ToTarget
+from rescue.tui.screen import WizardScreen
+from rescue.tui.text import columns, cut
+from rescue.tui.widgets.picker import Picker, Row
+
+_WIDTHS = (9, -11, 26, 24)
+_GROW = "option grow"
+_VERIFY = "option verify"
+_AGAIN = "again"
+
+
+class TargetScreen(WizardScreen):
+    """Disks and two options. The machine is probed now, when the repository's disk is mounted and so guarded."""
+
+    HEADLINE = "Choose the target disk"
+    KEYS = "Up/Down: choose   Enter: go on   G, V: switch grow, verify   Esc: back"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("g", "switch_grow", show=False),
+        Binding("v", "switch_verify", show=False),
+    ]
+
+    class Probed(Message):
+        """The machine was looked at."""
+
+        def __init__(self, machine: Machine) -> None:
+            super().__init__()
+            self.machine = machine
+
+    def __init__(self, jobs: Jobs, to: ToTarget) -> None:
+        super().__init__(jobs)
+        self._to = to
+        self._disks: dict[str, MachineDisk] = {}
+        self._grow = False
+        self._verify = True
+
+    def body(self) -> Iterable[Widget]:
+        point = self._to.point
+        size = format_size(point.disk_size)
+        text = f"Restore {point.name}, taken {point.created[:16].replace('T', ' ')} UTC, a disk of {size}, to:"
+        yield Static(cut(text, 78), classes="text", markup=False)
+        yield Picker()
+
+    def on_screen_resume(self) -> None:
+        self._probe()
+
+    def on_target_screen_probed(self, message: Probed) -> None:
+        self.finished()
+        self._disks = {disk.node: disk for disk in message.machine.disks}
+        self._show()
+        if not any(not disk.obstacles for disk in self._disks.values()):
+            self.say("No disk of this machine can be the target. The reasons are in the list.", warning=True)
+
+    def on_picker_chosen(self, message: Picker.Chosen) -> None:
+        match message.key:
+            case "option grow":
+                self.action_switch_grow()
+            case "option verify":
+                self.action_switch_verify()
+            case "again":
+                self._probe()
+            case node:
+                to = self._to
+                self.post_message(Go(ToPlan(to.repository, to.point, self._disks[node], self._grow, self._verify)))
+
+    def on_picker_refused(self, message: Picker.Refused) -> None:
+        disk = self._disks[message.row.key]
+        self.say(f"{disk.node} cannot be the target: {'; '.join(disk.obstacles)}.", warning=True)
+
+    def action_switch_grow(self) -> None:
+        self._grow = not self._grow
+        self._show()
+
+    def action_switch_verify(self) -> None:
+        self._verify = not self._verify
+        self._show()
+
+    def _probe(self) -> None:
+        self.start(lambda: self.Probed(self.jobs.probe()), "Looking at the disks")
+
+    def _show(self) -> None:
+        header = columns(("Disk", "Size", "Model", "Serial number"), _WIDTHS)
+        rows = [_row(disk) for disk in self._disks.values()]
+        options = [
+            Row(_GROW, (f"{_box(self._grow)} Grow the last filesystem when the disk is larger",)),
+            Row(_VERIFY, (f"{_box(self._verify)} Read everything back and compare it",)),
+            Row(_AGAIN, ("Look again (after attaching a disk)",)),
+        ]
+        self.query_one(Picker).show([*rows, *options], header=header)
+
+
+def _box(switched_on: bool) -> str:
+    return "[x]" if switched_on else "[ ]"
+
+
+def _row(disk: MachineDisk) -> Row:
+    identity = disk.identity
+    cells = (short_name(disk), format_size(disk.size), identity.model or identity.transport, identity.serial)
+    holds = "; ".join(disk.contents) or "nothing that is recognised"
+    reasons = (f"  not possible: {obstacle}" for obstacle in disk.obstacles)
+    return Row(disk.node, (columns(cells, _WIDTHS), f"  holds {holds}", *reasons), enabled=not disk.obstacles)
+
+
+def short_name(disk: MachineDisk) -> str:
+    """What a person types and reads for a disk: ``sda``; of an image file its name."""
+    return disk.node.removeprefix("/dev/") if disk.node.startswith("/dev/") else disk.node.rsplit("/", 1)[-1]

@@ -1,0 +1,95 @@
+"""Jobs for the wizard's tests: a made-up machine whose only disk is an image file, real repositories and plans."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from core.errors import RefusedError
+from core.events import Event, Sink
+from core.process import SystemRunner
+from images.model.layout import DiskIdentity
+from images.model.machine import Firmware, Machine, MachineDisk, Nic, SecureBoot
+from images.store.repository import PointSummary
+from rescue.jobs.points import list_points
+from rescue.jobs.repositories import Findings, FoundRepository
+from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
+from rescue.tui.messages import Ending
+from restore.plan import Plan
+from restore.report import Report
+
+
+def machine(*disks: MachineDisk) -> Machine:
+    """A BIOS machine with these disks."""
+    return Machine(
+        firmware=Firmware.BIOS,
+        secure_boot=SecureBoot.UNKNOWN,
+        architecture="x86_64",
+        ram=1 << 30,
+        product="Standard PC (Q35 + ICH9, 2009)",
+        disks=disks,
+        nics=(Nic(name="enp0s2", mac="52:54:00:12:34:56", driver="virtio_net", up=True),),
+        modaliases=(),
+    )
+
+
+def disk(node: str, size: int, *obstacles: str, contents: tuple[str, ...] = ()) -> MachineDisk:
+    """A disk of the made-up machine."""
+    return MachineDisk(
+        node=node,
+        identity=DiskIdentity(model="QEMU HARDDISK", serial="QM00001", transport="sata"),
+        size=size,
+        sector_size=512,
+        physical_sector_size=512,
+        contents=contents,
+        obstacles=obstacles,
+    )
+
+
+class FileJobs:
+    """Restores to a plain file in earnest; everything else of the machine is made up."""
+
+    def __init__(self, repository: Path, target: Path, *busy: MachineDisk) -> None:
+        self.machine = machine(*busy, disk(str(target), target.stat().st_size))
+        self.repository = repository
+        self.notes: tuple[str, ...] = ()
+        self.calls: list[str] = []
+        self.endings: list[Ending] = []
+        self.watch: Callable[[Event], None] = lambda event: None
+
+    def probe(self) -> Machine:
+        return self.machine
+
+    def find_repositories(self) -> Findings:
+        found = FoundRepository(
+            path=str(self.repository), device="/dev/sdb1", disk="USB DISK 3.0 14.32 GiB", points=self._count()
+        )
+        return Findings(repositories=(found,), notes=self.notes)
+
+    def points(self, repository: str) -> tuple[PointSummary, ...]:
+        self.calls.append(f"points {repository}")
+        return list_points(repository)
+
+    def plan(self, repository: str, point: str, target: MachineDisk, *, grow: bool, verify: bool) -> Plan:
+        self.calls.append(f"plan grow={grow} verify={verify}")
+        choices = RestoreChoices(grow=grow, verify=verify)
+        return plan_restore(repository, point, [Path(target.node)], choices, SystemRunner())
+
+    def run(self, plan: Plan, sink: Sink) -> Report:
+        self.calls.append("run")
+
+        def watched(event: Event) -> None:
+            self.watch(event)
+            sink(event)
+
+        return run_plan(plan, plan.digest, SystemRunner(), watched)
+
+    def end(self, ending: Ending) -> None:
+        self.endings.append(ending)
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def _count(self) -> int:
+        try:
+            return len(list_points(str(self.repository)))
+        except RefusedError:
+            return 0

@@ -1,0 +1,279 @@
+"""The whole wizard, driven by keys, with a real repository and a real restore to an image file."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.errors import LiferaftError, RefusedError
+from core.events import Event, Stage
+from core.units import MIB
+from images.model.machine import Machine
+from rescue.tui.messages import Ending
+from restore.plan import Plan
+from tests.unit.rescue.tui.driving import Driver, wizard
+from tests.unit.rescue.tui.fakes import FileJobs, disk
+
+PARTITION = slice(MIB, 51 * MIB)
+
+
+@pytest.fixture
+def jobs(repository: Path, target: Path) -> FileJobs:
+    busy = disk("/dev/sda", 14 << 30, "/dev/sda1 is mounted on /run/liferaft/7/sda1")
+    return FileJobs(repository, target, busy)
+
+
+async def to_the_plan(driver: Driver) -> None:
+    """From the first screen: first repository, newest point, first free disk."""
+    await driver.see("Rescue system", "of RAM")
+    await driver.press("enter")
+    await driver.see("Choose a repository", "2 recovery points on")
+    await driver.press("enter")
+    await driver.see("Choose a recovery point", "> 2")
+    await driver.press("enter")
+    await driver.see("Choose the target disk", "> target")
+    await driver.press("enter")
+    await driver.see("Check the plan", "To go on, type: erase target.img")
+
+
+def test_a_person_restores_a_machine(jobs: FileJobs, source: Path, target: Path) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore finished", "read back and equal")
+            assert jobs.endings == []
+            await driver.press("enter")
+            await driver.see("Reboot this machine now?")
+            assert jobs.endings == []
+            await driver.press("enter")
+            await driver.see("going down")
+
+    asyncio.run(road())
+    assert jobs.endings == [Ending.REBOOT]
+    assert "plan grow=False verify=True" in jobs.calls
+    assert target.read_bytes()[PARTITION] == source.read_bytes()[PARTITION]
+
+
+def test_nothing_is_written_until_the_exact_words_are_typed(jobs: FileJobs, target: Path) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            for words in ("", "erase", "erase sda", "erase target.im"):
+                await driver.press("ctrl+u")
+                await driver.type(words)
+                await driver.press("enter")
+                await driver.see("Nothing was done. Type exactly: erase target.img")
+            await driver.press("escape")
+            await driver.see("Choose the target disk")
+
+    asyncio.run(road())
+    assert "run" not in jobs.calls
+    assert target.read_bytes() == bytes(target.stat().st_size)
+
+
+def test_escape_walks_back_to_the_start(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            for title in ("Choose the target disk", "Choose a recovery point", "Choose a repository", "Rescue system"):
+                await driver.press("escape")
+                await driver.see(title)
+            await driver.press("escape")
+            await driver.see("Rescue system")
+
+    asyncio.run(road())
+
+
+def test_options_reach_the_plan(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            await driver.press("escape")
+            await driver.see("Choose the target disk", "[ ] Grow", "[x] Read everything back")
+            await driver.press("g", "v")
+            await driver.see("[x] Grow", "[ ] Read everything back")
+            await driver.press("enter")
+            await driver.see("Check the plan", "will not be read back")
+
+    asyncio.run(road())
+    assert jobs.calls[-1] == "plan grow=True verify=False"
+
+
+def test_a_disk_with_an_obstacle_cannot_be_chosen(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            await driver.press("escape")
+            await driver.see("> target", "not possible: /dev/sda1 is mounted on")
+            await driver.press("up", "enter")
+            await driver.see("/dev/sda cannot be the target: /dev/sda1 is mounted on /run/liferaft/7/sda1.")
+
+    asyncio.run(road())
+    assert sum("plan" in call for call in jobs.calls) == 1
+
+
+def test_a_stopped_restore_goes_on_when_it_is_run_again(jobs: FileJobs, source: Path, target: Path) -> None:
+    reached, asked = threading.Event(), threading.Event()
+
+    def hold(event: Event) -> None:
+        if event.stage is Stage.VERIFY:
+            reached.set()
+            assert asked.wait(30)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            await driver.type("erase target.img")
+            jobs.watch = hold
+            await driver.press("enter")
+            await driver.see("Restoring", "[>] Read back and compare")
+            assert await asyncio.to_thread(reached.wait, 30)
+            await driver.press("escape")
+            await driver.see("Stop the restore?", "Esc: go on restoring")
+            await driver.press("escape")
+            await driver.see("Esc: stop")
+            await driver.press("escape", "enter")
+            await driver.see("Stopping")
+            asked.set()
+            await driver.see("Restore stopped", "Running the same restore again goes on")
+            jobs.watch = lambda event: None
+            await driver.press("escape")
+            await to_the_plan(driver)
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore finished", "matched already")
+
+    asyncio.run(road())
+    assert target.read_bytes()[PARTITION] == source.read_bytes()[PARTITION]
+
+
+def test_an_address_that_is_no_repository_is_explained(jobs: FileJobs, tmp_path: Path) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("enter")
+            await driver.see("Choose a repository")
+            await driver.press("a")
+            await driver.see("Type the address of a repository")
+            await driver.press("enter")
+            await driver.see("Type an address first.")
+            await driver.type("/nowhere/at/all")
+            await driver.press("enter")
+            await driver.see("That did not work", "the folder does not exist", "What to do:")
+            await driver.press("escape")
+            await driver.see("Type the address of a repository", "/nowhere/at/all")
+
+    asyncio.run(road())
+
+
+def test_every_reason_against_a_plan_is_shown(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = tuple(f"reason number {number}" for number in range(3))
+
+    def refuse(*words: object, **options: object) -> Plan:
+        raise RefusedError("It cannot be restored there.", hint="Take another disk.", reasons=reasons)
+
+    monkeypatch.setattr(jobs, "plan", refuse)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("enter")
+            await driver.see("2 recovery points on")
+            await driver.press("enter")
+            await driver.see("> 2")
+            await driver.press("enter")
+            await driver.see("> target")
+            await driver.press("enter")
+            await driver.see("That did not work", "It cannot be restored there.", *reasons, "Take another disk.")
+            await driver.press("down", "enter")
+            await driver.see("Rescue system")
+
+    asyncio.run(road())
+
+
+@pytest.mark.parametrize("error", [LiferaftError("The disk broke.", hint="Take another."), ZeroDivisionError("oops")])
+def test_a_restore_that_fails_says_what_state_the_disk_is_in(
+    jobs: FileJobs, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(plan: Plan, sink: object) -> None:
+        assert callable(sink)
+        sink(Event(stage=Stage.STREAM, message="Writing"))
+        raise error
+
+    monkeypatch.setattr(jobs, "run", fail)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore failed", str(error), "target.img is not complete")
+
+    asyncio.run(road())
+
+
+def test_a_probe_that_fails_leaves_a_usable_first_screen(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Machine:
+        raise LiferaftError("lsblk failed with exit code 1: no /sys")
+
+    monkeypatch.setattr(jobs, "probe", fail)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("This machine could not be looked at", "no /sys", "> Restore a machine")
+
+    asyncio.run(road())
+
+
+def test_leaving_is_by_the_menu_only(jobs: FileJobs) -> None:
+    async def road() -> bool | None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("ctrl+q", "ctrl+c")
+            await driver.see("To leave, go back to the start screen")
+            await driver.press("f2")
+            await driver.see("Alt+F2")
+            await driver.press("down", "down", "enter")
+        return driver.app.return_value
+
+    assert asyncio.run(road()) is True
+
+
+def test_powering_off_is_asked_first(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("end", "enter")
+            await driver.see("Power this machine off now?")
+            await driver.press("down", "enter")
+            await driver.see("Rescue system")
+            assert jobs.endings == []
+            await driver.press("enter")
+            await driver.see("Power this machine off now?")
+            await driver.press("enter")
+            await driver.see("going down")
+
+    asyncio.run(road())
+    assert jobs.endings == [Ending.POWEROFF]
+
+
+def test_a_machine_without_a_free_disk_says_so(repository: Path, target: Path) -> None:
+    jobs = FileJobs(repository, target)
+    busy = disk("/dev/sda", 1 << 30, "/dev/sda is read-only")
+    jobs.machine = msgspec.structs.replace(jobs.machine, disks=(busy,))
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("enter")
+            await driver.see("2 recovery points on")
+            await driver.press("enter")
+            await driver.see("> 2")
+            await driver.press("enter")
+            await driver.see("No disk of this machine can be the target.", "not possible: /dev/sda is read-only")
+
+    asyncio.run(road())
