@@ -4,6 +4,7 @@ The chain of devices from the disk up to the bus is read from sysfs; the modalia
 resolved against the restored system's own kernel, whose answer counts, not the rescue system's.
 """
 
+import fnmatch
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ def needed_drivers(root: Path, kernel: str, aliases: tuple[str, ...], runner: Ru
     for alias in aliases:
         found = _resolve(root, kernel, alias, runner)
         needed |= found
-        if not found and _is_storage_controller(alias):
+        if not found and _is_storage_controller(alias) and not _is_built_in(root, kernel, alias):
             unknown.append(alias)
     return Drivers(needed=frozenset(needed), unknown=tuple(unknown))
 
@@ -62,6 +63,16 @@ def _resolve(root: Path, kernel: str, alias: str, runner: Runner) -> set[str]:
 def _is_storage_controller(alias: str) -> bool:
     """PCI base class 01, mass storage."""
     return bool(re.match(r"pci:.*bc01", alias))
+
+
+def _is_built_in(root: Path, kernel: str, alias: str) -> bool:
+    """Whether the kernel's image itself claims the alias; modprobe does not see those (NUL-separated ``name.alias=pattern``)."""
+    try:
+        data = (root / "lib/modules" / kernel / "modules.builtin.modinfo").read_bytes()
+    except OSError:
+        return False
+    patterns = (entry.partition(".alias=")[2] for entry in data.decode(errors="replace").split("\0"))
+    return any(pattern and fnmatch.fnmatchcase(alias, pattern) for pattern in patterns)
 
 
 def builtin_drivers(root: Path, kernel: str) -> frozenset[str]:

@@ -80,6 +80,15 @@ def test_a_controller_without_a_driver_is_named() -> None:
     assert found.unknown == ("pci:xbc01sc06i01",)
 
 
+def test_a_driver_inside_the_kernel_is_not_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "lib/modules/6.12"
+    folder.mkdir(parents=True)
+    (folder / "modules.builtin.modinfo").write_bytes(b"nvme.license=GPL\0nvme.alias=pci:v*bc01sc08i02*\0")
+    alias = "pci:v00001B36d00000010bc01sc08i02"
+    assert needed_drivers(tmp_path, "6.12", (alias,), Modprobe({})).unknown == ()
+    assert needed_drivers(tmp_path, "6.11", (alias,), Modprobe({})).unknown == (alias,)
+
+
 def test_names_are_spelled_one_way(tmp_path: Path) -> None:
     assert modules_in("usr/lib/modules/6/kernel/drivers/ata/ahci.ko.xz\nx/virtio-blk.ko\nx/readme") == {
         "ahci",
