@@ -130,7 +130,7 @@ def test_a_stopped_restore_goes_on_when_it_is_run_again(jobs: FileJobs, source: 
             await driver.type("erase target.img")
             jobs.watch = hold
             await driver.press("enter")
-            await driver.see("Restoring", "[>] Read back and compare")
+            await driver.see("Restoring", "[>] Write the data")
             assert await asyncio.to_thread(reached.wait, 30)
             await driver.press("escape")
             await driver.see("Stop the restore?", "Esc: go on restoring")
