@@ -66,7 +66,10 @@ def _is_storage_controller(alias: str) -> bool:
 
 
 def _is_built_in(root: Path, kernel: str, alias: str) -> bool:
-    """Whether the kernel's image itself claims the alias; modprobe does not see those (NUL-separated ``name.alias=pattern``)."""
+    """Whether the kernel's image itself claims the alias, which modprobe does not see.
+
+    The file holds ``name.alias=pattern`` strings, each ended by NUL.
+    """
     try:
         data = (root / "lib/modules" / kernel / "modules.builtin.modinfo").read_bytes()
     except OSError:
