@@ -180,10 +180,15 @@ def _filesystems(devices: tuple[BlockDevice, ...]) -> Iterator[tuple[BlockDevice
     seen: set[str] = set()
     for disk in devices:
         for device in disk.descendants():
-            is_medium = device.fstype == "iso9660" and (device.label or "").startswith(MEDIUM_LABEL)
-            if device.fstype in _OPTIONS and not device.children and not is_medium and device.name not in seen:
+            mountable = device.fstype in _OPTIONS and not device.children
+            if (mountable or any(device.mountpoints)) and not _is_medium(device) and device.name not in seen:
                 seen.add(device.name)
                 yield disk, device
+
+
+def _is_medium(device: BlockDevice) -> bool:
+    """Whether it is the rescue medium itself, or the system image that lies on it."""
+    return device.fstype == "squashfs" or (device.fstype == "iso9660" and (device.label or "").startswith(MEDIUM_LABEL))
 
 
 def _closed_containers(devices: tuple[BlockDevice, ...]) -> Iterator[str]:

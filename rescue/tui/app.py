@@ -46,7 +46,10 @@ class Wizard(App[bool]):
     CSS_PATH = Path(__file__).with_name("wizard.tcss")
     TITLE = "liferaft"
     ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q,ctrl+c", "refuse_quit", show=False, priority=True)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q,ctrl+c", "refuse_quit", show=False, priority=True),
+        Binding("ctrl+l", "redraw", show=False, priority=True),
+    ]
 
     def __init__(self, jobs: Jobs) -> None:
         super().__init__()
@@ -79,6 +82,10 @@ class Wizard(App[bool]):
     def on_start_screen_ready(self, message: StartScreen.Ready) -> None:
         """The first screen stands: load the rest while the person reads."""
         self.run_worker(_load_the_rest, thread=True, exclusive=True, group="load", exit_on_error=False)
+
+    def action_redraw(self) -> None:
+        """Draw everything again: the kernel wrote over the screen, or a terminal was attached to the line just now."""
+        self.screen.refresh()
 
     def action_refuse_quit(self) -> None:
         """Nobody ends a restore by accident: the way out is on the start screen."""

@@ -181,3 +181,18 @@ def test_a_damaged_repository_is_listed_with_its_problem(tmp_path: Path) -> None
     found = AttachedRepositories(runner, place=tmp_path / "run").find().repositories
     assert len(found) == 1
     assert "liferaft.json" in found[0].problem
+
+
+def test_a_mounted_place_is_looked_at_whatever_lsblk_knows_of_it(tmp_path: Path) -> None:
+    """Without udev, lsblk names no filesystem."""
+    make_repository(tmp_path / "mnt" / "backups")
+    make_repository(tmp_path / "medium" / "backups")
+    runner = Recorder(
+        [
+            device("/dev/vda", None, mountpoints=[str(tmp_path / "mnt"), "[SWAP]"]),
+            device("/dev/loop0", "squashfs", type="loop", mountpoints=[str(tmp_path / "medium")]),
+        ],
+        {},
+    )
+    found = AttachedRepositories(runner, place=tmp_path / "run").find().repositories
+    assert [repository.path for repository in found] == [str(tmp_path / "mnt" / "backups")]
