@@ -31,9 +31,20 @@ REPAIRED = (
     "var/cache/debconf/*",
 )
 #: Folders whose times move because a file in them was replaced.
-REPAIRED_FOLDERS = ("boot", "boot/grub", "etc/initramfs-tools/conf.d", "var/lib/initramfs-tools", "var/cache/debconf")
+REPAIRED_FOLDERS = (
+    "boot",
+    "boot/grub",
+    "etc/initramfs-tools",
+    "etc/initramfs-tools/conf.d",
+    "var/cache/debconf",
+    "var/lib/initramfs-tools",
+    "var/tmp",  # where mkinitramfs works
+)
 #: The same on the ESP, lower case: FAT does not keep case apart.
 REPAIRED_ESP = ("efi/*",)
+
+#: Kinds of difference that are more than "written again".
+_NEW = frozenset(("content", "size", "mode", "owner", "attributes", "only on the restored disk", "only on the source"))
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,14 @@ class Comparison:
     def wrong(self) -> tuple[Difference, ...]:
         """Differences that boot repair does not explain."""
         return tuple(difference for difference in self.differences if not difference.allowed)
+
+    def told(self) -> list[str]:
+        """The differences for people: files written again with the same content (GRUB's modules) as one line."""
+        same = [one for one in self.differences if one.allowed and not _NEW.intersection(one.what.split(", "))]
+        lines = [str(one) for one in self.differences if one not in same]
+        if same:
+            lines.append(f"repaired: {len(same)} files and folders that differ in time or inode number only")
+        return lines
 
 
 def compare_disks(source: Source, restored: Path, runner: Runner) -> Comparison:

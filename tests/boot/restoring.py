@@ -145,13 +145,18 @@ def restore_unattended(machine: Machine, server: RepositoryServer, timeline: Tim
     """
     with machine.run() as running:
         timeline.say(f"{machine.name}: power on ({machine.firmware}, {machine.drives[-1].controller})")
-        running.console.expect(r"Linux version|Booting Linux|\] ", 180)
         result = wait_result(running)
-        timeline.say(f"{machine.name}: {json.dumps(result)[:300]}")
+        timeline.say(f"{machine.name}: {_short(result)}")
         report = server.wait_report(1, 60)
         seconds = running.wait_off(180)
     timeline.say(f"{machine.name}: off after {seconds:.0f} s")
     return Recovered(result, report, seconds)
+
+
+def _short(result: dict[str, Any]) -> str:
+    report = result.get("report") or {}
+    said = [*report.get("boot", []), *(f"warning: {text}" for text in report.get("warnings", []))]
+    return f"exit code {result['exit_code']}, restored in {result['seconds']} s; " + "; ".join(said)
 
 
 def wait_result(running: RunningMachine) -> dict[str, Any]:
@@ -169,8 +174,8 @@ def examine(source: Source, target: Path, runner: Runner, timeline: Timeline) ->
     for verdict in check_filesystems(target, read_table(target, runner), runner):
         timeline.say(f"fsck -n is clean: {verdict}")
     comparison = compare_disks(source, target, runner)
-    for difference in comparison.differences:
-        print(f"            {difference}")
+    for line in comparison.told():
+        print(f"            {line}")
     assert not comparison.wrong, "files differ: " + "; ".join(map(str, comparison.wrong[:20]))
     timeline.say(
         f"{comparison.files} files, {format_size(comparison.content_bytes)}: every digest equals the source's, "
