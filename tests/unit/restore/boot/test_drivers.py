@@ -1,9 +1,10 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.process import Result
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
 from restore.boot.repair import _add_modules
+from tests.runners import ScriptedRunner
 
 #: Debian 13's /etc/initramfs-tools/modules: its comment names a module as an example.
 DEBIAN_MODULES = """\
@@ -20,28 +21,15 @@ virtio_blk
 """
 
 
-class Modprobe:
+def modprobe(answers: Mapping[str, str]) -> ScriptedRunner:
     """Answers as kmod does: 1 for an alias that no module claims."""
 
-    def __init__(self, answers: Mapping[str, str]) -> None:
-        self.answers = answers
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        success: frozenset[int] = frozenset({0}),
-        timeout: float = 600.0,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        secrets: Sequence[str] = (),
-        on_line: Callable[[str], None] | None = None,
-    ) -> Result:
+    def answer(argv: tuple[str, ...]) -> Result:
         assert argv[0] == "modprobe"
-        assert 1 in success
-        answer = self.answers.get(argv[-1])
-        return Result(0 if answer else 1, answer or "", "")
+        found = answers.get(argv[-1], "")
+        return Result(0 if found else 1, found, "")
+
+    return ScriptedRunner(answer)
 
 
 def test_a_name_in_a_comment_is_not_a_listed_module(tmp_path: Path) -> None:
@@ -74,7 +62,7 @@ def test_the_chain_from_the_disk_to_the_bus(tmp_path: Path) -> None:
 
 
 def test_a_controller_without_a_driver_is_named() -> None:
-    runner = Modprobe({"scsi:t-0x00": "sd_mod\n", "pci:xbc01sc06i01": ""})
+    runner = modprobe({"scsi:t-0x00": "sd_mod\n", "pci:xbc01sc06i01": ""})
     found = needed_drivers(Path("/r"), "6.12", ("scsi:t-0x00", "pci:xbc01sc06i01", "platform:x"), runner)
     assert found.needed == {"sd_mod"}
     assert found.unknown == ("pci:xbc01sc06i01",)
@@ -85,8 +73,8 @@ def test_a_driver_inside_the_kernel_is_not_missing(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "modules.builtin.modinfo").write_bytes(b"nvme.license=GPL\0nvme.alias=pci:v*bc01sc08i02*\0")
     alias = "pci:v00001B36d00000010bc01sc08i02"
-    assert needed_drivers(tmp_path, "6.12", (alias,), Modprobe({})).unknown == ()
-    assert needed_drivers(tmp_path, "6.11", (alias,), Modprobe({})).unknown == (alias,)
+    assert needed_drivers(tmp_path, "6.12", (alias,), modprobe({})).unknown == ()
+    assert needed_drivers(tmp_path, "6.11", (alias,), modprobe({})).unknown == (alias,)
 
 
 def test_names_are_spelled_one_way(tmp_path: Path) -> None:
