@@ -1,0 +1,52 @@
+import io
+import json
+
+from core.events import Event, Stage
+from rescue.cli.terminal import JsonSink, TerminalSink, progress_text
+
+MIB = 1 << 20
+
+
+def test_progress_says_how_much_how_fast_and_how_long() -> None:
+    event = Event(stage=Stage.STREAM, done=50 * MIB, total=200 * MIB, rate=10.0 * MIB, eta=15.0)
+    assert progress_text(event) == "Restoring   25%  50.00 MiB of 200.00 MiB  10.00 MiB/s  15 s left"
+
+
+def test_a_stall_takes_the_place_of_the_eta() -> None:
+    event = Event(stage=Stage.VERIFY, done=1, total=200, eta=15.0, stalled=12.0)
+    assert "NO PROGRESS for 12 s" in progress_text(event)
+    assert "left" not in progress_text(event)
+
+
+def test_a_log_gets_lines_and_no_control_characters() -> None:
+    stream = io.StringIO()
+    sink = TerminalSink(stream)
+    sink(Event(stage=Stage.STREAM, message="starting"))
+    sink(Event(stage=Stage.STREAM, done=1, total=2))
+    sink(Event(stage=Stage.STREAM, done=2, total=2))
+    sink(Event(stage=Stage.BOOT, message="careful", warning=True))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "starting"
+    assert lines[-1] == "warning: careful"
+    assert "100%" in lines[-2]
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_terminal_gets_one_line_that_is_rewritten() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    sink = TerminalSink(stream)
+    for done in range(3):
+        sink(Event(stage=Stage.STREAM, done=done, total=2))
+    sink.close()
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().count("\r") == 3
+
+
+def test_json_lines() -> None:
+    stream = io.StringIO()
+    JsonSink(stream)(Event(stage=Stage.STREAM, done=1, total=2))
+    assert json.loads(stream.getvalue()) == {"stage": "stream", "done": 1, "total": 2}

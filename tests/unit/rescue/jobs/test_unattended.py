@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.errors import ExitCode, RefusedError, UsageError
+from core.events import ignore
+from images.model.layout import DiskIdentity
+from images.model.machine import Firmware, Machine, MachineDisk, SecureBoot
+from rescue.jobs.restore import TargetRule, target_disk
+from rescue.jobs.unattended import (
+    After,
+    Job,
+    boot_job_source,
+    end_machine,
+    failed,
+    read_job,
+    result_line,
+    run_job,
+)
+from tests.runners import ScriptedRunner
+
+
+def _disk(node: str, serial: str, *obstacles: str) -> MachineDisk:
+    return MachineDisk(
+        node=node,
+        identity=DiskIdentity(serial=serial, wwn=f"wwn-{serial}"),
+        size=1,
+        sector_size=512,
+        physical_sector_size=512,
+        obstacles=obstacles,
+    )
+
+
+def _machine(*disks: MachineDisk) -> Machine:
+    return Machine(
+        firmware=Firmware.BIOS,
+        secure_boot=SecureBoot.UNKNOWN,
+        architecture="x86_64",
+        ram=1,
+        product="",
+        disks=disks,
+        nics=(),
+        modaliases=(),
+    )
+
+
+TWO = _machine(_disk("/dev/sda", "A"), _disk("/dev/sdb", "B"))
+
+
+def test_the_kernel_command_line_wins_over_the_medium(tmp_path: Path) -> None:
+    cmdline, medium = tmp_path / "cmdline", tmp_path / "job.json"
+    cmdline.write_text("boot=live quiet liferaft.job=http://server/job.json console=tty0\n")
+    medium.write_text("{}")
+    assert boot_job_source(cmdline=cmdline, medium=medium) == "http://server/job.json"
+    cmdline.write_text("boot=live\n")
+    assert boot_job_source(cmdline=cmdline, medium=medium) == str(medium)
+    medium.unlink()
+    assert boot_job_source(cmdline=cmdline, medium=medium) is None
+
+
+def test_a_job_with_its_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    path.write_text('{"repository": "/r", "target": {"serial": "A"}}')
+    assert read_job(str(path)) == Job(repository="/r", target=TargetRule(serial="A"))
+    assert read_job(f"file://{path}").after is After.STAY
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "not a valid job"),
+        ("[]", "not a valid job"),
+        ('{"repository": "/r"}', "target"),
+        ('{"repository": "/r", "target": {}}', "exactly one of"),
+        ('{"repository": "/r", "target": {"only": true}, "after": "explode"}', "explode"),
+        ('{"repository": "/r", "target": {"only": true}, "gorw": true}', "gorw"),
+    ],
+)
+def test_malformed_jobs_name_the_field(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        read_job(str(tmp_path / "job.json"))
+
+
+def test_target_rules() -> None:
+    assert target_disk(TWO, TargetRule(serial="B")).node == "/dev/sdb"
+    assert target_disk(TWO, TargetRule(wwn="wwn-A")).node == "/dev/sda"
+    one = _machine(_disk("/dev/sda", "A", "mounted"), _disk("/dev/sdb", "B"))
+    assert target_disk(one, TargetRule(only=True)).node == "/dev/sdb"
+
+
+@pytest.mark.parametrize("rule", [TargetRule(only=True), TargetRule(serial="C")])
+def test_unattended_a_guess_is_no_answer(rule: TargetRule) -> None:
+    with pytest.raises(RefusedError) as caught:
+        target_disk(TWO, rule)
+    assert "/dev/sda" in caught.value.hint
+
+
+def test_an_error_becomes_a_result_with_its_exit_code() -> None:
+    runner = ScriptedRunner(lambda argv: json.dumps({"blockdevices": []}))
+    result = run_job(Job(repository="/r", target=TargetRule(only=True)), runner, ignore, lambda plan: None)
+    assert result.exit_code == ExitCode.REFUSED
+    assert "no disk matches" in result.error
+    line = result_line(result)
+    assert line.startswith("LIFERAFT-RESULT {")
+    assert "\n" not in line
+    assert json.loads(line.removeprefix("LIFERAFT-RESULT "))["exit_code"] == 3
+
+
+def test_every_reason_reaches_the_result() -> None:
+    error = RefusedError("no", reasons=("one", "two"))
+    assert failed(error, 1.0).reasons == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("after", "calls"), [(After.STAY, []), (After.REBOOT, ["reboot"]), (After.POWEROFF, ["poweroff"])]
+)
+def test_the_machine_ends_as_told(after: After, calls: list[str]) -> None:
+    runner = ScriptedRunner(lambda argv: "")
+    end_machine(after, runner)
+    assert [call[-1] for call in runner.calls] == calls
+
+
+def test_a_result_survives_the_round_trip() -> None:
+    result = failed(UsageError("bad", hint="good"), 2.0)
+    assert msgspec.json.decode(msgspec.json.encode(result), type=type(result)) == result
