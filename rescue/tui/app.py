@@ -94,7 +94,7 @@ class Wizard(App[bool]):
 
 
 def _load_the_rest() -> None:
-    for module in (*LATER.values(), *(module for module, _ in SCREENS.values())):
+    for module in (*(module for module, _ in SCREENS.values()), *LATER.values()):
         importlib.import_module(module)
 
 
@@ -118,6 +118,7 @@ def run_wizard() -> None:
     finally:
         jobs.close()
     if wants_shell and os.getppid() == 1:
-        sys.stdout.write("A root shell. To come back to the wizard: exit\n")
+        # A Linux console has no second screen to return to: what the wizard drew would stand there still.
+        sys.stdout.write("\x1b[H\x1b[2JA root shell. To come back to the wizard: exit\n")
         sys.stdout.flush()
         os.execv(_SHELL, [_SHELL.name, "-l"])

@@ -2,7 +2,7 @@
 
 A protocol, so that tests give other machines and disks. The production jobs load the heavy half of
 liferaft (numpy, parted, requests) only when a screen needs it: the first screen of a machine that boots
-from a CD must not wait for it. Like all modules above ``core``, this one starts programs by the runner only.
+from a CD must not wait for it.
 """
 
 import importlib
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from restore.plan import Plan
     from restore.report import Report
 
-#: Job -> its module, imported when the job is first asked for.
+#: Job -> its module, imported when the job is first asked for; in the order in which a person comes to them.
 LATER = {
-    "points": "rescue.jobs.points",
     "repositories": "rescue.jobs.repositories",
+    "points": "rescue.jobs.points",
     "restore": "rescue.jobs.restore",
 }
 

@@ -41,7 +41,6 @@ class WizardScreen(Screen[None]):
     def __init__(self, jobs: Jobs) -> None:
         super().__init__()
         self.jobs = jobs
-        self._said = ""
         self._doing: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -60,7 +59,6 @@ class WizardScreen(Screen[None]):
 
     def say(self, text: str, *, warning: bool = False) -> None:
         """One sentence above the keys."""
-        self._said = text
         line = self.query_one("#say", Static)
         line.set_class(warning, "warning")
         line.update(plain(text))

@@ -1,6 +1,9 @@
 """Choosing a recovery point, newest first."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 from textual.widget import Widget
@@ -8,12 +11,14 @@ from textual.widgets import Static
 
 from core.errors import RefusedError
 from core.units import format_size
-from images.store.repository import PointSummary
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, ToPoints, ToTarget
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
+
+if TYPE_CHECKING:  # the screen stands before the job is loaded
+    from images.store.repository import PointSummary
 
 _WIDTHS = (16, 22, -11, -11, 12)
 

@@ -1,19 +1,23 @@
 """Choosing a repository: those on attached disks, or an address to type."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
-from rescue.jobs.repositories import Findings, FoundRepository
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, ToAddress, ToPoints, ToRepository
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import wrap
 from rescue.tui.widgets.picker import Picker, Row
+
+if TYPE_CHECKING:  # the screen stands before the job is loaded
+    from rescue.jobs.repositories import Findings, FoundRepository
 
 _ADDRESS = "address"
 _AGAIN = "again"
