@@ -16,6 +16,8 @@ from core.process import Runner
 BASE_PARAMETERS = (
     "boot=live",
     "noswap",
+    # live-boot's own guess at network settings costs a second look at every device; networkd does it.
+    "nonetworking",
     "nopersistence",
     "raid=noautodetect",
     "systemd.gpt_auto=no",

@@ -58,7 +58,7 @@ def build_payload(
         live: the folder with the live system's own files: ``root/`` as they lie there, ``links.txt``.
     """
     toolchain = build_toolchain(recipe.release, mirror, cache, runner, sink)
-    runtime_key = key_of(("runtime 1", toolchain.key, recipe.compression, *dependencies()))
+    runtime_key = key_of(("runtime 2", toolchain.key, recipe.compression, *dependencies()))
 
     def make_runtime(folder: Path) -> None:
         with cache.scratch("runtime") as tree:

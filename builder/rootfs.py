@@ -19,9 +19,10 @@ from core.events import Event, Sink, Stage
 from core.process import Runner
 
 _DATA = "data"
+#: Blocks of 128 KiB: with 1 MiB the image is 6 % smaller, but every small file that is read unpacks a whole block.
 _SQUASHFS = {
-    Compression.FAST: ("-comp", "zstd", "-Xcompression-level", "3", "-b", "256K"),
-    Compression.SMALL: ("-comp", "zstd", "-Xcompression-level", "19", "-b", "1M"),
+    Compression.FAST: ("-comp", "zstd", "-Xcompression-level", "3", "-b", "128K"),
+    Compression.SMALL: ("-comp", "zstd", "-Xcompression-level", "19", "-b", "128K"),
 }
 
 
@@ -57,7 +58,7 @@ def build_base(recipe: Recipe, mirror: Mirror, cache: Cache, runner: Runner, sin
     hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()
     sources = mirror.sources(recipe.release)
     lists = ("packages", *packages, "excludes", *excludes, "left out", *left_out)
-    key = key_of(("base 1", recipe.release, recipe.compression, hook, *sources, *lists))
+    key = key_of(("base 2", recipe.release, recipe.compression, hook, *sources, *lists))
 
     def make(folder: Path) -> None:
         refuse_without_root()
