@@ -1,0 +1,58 @@
+"""The hybrid ISO, made with small files and judged by other tools: xorriso's report, sfdisk, mtools."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from builder.boot import bios_boot_code, grub_menu, make_bios_image, make_efi_image
+from builder.iso import BootImages, write_iso
+from core.process import SystemRunner, find_tool
+
+_TOOLS = ("xorriso", "grub-mkimage", "mkfs.fat", "mcopy", "mdir", "sfdisk")
+_BOOT_FILES = ("/usr/lib/grub/i386-pc/cdboot.img", "/usr/lib/shim/shimx64.efi.signed")
+_ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+
+
+@pytest.fixture(scope="module")
+def iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    missing = [tool for tool in _TOOLS if find_tool(tool) is None]
+    missing += [path for path in _BOOT_FILES if not Path(path).exists()]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (run make setup)")
+    folder = tmp_path_factory.mktemp("iso")
+    runner = SystemRunner()
+    (folder / "grub.cfg").write_text(grub_menu("0123", ()))
+    (folder / "vmlinuz").write_bytes(bytes(range(256)) * 64)
+    files = {"boot/grub/grub.cfg": folder / "grub.cfg", "live/vmlinuz": folder / "vmlinuz"}
+    boot = BootImages(bios_boot_code(), make_bios_image(folder, "0123", runner), make_efi_image(folder, runner))
+    write_iso(files, boot, folder / "out.iso", runner)
+    return folder / "out.iso"
+
+
+def _said(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def test_both_firmwares_find_it_as_cd(iso: Path) -> None:
+    report = _said("xorriso", "-indev", str(iso), "-report_el_torito", "plain")
+    images = [line.split() for line in report.splitlines() if line.startswith("El Torito boot img :")]
+    assert {words[6] for words in images} == {"BIOS", "UEFI"}
+
+
+def test_both_firmwares_find_it_as_usb_stick(iso: Path) -> None:
+    table = json.loads(_said("/usr/sbin/sfdisk", "--json", str(iso)))["partitiontable"]
+    assert table["label"] == "gpt"
+    esp = next(part for part in table["partitions"] if part["type"] == _ESP)
+    head = iso.read_bytes()[:512]
+    assert head[510:] == b"\x55\xaa" and any(head[:440])
+    # Some BIOSes start a stick only when an entry of the protective MBR is active.
+    assert any(head[446 + 16 * entry] == 0x80 for entry in range(4))
+    listing = _said("mdir", "-b", "-i", f"{iso}@@{esp['start'] * 512}", "::/EFI/BOOT")
+    assert {Path(line).name.lower() for line in listing.split()} == {"bootx64.efi", "grubx64.efi", "mmx64.efi"}
+
+
+def test_files_come_back_as_they_went(iso: Path, tmp_path: Path) -> None:
+    _said("xorriso", "-osirrox", "on", "-indev", str(iso), "-extract", "/live/vmlinuz", str(tmp_path / "vmlinuz"))
+    assert (tmp_path / "vmlinuz").read_bytes() == bytes(range(256)) * 64

@@ -1,0 +1,70 @@
+"""The build as a whole, with nothing built: what it refuses, and that refusing leaves nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.medium import build_iso
+from builder.recipe import Recipe
+from builder.rootfs import bootstrap
+from core.errors import LiferaftError, ProcessError, RefusedError, UsageError
+from core.events import ignore
+from core.process import Result
+from rescue.jobs.build import build_medium
+
+
+class _Runner:
+    """Records what would run; mmdebstrap fails with ``said``."""
+
+    def __init__(self, said: str = "") -> None:
+        self.started: list[str] = []
+        self._said = said
+
+    def run(self, argv: Sequence[str], **options: Any) -> Result:
+        self.started.append(argv[0])
+        if argv[0] == "mmdebstrap":
+            raise ProcessError(tuple(argv), 25, self._said)
+        return Result(0, "", "")
+
+
+@pytest.mark.parametrize(("out", "said"), [("folder", "is a folder"), ("missing/x.iso", "does not exist")])
+def test_a_bad_target_is_refused_before_anything_runs(tmp_path: Path, out: str, said: str) -> None:
+    (tmp_path / "folder").mkdir()
+    runner = _Runner()
+    with pytest.raises(UsageError, match=said):
+        build_iso(Recipe(), tmp_path / out, tmp_path / "cache", tmp_path, runner, ignore)
+    assert runner.started == [] and not (tmp_path / "cache").exists()
+
+
+def test_without_root_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(RefusedError, match="needs root") as caught:
+        build_iso(Recipe(), tmp_path / "x.iso", tmp_path / "cache", tmp_path, _Runner(), ignore)
+    assert "sudo" in caught.value.hint
+
+
+def test_mmdebstraps_own_reason_is_named_not_its_last_line() -> None:
+    said = "I: working\nE: Unable to locate package rsyncc\nI: cleaning\nE: mmdebstrap failed to run"
+    with pytest.raises(LiferaftError, match="Unable to locate package rsyncc"):
+        bootstrap(["mmdebstrap", "trixie"], _Runner(said))
+
+
+def test_a_failed_build_leaves_the_old_medium_and_no_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    out = tmp_path / "x.iso"
+    out.write_bytes(b"old")
+    with pytest.raises(LiferaftError):
+        build_iso(Recipe(), out, tmp_path / "cache", tmp_path, _Runner("E: no mirror"), ignore)
+    assert out.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["cache", "lock", "x.iso"]
+
+
+def test_a_job_that_the_medium_would_refuse_is_refused_while_building(tmp_path: Path) -> None:
+    recipe = tmp_path / "site.toml"
+    recipe.write_text('[job]\nrepository = "http://10.0.0.1/repo"\ntarget = { serial = "X" }\naftr = "reboot"\n')
+    runner = _Runner()
+    with pytest.raises(UsageError, match="aftr") as caught:
+        build_medium(recipe, tmp_path / "x.iso", tmp_path / "cache", ignore, runner)
+    assert str(recipe) in caught.value.message and runner.started == []
