@@ -41,6 +41,9 @@ class Console:
         self._ended = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._screen = pyte.Screen(self.COLUMNS, self.ROWS)
+        self._terminal = pyte.ByteStream(self._screen)
+        self._drawn = 0
 
     def attach(self, line: socket.socket) -> None:
         """Start listening on a connected socket."""
@@ -124,12 +127,11 @@ class Console:
 
     def screen(self) -> list[str]:
         """The line as a 80×24 terminal shows it now, one string per row, right side stripped."""
-        screen = pyte.Screen(self.COLUMNS, self.ROWS)
-        stream = pyte.ByteStream(screen)
         with self._changed:
-            raw = bytes(self._heard[-2_000_000:])
-        stream.feed(raw)
-        return [row.rstrip() for row in screen.display]
+            raw = bytes(self._heard[self._drawn :])
+        self._drawn += len(raw)
+        self._terminal.feed(raw)
+        return [row.rstrip() for row in self._screen.display]
 
     def wait_screen(self, shows: Callable[[list[str]], bool], what: str, timeout: float) -> list[str]:
         """Wait until the terminal picture satisfies ``shows``; returns it.

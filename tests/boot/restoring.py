@@ -20,6 +20,7 @@ from tests.boot.place import TREE
 from tests.boot.server import RepositoryServer
 from tests.boot.system import BootCheck, Source, boot_and_check, switch_off
 from tests.boot.timeline import Timeline
+from tests.boot.wizard import WizardDriver
 
 #: Larger than the sources, so that the last partition has somewhere to grow.
 TARGET_SIZE = 5 * GIB
@@ -151,6 +152,24 @@ def restore_unattended(machine: Machine, server: RepositoryServer, timeline: Tim
         seconds = running.wait_off(180)
     timeline.say(f"{machine.name}: off after {seconds:.0f} s")
     return Recovered(result, report, seconds)
+
+
+def restore_by_hand(machine: Machine, server: RepositoryServer, point: str, timeline: Timeline) -> float:
+    """Restore through the wizard, by keys over the serial line; returns seconds until the machine was off.
+
+    Raises:
+        AssertionError: a screen did not come, or showed an error.
+    """
+    with machine.run() as running:
+        timeline.say(f"{machine.name}: power on ({machine.firmware}, {machine.drives[-1].controller})")
+        wizard = WizardDriver(running.console)
+        rows = wizard.restore(server.url("repo"), point, TARGET_SERIAL, RESTORE_TIMEOUT)
+        timeline.say(f"{machine.name}: the wizard shows: {rows[0].strip()}")
+        print("\n".join(rows))
+        wizard.power_off()
+        seconds = running.wait_off(180)
+    timeline.say(f"{machine.name}: off after {seconds:.0f} s")
+    return seconds
 
 
 def _short(result: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from tests.boot.restoring import (
     recipe_with_job,
     recipe_with_url,
     rescue_machine,
+    restore_by_hand,
     restore_unattended,
 )
 from tests.boot.system import Source
@@ -56,5 +57,17 @@ def test_bios_from_cd_to_nvme_with_a_job_in_the_recipe(lab: Lab, bios_source: So
         medium = Drive(lab.medium(name, recipe), Controller.CDROM)
         machine = rescue_machine(name, bios_source, medium, target, controller, None)
         restore_unattended(machine, server, lab.timeline)
+    examine(bios_source, target, lab.runner, lab.timeline)
+    boot_restored(name, bios_source, target, controller, None, lab.timeline)
+
+
+def test_bios_from_usb_to_ahci_through_the_wizard_on_the_serial_line(lab: Lab, bios_source: Source) -> None:
+    name, controller = "bios-usb-ahci", Controller.AHCI
+    lab.capture(bios_source)
+    target = lab.blank_disk(name)
+    with lab.serve(name) as server:
+        medium = Drive(lab.medium(name, ""), Controller.USB, "LRSTICK")
+        machine = rescue_machine(name, bios_source, medium, target, controller, None)
+        restore_by_hand(machine, server, bios_source.firmware, lab.timeline)
     examine(bios_source, target, lab.runner, lab.timeline)
     boot_restored(name, bios_source, target, controller, None, lab.timeline)

@@ -1,0 +1,100 @@
+"""Drives the wizard as a person at a terminal would: reads the 80×24 picture, presses keys, waits for what it shows.
+
+Screens are known by their headlines, rows by words in them; nothing is known of how the wizard is made.
+"""
+
+import re
+
+from tests.boot.console import Console, LineTimeoutError
+
+ENTER = "\r"
+DOWN = "\x1b[B"
+
+_PATIENCE = 120.0
+_ERRORS = ("That did not work", "Restore failed", "Restore stopped")
+
+
+class WizardDriver:
+    """A person at the serial line."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def restore(self, address: str, point: str, serial: str, timeout: float) -> list[str]:
+        """The whole way from the start screen to the result; returns the result screen.
+
+        Args:
+            address: of the repository, as a person types it.
+            point: words in the recovery point's row.
+            serial: words in the target's row.
+            timeout: seconds for the restore itself.
+        """
+        self._at("Rescue system", "Started by", timeout=300)
+        self._choose("Restore a machine")
+        self._at("Choose a repository", "Type an address")
+        self._press("a")
+        self._at("Type the address")
+        self._press(address)
+        self._sees(address)
+        self._press(ENTER)
+        self._at("Choose a recovery point", point)
+        self._choose(point)
+        self._at("Choose the target disk", serial)
+        self._press("g")
+        self._sees("[x] Grow")
+        self._choose(serial)
+        self._confirm()
+        self._at("Restoring")
+        return self._at("Restore finished", timeout=timeout)
+
+    def power_off(self) -> None:
+        """From the result screen: power off, yes."""
+        self._choose("Power off")
+        self._at("Are you sure?")
+        self._choose("Yes, power off")
+
+    def _confirm(self) -> None:
+        """Type the sentence that the plan asks for, read from the screen."""
+        rows = self._at("Check the plan", "To go on, type:")
+        match = re.search(r"To go on, type: (.+?)\s*$", "\n".join(rows), re.MULTILINE)
+        assert match is not None
+        self._press(match.group(1))
+        self._console.wait_screen(lambda now: "\n".join(now).count(match.group(1)) > 1, "the typed words", _PATIENCE)
+        self._press(ENTER)
+
+    def _press(self, keys: str) -> None:
+        self._console.send(keys)
+
+    def _at(self, headline: str, *words: str, timeout: float = _PATIENCE) -> list[str]:
+        """Wait for a screen with that headline and all the words; an error screen ends the wait."""
+
+        def shows(rows: list[str]) -> bool:
+            if any(error in rows[0] for error in _ERRORS):
+                raise LineTimeoutError(f"the wizard shows an error instead of {headline!r}:\n" + "\n".join(rows))
+            text = "\n".join(rows)
+            return headline in rows[0] and all(word in text for word in words)
+
+        return self._console.wait_screen(shows, repr((headline, *words)), timeout)
+
+    def _sees(self, words: str) -> None:
+        self._console.wait_screen(lambda rows: any(words in row for row in rows), repr(words), _PATIENCE)
+
+    def _choose(self, words: str) -> None:
+        """Move the cursor down to the row with the words and press Enter."""
+        for _ in range(20):
+            rows = self._console.wait_screen(lambda now: _cursor(now) != "", "a cursor", _PATIENCE)
+            row = _cursor(rows)
+            if words in row:
+                self._press(ENTER)
+                return
+            self._press(DOWN)
+            self._leaves(row)
+        raise LineTimeoutError(f"no row with {words!r}:\n" + "\n".join(rows))
+
+    def _leaves(self, row: str) -> None:
+        self._console.wait_screen(lambda rows: _cursor(rows) not in ("", row), "the cursor elsewhere", _PATIENCE)
+
+
+def _cursor(rows: list[str]) -> str:
+    """The row under the cursor."""
+    return next((row for row in rows if row.lstrip().lstrip("│|").lstrip().startswith("> ")), "")
