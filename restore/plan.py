@@ -187,9 +187,9 @@ def describe(step: Step) -> str:
     """One line about a step."""
     match step:
         case WipeSignatures(disk=disk, extents=extents):
-            return f"{disk}: wipe old signatures in {len(extents)} places"
+            return f"{disk}: wipe old signatures in {_count(len(extents), 'place')}"
         case CreateTable(disk=disk, table=table):
-            return f"{disk}: create the {table.kind} table with {len(table.partitions)} partitions"
+            return f"{disk}: create the {table.kind} table with {_count(len(table.partitions), 'partition')}"
         case WriteHead(disk=disk, extents=extents):
             return f"{disk}: write boot code and boot area, {format_size(sum(extent.size for extent in extents))}"
         case RestoreVolume(volume=volume, data=data, zero=zero):
@@ -201,3 +201,7 @@ def describe(step: Step) -> str:
             return f"{disk}: grow {kind} in partition {number} to {format_size(size)}"
         case RepairBoot(disk=disk, firmware=firmware):
             return f"{disk}: reinstall the boot loader for {firmware.upper()} and check the initramfs"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
