@@ -39,13 +39,11 @@ class Recovered:
     """What a restore by the rescue system said.
 
     Attributes:
-        result: the document of the ``LIFERAFT-RESULT`` line.
-        report: the document that was posted to the report URL.
+        result: the document of the ``LIFERAFT-RESULT`` line; the same was posted to the report URL.
         seconds: from power-on until the machine was off again.
     """
 
     result: dict[str, Any]
-    report: dict[str, Any]
     seconds: float
 
 
@@ -150,8 +148,11 @@ def restore_unattended(machine: Machine, server: RepositoryServer, timeline: Tim
         timeline.say(f"{machine.name}: {_short(result)}")
         report = server.wait_report(1, 60)
         seconds = running.wait_off(180)
+    assert report == result, f"the posted report is not the printed one: {report}"
+    assert result["report"]["verified"], f"what was written was not read back: {result}"
+    assert any('" 206 ' in line for line in server.requests()), "nothing was read with range requests"
     timeline.say(f"{machine.name}: off after {seconds:.0f} s")
-    return Recovered(result, report, seconds)
+    return Recovered(result, seconds)
 
 
 def restore_by_hand(machine: Machine, server: RepositoryServer, point: str, timeline: Timeline) -> float:

@@ -29,8 +29,7 @@ def test_uefi_from_cd_to_ahci_with_a_job_named_on_the_kernel_command_line(
         url = server.publish("job.json", job(server, point, "poweroff"))
         medium = Drive(lab.medium(name, recipe_with_url(url)), Controller.CDROM)
         machine = rescue_machine(name, uefi_source, medium, target, controller, variables)
-        recovered = restore_unattended(machine, server, lab.timeline)
-    assert recovered.report["exit_code"] == recovered.result["exit_code"]
+        restore_unattended(machine, server, lab.timeline)
     examine(uefi_source, target, lab.runner, lab.timeline)
     # The same machine: what boot repair wrote into its UEFI variables counts.
     boot_restored(name, uefi_source, target, controller, variables, lab.timeline)
