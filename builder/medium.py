@@ -124,7 +124,7 @@ def _lay_out(recipe: Recipe, base: Base, payload: Payload, scratch: Path) -> dic
 
 def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, sink: Sink) -> None:
     total = sum(path.stat().st_size for path in files.values()) + boot.efi.stat().st_size
-    sink(Event(stage=Stage.BUILD, message=f"Writing the ISO ({format_size(total)})", total=total))
+    sink(Event(stage=Stage.BUILD, message=f"Writing the ISO ({format_size(total)})"))
     partial = out.with_name(f"{out.name}.partial")
     try:
         write_iso(files, boot, partial, runner)
@@ -134,7 +134,7 @@ def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, 
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(out.parent)
-    sink(Event(stage=Stage.DONE, message=f"{out} is ready", done=total, total=total))
+    sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
 
 
 def _report(out: Path, files: dict[str, Path], base: Base, payload: Payload, seconds: float) -> BuildReport:

@@ -1,22 +1,21 @@
 """``liferaft build``: makes the rescue medium."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from builder.medium import BuildReport
-from core.documents import encode_readable
-from core.events import Event
+from core.documents import encode
 from core.process import SystemRunner
 from core.units import MIB, format_duration, format_size
+from rescue.cli.terminal import json_option, open_sink, progress_option
 from rescue.jobs.build import build_medium
 
 #: Smaller files on the medium are not worth a line of the report.
 _WORTH_A_LINE = MIB // 4
 
 
-@click.command()
+@click.command("build")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -27,23 +26,19 @@ _WORTH_A_LINE = MIB // 4
     help="The ISO to write. The old file stays until the new one is whole.",
 )
 @click.option("--cache", type=click.Path(path_type=Path), help="The build cache; by default ~/.cache/liferaft.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
-def command(recipe: Path | None, out: Path, cache: Path | None, as_json: bool) -> None:
+@json_option
+@progress_option
+def command(recipe: Path | None, out: Path, cache: Path | None, as_json: bool, progress: str) -> None:
     """Build the rescue medium: one ISO for CD and USB stick, BIOS and UEFI.
 
     RECIPE is a TOML file (docs/recipe.md); without one the embedded recipe is built. What was built before is
     taken from the cache, so that a change of kernel parameters or of the job takes seconds.
     """
-    report = build_medium(recipe, out, cache, _tell, SystemRunner())
+    report = build_medium(recipe, out, cache, open_sink(progress), SystemRunner())
     if as_json:
-        sys.stdout.write(encode_readable(report))
+        click.echo(encode(report), nl=False)
     else:
         click.echo(_describe(report))
-
-
-def _tell(event: Event) -> None:
-    if event.message:
-        click.echo(event.message, err=True)
 
 
 def _describe(report: BuildReport) -> str:
