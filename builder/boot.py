@@ -20,6 +20,8 @@ BASE_PARAMETERS = (
     "nonetworking",
     "nopersistence",
     "raid=noautodetect",
+    # Machines and emulators without a floppy drive announce one; asking it costs seconds and shows a disk of 4 KiB.
+    "modprobe.blacklist=floppy",
     "systemd.gpt_auto=no",
     "systemd.swap=no",
     # The live system is new at every boot: none of what systemd does after an update or at a first boot.
