@@ -28,3 +28,30 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_new(path: Path, content: bytes) -> bool:
+    """Write a file that does not exist yet, whole or not at all.
+
+    Returns:
+        False when there is one already; it is not changed.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.partial")
+    try:
+        with partial.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            path.hardlink_to(partial)
+        except FileExistsError:
+            return False
+        except OSError:
+            # FAT and some network filesystems have no links; there the window between these two lines stays open.
+            if path.exists():
+                return False
+            partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True

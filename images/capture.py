@@ -88,6 +88,9 @@ def capture(
     extents = {volume.id: tuple(volume.used.extents()) for survey in surveys for volume in survey.volumes}
     meter = Meter(sink, Stage.CAPTURE, sum(total(found) for found in extents.values()))
     with writing(repository) as writer:
+        lost = tuple(f"{problem}: what it held is stored again" for problem in writer.bad_packs)
+        for warning in lost:
+            sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))
         with _Workers(writer, threads or os.cpu_count() or 2) as workers, ticking(meter):
             volumes = tuple(
                 _capture_volume(survey, volume, extents[volume.id], writer, workers, meter)
@@ -112,7 +115,7 @@ def capture(
         stored=writer.stored,
         new_records=writer.records,
         seconds=(datetime.now(UTC) - started).total_seconds(),
-        warnings=warnings,
+        warnings=(*warnings, *lost),
     )
 
 

@@ -5,6 +5,7 @@ assembled, activated or mounted.
 """
 
 import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,8 +140,18 @@ def _contents(disk: BlockDevice) -> Iterator[str]:
     for device in disk.descendants():
         if device is disk and (device.children or not device.fstype):
             continue
-        words = [device.name.removeprefix("/dev/"), device.fstype or "", f'"{device.label}"' if device.label else ""]
+        words = [_place(device), device.fstype or "", f'"{device.label}"' if device.label else ""]
         yield " ".join(word for word in (*words, format_size(device.size)) if word)
+
+
+def _place(device: BlockDevice) -> str:
+    """What a device is on its disk, without the disk's name, which another boot may change."""
+    if device.type == "disk":
+        return "whole disk"
+    number = re.search(r"\d+$", device.kname)
+    if device.type == "part" and number:
+        return f"partition {number.group()}"
+    return f"{device.type} {device.name.removeprefix('/dev/').removeprefix('mapper/')}"
 
 
 def _obstacles(disk: BlockDevice) -> Iterator[str]:

@@ -5,12 +5,14 @@ repository still has every chunk.
 """
 
 import contextlib
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from core.errors import DamagedError, DeviceError, ProcessError, RefusedError
+from core.errors import DamagedError, DeviceError, LiferaftError, ProcessError, RefusedError
 from core.events import Event, Meter, Sink, Stage, ticking
 from core.process import Runner, find_tool
 from core.units import format_size
@@ -30,6 +32,7 @@ from restore.plan import (
     RepairBoot,
     RestoreVolume,
     Step,
+    TargetDisk,
     VerifyVolume,
     WipeSignatures,
     WriteHead,
@@ -38,9 +41,10 @@ from restore.plan import (
 from restore.planner import survey_chunks, volume_name
 from restore.report import Report, StepReport
 from restore.stream import Placed, StreamCount, Streamer
-from restore.table import compare, create_table
+from restore.table import compare, create_table, rehearse_table
 from restore.targets import Candidate, Target, find_target, open_target
 
+_AGAIN = "The target is not usable as it is. Run the same restore again: it goes on where it stopped."
 _WRITING = (WipeSignatures, CreateTable, WriteHead, RestoreVolume, VerifyVolume)
 
 
@@ -93,23 +97,75 @@ def _context(stage: HookStage, plan: Plan, nodes: tuple[str, ...]) -> HookContex
 
 
 def _preflight(plan: Plan, repository: Repository, runner: Runner) -> dict[str, Candidate]:
+    """Find every target again and collect every reason against. Nothing is written.
+
+    Raises:
+        RefusedError: with all reasons. DamagedError: chunks are missing.
+    """
     reasons: list[str] = []
     candidates: dict[str, Candidate] = {}
     for target in plan.targets:
-        candidate = find_target(target, plan.repository, runner)
+        candidate = find_target(target, repository.backend.location, runner)
         reasons += candidate.obstacles
         if (candidate.size, candidate.sector_size) != (target.size, target.sector_size):
             reasons.append(f"{candidate.node} has {candidate.size} bytes, the plan was made for {target.size}")
+        elif candidate.contents not in ((), target.destroys) and not carries_table(plan, target, candidate, runner):
+            reasons.append(f"{candidate.node} holds other things now than when the plan was made")
         candidates[target.source] = candidate
-    tools = ["sfdisk"] if any(isinstance(step, CreateTable) for step in plan.steps) else []
-    if any(isinstance(step, GrowFilesystem) for step in plan.steps):
-        tools += GROW_TOOLS
-    reasons += [f"the program {tool} is not installed" for tool in tools if find_tool(tool) is None]
+    reasons += _missing_means(plan, candidates)
+    if not reasons:
+        reasons += _impossible_tables(plan, candidates, runner)
     if reasons:
         raise RefusedError(f"The restore was refused: {reasons[0]}. Nothing was written.", reasons=tuple(reasons))
-    manifest = repository.manifest(plan.recovery_point)
-    survey_chunks(repository, plan.recovery_point, manifest)
+    survey_chunks(repository, plan.recovery_point, repository.manifest(plan.recovery_point))
     return candidates
+
+
+def _missing_means(plan: Plan, candidates: dict[str, Candidate]) -> list[str]:
+    """Tools and rights that a later step would miss."""
+    tools = ["sfdisk"] if any(isinstance(step, CreateTable) for step in plan.steps) else []
+    reasons: list[str] = []
+    for step in plan.steps:
+        if isinstance(step, GrowFilesystem):
+            tools += GROW_TOOLS
+            if candidates[step.disk].file and os.geteuid() != 0:
+                reasons.append("growing a filesystem inside an image file needs root, for a loop device")
+    return reasons + [
+        f"the program {tool} is not installed" for tool in dict.fromkeys(tools) if find_tool(tool) is None
+    ]
+
+
+def _impossible_tables(plan: Plan, candidates: dict[str, Candidate], runner: Runner) -> list[str]:
+    """Tables that the tools refuse, found on a scratch file and not on the target."""
+    reasons = []
+    for step in plan.steps:
+        if isinstance(step, CreateTable) and candidates[step.disk].sector_size == 512:
+            try:
+                rehearse_table(step.table, candidates[step.disk].size, runner)
+            except RefusedError as error:
+                reasons.append(error.message.rstrip("."))
+    return reasons
+
+
+def carries_table(plan: Plan, target: TargetDisk, candidate: Candidate, runner: Runner) -> bool:
+    """Whether a target carries the plan's table already: an earlier restore of the same plan got that far."""
+    tables = (step.table for step in plan.steps if isinstance(step, CreateTable) and step.disk == target.source)
+    table = next(tables, None)
+    if table is None:
+        return False
+    try:
+        return not compare(candidate.node, table, runner)
+    except (ProcessError, DamagedError):
+        return False
+
+
+@contextlib.contextmanager
+def _half_way() -> Iterator[None]:
+    """From the first write on, "refused" would be a lie: it promises that nothing was written."""
+    try:
+        yield
+    except RefusedError as error:
+        raise LiferaftError(f"The restore stopped half-way: {error.message}", hint=_AGAIN) from None
 
 
 class _Execution:
@@ -147,17 +203,20 @@ class _Execution:
             for disk, candidate in self._candidates.items():
                 target = stack.enter_context(open_target(candidate))
                 self._targets[disk] = target
-                self._streamers[disk] = Streamer(self._repository, target, resume=self._resumes(disk, candidate))
+                resume = carries_table(self._plan, self._plan.target(disk), candidate, self._runner)
+                self._streamers[disk] = Streamer(self._repository, target, resume=resume)
+            with _half_way():
+                for step in self._plan.steps:
+                    if isinstance(step, _WRITING):
+                        self._do(step, reports, outcomes)
+                for target in self._targets.values():
+                    target.flush()
+        with _half_way():
+            for candidate in self._candidates.values():
+                reread_table(candidate.node, self._runner)
             for step in self._plan.steps:
-                if isinstance(step, _WRITING):
+                if not isinstance(step, _WRITING):
                     self._do(step, reports, outcomes)
-            for target in self._targets.values():
-                target.flush()
-        for candidate in self._candidates.values():
-            reread_table(candidate.node, self._runner)
-        for step in self._plan.steps:
-            if not isinstance(step, _WRITING):
-                self._do(step, reports, outcomes)
         total = sum((outcome.count for outcome in outcomes), StreamCount())
         report = Report(
             recovery_point=self._plan.recovery_point,
@@ -175,16 +234,6 @@ class _Execution:
         )
         self._sink(Event(stage=Stage.DONE, message=f"{format_size(total.written)} written"))
         return report
-
-    def _resumes(self, disk: str, candidate: Candidate) -> bool:
-        """Whether the target carries the plan's table already: then an earlier restore got that far."""
-        table = self._tables.get(disk)
-        if table is None:
-            return False
-        try:
-            return not compare(candidate.node, table, self._runner)
-        except (ProcessError, DamagedError):
-            return False
 
     def _do(self, step: Step, reports: list[StepReport], outcomes: list[Outcome]) -> None:
         started = time.monotonic()
@@ -232,7 +281,9 @@ class _Execution:
                 partition = next(part for part in self._tables[disk].partitions if part.number == number)
                 candidate = self._candidates[disk]
                 with partition_node(candidate.node, partition, candidate.sector_size, self._runner) as node:
-                    grow_filesystem(node, kind, self._runner)
+                    mended = grow_filesystem(node, kind, self._runner)
+                if mended:
+                    return Outcome(warnings=(f"e2fsck mended the filesystem of partition {number} before growing it",))
             case RepairBoot(disk=disk, firmware=firmware):
                 self._say(Stage.BOOT, step)
                 fixed = repair_boot(

@@ -15,6 +15,8 @@ MOVABLE = GROWABLE | {FilesystemKind.SWAP}
 
 #: Bytes at the end of a GPT disk that hold the backup table, at any sector size.
 GPT_TAIL = ALIGNMENT
+#: The highest partition number of a table of the usual size.
+MAX_NUMBER = 128
 _DOS_LIMIT = 1 << 32
 
 
@@ -71,6 +73,9 @@ def fit(disk: Disk, size: int, sector_size: int, *, grow: bool) -> Fit:
         )
     if disk.table is None:
         return Fit(table=None)
+    beyond = [part.number for part in disk.table.partitions if part.number > MAX_NUMBER]
+    if beyond:
+        return Fit(table=None, reasons=(f"partition {beyond[0]}: this version makes tables up to number {MAX_NUMBER}",))
     table, notes = _aligned(disk.table, size, sector_size)
     if not grow:
         return Fit(table=table, notes=notes)
@@ -115,7 +120,7 @@ def _is_data(part: Partition) -> bool:
 
 def _grown(table: PartitionTable, size: int, sector_size: int, notes: tuple[str, ...]) -> Fit:
     """Give the space at the end to the last growable filesystem, moving what lies behind it."""
-    ordered = sorted((part for part in table.partitions if _is_data(part)), key=lambda part: part.start_lba)
+    ordered = sorted(table.partitions, key=lambda part: part.start_lba)
     behind: list[Partition] = []
     while ordered and not (ordered[-1].filesystem and ordered[-1].filesystem.kind in GROWABLE):
         behind.insert(0, ordered.pop())
@@ -123,7 +128,7 @@ def _grown(table: PartitionTable, size: int, sector_size: int, notes: tuple[str,
         return Fit(table=table, reasons=("no partition has a filesystem that can be grown (ext2, ext3 or ext4)",))
     chosen = ordered[-1]
     for part in behind:
-        if part.filesystem is None or part.filesystem.kind not in MOVABLE:
+        if part.filesystem is None or part.filesystem.kind not in MOVABLE or part.role is PartitionRole.LOGICAL:
             return Fit(
                 table=table,
                 reasons=(
@@ -135,7 +140,7 @@ def _grown(table: PartitionTable, size: int, sector_size: int, notes: tuple[str,
     moved: dict[int, Partition] = {}
     for part in reversed(behind):
         start = align_down(subtract(end, part.extent(sector_size).size, f"partition {part.number}"))
-        if start < part.extent(sector_size).start or part.role is PartitionRole.LOGICAL:
+        if start < part.extent(sector_size).start:
             return Fit(table=table, notes=(*notes, "There is no space to grow into."))
         moved[part.number] = msgspec.structs.replace(part, start_lba=to_sectors(start, sector_size))
         end = start

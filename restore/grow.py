@@ -11,8 +11,11 @@ _CHECKED = frozenset({0, 1})
 TOOLS = ("e2fsck", "resize2fs")
 
 
-def grow_filesystem(node: str, kind: FilesystemKind, runner: Runner) -> None:
+def grow_filesystem(node: str, kind: FilesystemKind, runner: Runner) -> bool:
     """Grow the filesystem on ``node`` to fill it.
+
+    Returns:
+        whether e2fsck mended something before.
 
     Raises:
         RefusedError: the kind cannot be grown.
@@ -21,7 +24,7 @@ def grow_filesystem(node: str, kind: FilesystemKind, runner: Runner) -> None:
     if kind not in GROWABLE:
         raise RefusedError(f"A {kind} filesystem cannot be grown by this version.")
     # resize2fs insists on a check since the last mount; "preen" mends only what is safe without a question.
-    runner.run(["e2fsck", "-f", "-p", node], success=_CHECKED, timeout=24 * 3600)
+    checked = runner.run(["e2fsck", "-f", "-p", node], success=_CHECKED, timeout=24 * 3600)
     try:
         runner.run(["resize2fs", node], timeout=24 * 3600)
     except ProcessError as error:
@@ -31,3 +34,4 @@ def grow_filesystem(node: str, kind: FilesystemKind, runner: Runner) -> None:
             error.output,
             hint="The data is restored and verified; only the growing failed. Grow it later with resize2fs.",
         ) from None
+    return checked.returncode != 0

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import msgspec
 
 from core.errors import DamagedError, RefusedError
-from core.units import ALIGNMENT, align_up, to_bytes
+from core.units import ALIGNMENT, align_up, subtract, to_bytes
 from images.model.extents import Extent, merge
 from images.model.layout import Disk, FilesystemKind, PartitionTable, TableKind
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
-from images.store.backend import MissingFileError
-from images.store.repository import Repository, pack_name
-from restore.fit import Fit, fit
+from images.store.repository import Repository
+from restore.fit import GPT_TAIL, Fit, fit
 from restore.plan import (
     CreateTable,
     GrowFilesystem,
@@ -74,7 +73,8 @@ def make_plan(repository: Repository, point: str, candidates: Sequence[Candidate
     if not options.onto_source:
         reasons += [
             f"{candidate.node} is the disk that {disk.id} was captured from: what changed there since would be lost"
-            for disk, candidate in zip(disks, candidates, strict=False)
+            for candidate in candidates
+            for disk in disks
             if _is_source(disk, candidate)
         ]
     fits = [
@@ -135,25 +135,15 @@ def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dic
         DamagedError: naming every volume that cannot be restored.
     """
     problems: list[str] = []
-    needed: set[bytes] = set()
     contents: dict[str, Content] = {}
+    repository.check_packs()
     for volume in manifest.volumes:
         where = volume_name(point, manifest, volume)
         sector_size = manifest.layout.disk(volume.disk).sector_size
         try:
-            contents[volume.id] = _survey_volume(repository, volume, where, sector_size, needed)
+            contents[volume.id] = _survey_volume(repository, volume, where, sector_size)
         except DamagedError as error:
             problems.append(error.message)
-    sizes = repository.pack_sizes()
-    for pack in sorted(needed):
-        try:
-            found = repository.backend.size(pack_name(pack))
-        except MissingFileError as error:
-            problems.append(error.message)
-            continue
-        if found != sizes[pack]:
-            name = f"{repository.backend.location}/{pack_name(pack)}"
-            problems.append(f"{name} has {found} bytes, expected {sizes[pack]}: it is truncated or altered.")
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise DamagedError(
@@ -163,7 +153,7 @@ def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dic
     return contents
 
 
-def _survey_volume(repository: Repository, volume: Volume, where: str, sector_size: int, needed: set[bytes]) -> Content:
+def _survey_volume(repository: Repository, volume: Volume, where: str, sector_size: int) -> Content:
     chunk = repository.chunk_size
     data = zero = 0
     for slot in repository.slots(volume, where):
@@ -174,8 +164,7 @@ def _survey_volume(repository: Repository, volume: Volume, where: str, sector_si
         place = repository.locate(slot.id)
         if place is None:
             lbas = lba_range(volume, slot.number, chunk, sector_size)
-            raise DamagedError(f"{where}, {lbas}: chunk {slot.id.hex()[:16]}… is missing from the repository.")
-        needed.add(place.pack)
+            raise repository.missing(slot.id, f"{where}, {lbas}")
         data += length
     return Content(data=data, zero=zero)
 
@@ -209,13 +198,19 @@ def _disk_steps(
         WipeSignatures(disk=disk.id, extents=_signature_extents(candidate.size, table, candidate.sector_size))
     ]
     placed: list[tuple[Volume, int]] = []
+    # A disk without partitions has a head that could reach into the backup table of a smaller one.
+    head_room = subtract(candidate.size, GPT_TAIL, "the backup table")
     if table is not None:
         steps.append(CreateTable(disk=disk.id, table=table))
     for volume in (volume for volume in manifest.volumes if volume.disk == disk.id):
         if volume.role is VolumeRole.HEAD:
             assert table is not None
             steps.append(
-                WriteHead(disk=disk.id, volume=volume.id, extents=head_extents(table, volume.size, disk.sector_size))
+                WriteHead(
+                    disk=disk.id,
+                    volume=volume.id,
+                    extents=head_extents(table, min(volume.size, head_room), disk.sector_size),
+                )
             )
             continue
         placed.append((volume, _offset(volume, table, disk.sector_size)))

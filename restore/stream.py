@@ -154,9 +154,7 @@ class Streamer:
                 continue
             place = self._repository.locate(slot.id)
             if place is None:
-                raise DamagedError(
-                    f"{self._name(placed, slot.number)}: chunk {slot.id.hex()[:16]}… is missing from the repository."
-                )
+                raise self._repository.missing(slot.id, self._name(placed, slot.number))
             wanted = _Wanted(slot.number, slot.id, place)
             if group and not _joins(group, wanted):
                 yield _Fetch(tuple(group))

@@ -6,18 +6,34 @@ The kernel is told only when the stream is done, so that no stale page of an old
 written over new data.
 """
 
+import itertools
+import tempfile
 from uuid import UUID
 
 import msgspec
 import parted
 
 from core.documents import decode_stored
-from core.errors import DeviceError, RefusedError
+from core.errors import DeviceError, ProcessError, RefusedError
 from core.process import Runner
 from images.model.layout import Partition, PartitionRole, PartitionTable, TableKind
 
 _ATTRIBUTES = {0: "RequiredPartition", 1: "NoBlockIOProtocol", 2: "LegacyBIOSBootable"}
 _QUIET = ("--no-reread", "--no-tell-kernel")
+#: The type libparted gives an extended partition; Windows and others write 0x0f.
+_PARTED_EXTENDED = 0x05
+#: libparted's exceptions have no common root.
+_PARTED_ERRORS = (
+    parted.PartedException,
+    parted.PartitionException,
+    parted.DiskException,
+    parted.DiskLabelException,
+    parted.DeviceException,
+    parted.GeometryException,
+    parted.ConstraintException,
+    parted.CreateException,
+    parted.IOException,
+)
 _PARTED_KIND = {TableKind.GPT: "gpt", TableKind.DOS: "msdos"}
 
 
@@ -59,6 +75,22 @@ def create_table(node: str, table: PartitionTable, runner: Runner) -> None:
         )
 
 
+def rehearse_table(table: PartitionTable, size: int, runner: Runner) -> None:
+    """Make the table on a sparse scratch file of the target's size: what cannot be made shows before the first write.
+
+    Only for sectors of 512 bytes; libparted gives files no others.
+
+    Raises:
+        RefusedError: the tools cannot make this table.
+    """
+    with tempfile.NamedTemporaryFile(prefix="liferaft-table-") as scratch:
+        scratch.truncate(size)
+        try:
+            create_table(scratch.name, table, runner)
+        except (ProcessError, DeviceError) as error:
+            raise RefusedError(f"The partition table cannot be made again: {error.message}") from None
+
+
 def _place(node: str, table: PartitionTable) -> None:
     device = None
     try:
@@ -74,7 +106,7 @@ def _place(node: str, table: PartitionTable) -> None:
         for filler in fillers:
             disk.deletePartition(filler)
         disk.commitToDevice()
-    except parted.PartedException as error:
+    except _PARTED_ERRORS as error:
         raise RefusedError(f"libparted cannot make the partition table on {node}: {error}") from None
     finally:
         # libparted remembers devices by name, with the size and sector size of whatever had that name first.
@@ -92,7 +124,7 @@ def _next_number(disk: parted.Disk, partition: Partition) -> int:
     if partition.role is PartitionRole.LOGICAL:
         return partition.number
     used = {made.number for made in disk.partitions}
-    return next(number for number in range(1, 129) if number not in used)
+    return next(number for number in itertools.count(1) if number not in used)
 
 
 def _filler(disk: parted.Disk, table: PartitionTable) -> tuple[int, int]:
@@ -125,7 +157,7 @@ def _stamp(node: str, table: PartitionTable, runner: Runner) -> None:
     active = []
     for partition in table.partitions:
         number = str(partition.number)
-        if partition.role is not PartitionRole.EXTENDED:
+        if partition.role is not PartitionRole.EXTENDED or int(partition.type, 16) != _PARTED_EXTENDED:
             sfdisk("--part-type", node, number, partition.type.removeprefix("0x"))
         if table.kind is TableKind.GPT:
             sfdisk("--part-uuid", node, number, str(partition.uuid))

@@ -26,6 +26,8 @@ from images.model.machine import MachineDisk
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, machine_disk
 from images.signatures import probe as probe_signature
 from images.sources import FileSource, open_source
+from images.store.backend import LocalBackend
+from images.store.repository import connect
 from images.tables.detect import read_table
 from restore.plan import TargetDisk
 
@@ -127,9 +129,8 @@ def _same(found: DiskIdentity, wanted: DiskIdentity) -> bool:
 
 
 def _local_folder(repository: str) -> Path | None:
-    if repository.startswith(("http://", "https://")):
-        return None
-    return Path(repository.removeprefix("file://").removeprefix("file:")).absolute()
+    backend = connect(repository)
+    return backend.folder if isinstance(backend, LocalBackend) else None
 
 
 def _file_candidate(
@@ -285,18 +286,19 @@ def open_target(candidate: Candidate) -> Iterator[Target]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RefusedError(f"Another program works on {candidate.node}.", hint="Wait for it, or end it.") from None
-        _go_direct(descriptor)
+        _go_direct(descriptor, candidate.sector_size)
         yield Target(candidate.node, descriptor, candidate.size)
     finally:
         os.close(descriptor)
 
 
-def _go_direct(descriptor: int) -> None:
+def _go_direct(descriptor: int, sector_size: int) -> None:
     """Switch to O_DIRECT where the target takes it; elsewhere (tmpfs) the page cache stays in between."""
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
-        os.preadv(descriptor, [mmap.mmap(-1, 4096)], 0)
+        # One sector at one sector's offset: a file on a disk with larger sectors refuses that.
+        os.preadv(descriptor, [memoryview(mmap.mmap(-1, 4096))[:sector_size]], sector_size)
     except OSError:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
 

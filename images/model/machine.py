@@ -34,7 +34,7 @@ class MachineDisk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         identity: how it is named in documents.
         size: bytes; sector_size, physical_sector_size: bytes.
         removable: a stick or a card.
-        contents: one line for each thing on it, for people (``sda1 ext4 "root" 20.00 GiB``).
+        contents: one line for each thing on it, for people (``partition 1 ext4 "root" 20.00 GiB``).
         obstacles: why it may not be a target; empty when it may.
     """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from core.errors import DamagedError, DeviceError, RefusedError
-from core.files import sync_folder, write_atomically
+from core.files import sync_folder, write_atomically, write_new
 
 
 class MissingFileError(DeviceError):
@@ -103,6 +103,13 @@ class LocalBackend:
             return (self.folder / name).stat().st_size
         except OSError:
             raise self._missing(name) from None
+
+    def write_new(self, name: str, content: bytes) -> bool:
+        """Write a file that must not exist yet. False, and nothing changed, when somebody else made it first."""
+        path = self.folder / name
+        with _space_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return write_new(path, content)
 
     def list(self, folder: str) -> tuple[str, ...]:
         try:

@@ -8,6 +8,7 @@ answer) are tried again with growing pauses; a 404 or a server that ignores rang
 import logging
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -33,7 +34,7 @@ class HttpBackend:
     lists = False
 
     def __init__(self, url: str, *, pauses: tuple[float, ...] = PAUSES) -> None:
-        self._url = url.rstrip("/")
+        self._url, self._auth = split_credentials(url.rstrip("/"))
         self._pauses = pauses
         self._local = threading.local()
 
@@ -78,10 +79,12 @@ class HttpBackend:
     def size(self, name: str) -> int:
         def once() -> int:
             answer = self._session().head(
-                f"{self._url}/{name}", headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT
+                f"{self._url}/{name}", headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT, allow_redirects=True
             )
             self._judge(answer, name)
-            return int(answer.headers.get("Content-Length", "0"))
+            if "Content-Length" not in answer.headers:
+                raise DeviceError(f"{self._url} does not say how large {name} is.", hint="Serve plain files.")
+            return int(answer.headers["Content-Length"])
 
         return self._again(once, name)
 
@@ -92,6 +95,7 @@ class HttpBackend:
         session = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
+            session.auth = self._auth
         assert isinstance(session, requests.Session)
         return session
 
@@ -126,12 +130,26 @@ def post(url: str, content: bytes, *, pauses: tuple[float, ...] = PAUSES) -> Non
         UnreachableError: no server took it.
     """
 
+    shown, auth = split_credentials(url)
+
     def once() -> None:
-        answer = requests.post(url, data=content, headers={"Content-Type": "application/json"}, timeout=TIMEOUT)
+        answer = requests.post(
+            shown, auth=auth, data=content, headers={"Content-Type": "application/json"}, timeout=TIMEOUT
+        )
         if answer.status_code >= 400:
             raise requests.ConnectionError(f"status {answer.status_code}")
 
-    _retry(once, url, pauses)
+    _retry(once, shown, pauses)
+
+
+def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without ``user:password@``, which must reach no log and no plan, and what it held."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.username is None:
+        return url, None
+    host = parts.netloc.rpartition("@")[2]
+    auth = (urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or ""))
+    return urllib.parse.urlunsplit(parts._replace(netloc=host)), auth
 
 
 def _retry(once: Callable[[], T], what: str, pauses: tuple[float, ...]) -> T:

@@ -129,18 +129,19 @@ class IndexBuilder:
         return self._entries.get(identifier)
 
     def encode(self, repository: bytes) -> bytes:
-        """The bytes of the index file. Every pack named by an entry must have been closed."""
+        """The bytes of the index file. It names complete packs: entries whose pack was not closed are left out."""
         numbers = {pack: number for number, pack in enumerate(self._packs)}
+        entries = {found: place for found, place in self._entries.items() if place.pack in numbers}
         fan = [0] * 256
         body = bytearray()
-        for identifier in sorted(self._entries):
-            place = self._entries[identifier]
+        for identifier in sorted(entries):
+            place = entries[identifier]
             body += _ENTRY.pack(identifier, numbers[place.pack], place.offset, place.payload_length, place.plain_length)
             fan[identifier[0]] += 1
         for first in range(1, 256):
             fan[first] += fan[first - 1]
         data = (
-            _HEADER.pack(MAGIC, VERSION, repository, len(self._packs), len(self._entries))
+            _HEADER.pack(MAGIC, VERSION, repository, len(self._packs), len(entries))
             + b"".join(_PACK.pack(pack, size) for pack, size in self._packs.items())
             + _FAN.pack(*fan)
             + bytes(body)

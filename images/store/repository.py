@@ -4,6 +4,7 @@ Writing is in ``writer.py``; the byte structures are in ``records.py``, ``pages.
 """
 
 import os
+import re
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ FORMAT = "liferaft repository"
 VERSION = 1
 CHUNK_SIZE = MIB
 
+#: Names of our own files; what else lies beside them (macOS leaves ``._`` files) is not ours.
+_MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
+INDEX_NAME = re.compile(r"[0-9a-f]{32}\.index")
+_REPOSITORY_ID = re.compile(r"[0-9a-f]{32}")
 _DOCUMENT_LIMIT = 64 * KIB
 _MANIFEST_LIMIT = 64 * MIB
 _INDEX_LIMIT = 64 * MIB
@@ -99,6 +104,8 @@ class Repository:
         self.backend = backend
         self.document = _read_document(backend)
         self._indexes: tuple[Index, ...] | None = None
+        self._bad_packs: dict[bytes, str] = {}
+        self._index_problems: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._local = threading.local()
 
@@ -113,12 +120,25 @@ class Repository:
         return self.document.chunk_size
 
     def points(self) -> tuple[PointSummary, ...]:
-        """The recovery points, oldest first."""
+        """The recovery points whose manifests are sound, oldest first; :meth:`damaged_points` has the others."""
+        return self._read_points()[0]
+
+    def damaged_points(self) -> tuple[str, ...]:
+        """A sentence for each recovery point that cannot be listed; none over HTTP, where the catalogue is the list."""
+        return self._read_points()[1]
+
+    def _read_points(self) -> tuple[tuple[PointSummary, ...], tuple[str, ...]]:
+        found: list[PointSummary] = []
+        problems: list[str] = []
         if self.backend.lists:
-            found = [summarize(identifier, self.manifest(identifier)) for identifier in self._manifest_ids()]
+            for identifier in self._manifest_ids():
+                try:
+                    found.append(summarize(identifier, self.manifest(identifier)))
+                except (DamagedError, RefusedError) as error:
+                    problems.append(error.message)
         else:
             found = list(self._catalogue().points)
-        return tuple(sorted(found, key=lambda point: (point.created, point.id)))
+        return tuple(sorted(found, key=lambda point: (point.created, point.id))), tuple(problems)
 
     def resolve(self, text: str) -> str:
         """The id of the recovery point a person named: a prefix of its id, its name, or ``latest``.
@@ -126,17 +146,20 @@ class Repository:
         Raises:
             UsageError: none or several match.
         """
-        points = self.points()
-        if not points:
+        points, problems = self._read_points()
+        if not points and not problems:
             raise UsageError(f"{self.backend.location} holds no recovery points.", hint="Take one: liferaft capture.")
-        if text == "latest":
+        if text == "latest" and points:
             return points[-1].id
-        matches = [point.id for point in points if len(text) >= 4 and point.id.startswith(text.lower())]
+        known = self._manifest_ids() if self.backend.lists else [point.id for point in points]
+        matches = [identifier for identifier in known if len(text) >= 4 and identifier.startswith(text.lower())]
         matches = matches or [point.id for point in points if point.name == text][-1:]
         if len(matches) == 1:
             return matches[0]
         if matches:
             raise UsageError(f"{text} is the beginning of {len(matches)} recovery points.", hint="Give more digits.")
+        if problems and not points:
+            raise DamagedError(problems[0])
         hint = f"There are: {', '.join(f'{point.id[:12]} ({point.name})' for point in points[-5:])}."
         raise UsageError(f"No recovery point {text} in {self.backend.location}.", hint=hint)
 
@@ -157,18 +180,47 @@ class Repository:
         return manifest
 
     def locate(self, identifier: bytes) -> Location | None:
-        """Where the record with that id lies; None when no index knows it."""
+        """Where the record with that id lies; None when no index knows it in a pack that is not known to be bad."""
         for index in self.indexes():
             place = index.find(identifier)
-            if place is not None:
+            if place is not None and place.pack not in self._bad_packs:
                 return place
         return None
+
+    def missing(self, identifier: bytes, where: str) -> DamagedError:
+        """The error for a chunk that :meth:`locate` does not find, with what is known of the reason."""
+        places = (index.find(identifier) for index in self.indexes())
+        known = [self._bad_packs[place.pack] for place in places if place and place.pack in self._bad_packs]
+        reason = "; ".join(dict.fromkeys((*known, *self._index_problems)))
+        text = f"{where}: chunk {identifier.hex()[:16]}… is missing from the repository"
+        return DamagedError(f"{text} ({reason})." if reason else f"{text}.")
+
+    def check_packs(self) -> dict[bytes, str]:
+        """Compare every pack's size with what the indexes say.
+
+        From then on :meth:`locate` does not point into those that are missing or truncated.
+
+        Returns:
+            a sentence for each bad pack.
+        """
+        bad: dict[bytes, str] = {}
+        for pack, size in self.pack_sizes().items():
+            try:
+                found = self.backend.size(pack_name(pack))
+            except MissingFileError as error:
+                bad[pack] = error.message.rstrip(".")
+                continue
+            if found != size:
+                name = f"{self.backend.location}/{pack_name(pack)}"
+                bad[pack] = f"{name} has {found} bytes, expected {size}: it is truncated or altered"
+        self._bad_packs = bad
+        return bad
 
     def indexes(self) -> tuple[Index, ...]:
         """All indexes, read once."""
         with self._lock:
             if self._indexes is None:
-                self._indexes = tuple(self._read_index(name) for name in self._index_names())
+                self._indexes, self._index_problems = self._read_indexes()
             return self._indexes
 
     def reload(self) -> None:
@@ -191,7 +243,7 @@ class Repository:
         """
         place = self.locate(identifier)
         if place is None:
-            raise DamagedError(f"{where}: chunk {identifier.hex()[:16]}… is missing from the repository.")
+            raise self.missing(identifier, where)
         data = self.read_pack(place.pack, place.offset, RECORD_HEADER_SIZE + place.payload_length, where)
         return self.decode(identifier, place, data, where)
 
@@ -231,22 +283,37 @@ class Repository:
         return found
 
     def _manifest_ids(self) -> list[str]:
-        return [name.removesuffix(".json") for name in self.backend.list("manifests") if name.endswith(".json")]
+        names = self.backend.list("manifests")
+        return [name.removesuffix(".json") for name in names if _MANIFEST_NAME.fullmatch(name)]
 
     def _index_names(self) -> tuple[str, ...]:
         if self.backend.lists:
-            return tuple(name for name in self.backend.list("indexes") if name.endswith(".index"))
+            return tuple(name for name in self.backend.list("indexes") if INDEX_NAME.fullmatch(name))
         return self._catalogue().indexes
 
     def _catalogue(self) -> Catalogue:
         try:
             data = self.backend.read(CATALOGUE, _MANIFEST_LIMIT)
-        except MissingFileError:
-            return Catalogue(indexes=(), points=())
+        except MissingFileError as error:
+            raise DamagedError(
+                f"{error.message} Without it a server that does not list folders cannot be read.",
+                hint="Serve the whole folder; any capture into it writes the catalogue anew.",
+            ) from None
         return decode_stored(data, Catalogue, name=f"{self.backend.location}/{CATALOGUE}")
 
+    def _read_indexes(self) -> tuple[tuple[Index, ...], tuple[str, ...]]:
+        """All indexes that can be believed. What the others knew is missing, and the error for it says why."""
+        good: list[Index] = []
+        problems: list[str] = []
+        for name in self._index_names():
+            try:
+                good.append(self._read_index(name))
+            except (DamagedError, MissingFileError) as error:
+                problems.append(error.message.rstrip("."))
+        return tuple(good), tuple(problems)
+
     def _read_index(self, name: str) -> Index:
-        if "/" in name or not name.endswith(".index"):
+        if not INDEX_NAME.fullmatch(name):
             raise DamagedError(f"{self.backend.location}/{CATALOGUE}: {name!r} is not the name of an index.")
         data = self.backend.read(f"indexes/{name}", _INDEX_LIMIT)
         return Index(data, self.id, f"{self.backend.location}/indexes/{name}")
@@ -308,6 +375,6 @@ def _read_document(backend: Reader) -> RepositoryDocument:
     size = document.chunk_size
     if not 64 * KIB <= size <= 16 * MIB or size & (size - 1) or document.fan_out != FAN_OUT:
         raise DamagedError(f"{where}/{DOCUMENT}: chunk_size {size} or fan_out {document.fan_out} is out of bounds.")
-    if document.hash != "blake3-256" or len(document.id) != 32:
+    if document.hash != "blake3-256" or not _REPOSITORY_ID.fullmatch(document.id):
         raise DamagedError(f"{where}/{DOCUMENT}: hash or id is not what version 1 has.")
     return document

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from core.documents import encode
-from core.errors import DeviceError, RefusedError
+from core.errors import DeviceError, LiferaftError, RefusedError
 from images.model.manifest import Manifest
 from images.store.backend import LocalBackend, Reader, Writer
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
@@ -23,7 +23,7 @@ from images.store.records import (
     encode_pack_header,
     encode_record,
 )
-from images.store.repository import CATALOGUE, DOCUMENT, Catalogue, Repository, new_document, pack_name
+from images.store.repository import CATALOGUE, DOCUMENT, INDEX_NAME, Catalogue, Repository, new_document, pack_name
 
 
 def writable(backend: Reader) -> Writer:
@@ -52,12 +52,18 @@ def open_or_create(backend: Reader) -> Repository:
     if folder.exists() and not folder.is_dir():
         raise RefusedError(f"{folder} is not a folder.", hint="A repository is a folder.")
     if not (folder / DOCUMENT).exists():
-        if folder.exists() and any(item.name != "lost+found" for item in folder.iterdir()):
+        if folder.exists() and any(not _is_harmless(item.name) for item in folder.iterdir()):
             raise RefusedError(
                 f"{folder} is not a liferaft repository and is not empty.", hint="Name a new or an empty folder."
             )
-        writer.write(DOCUMENT, encode(new_document()))
+        if writer.write_new(DOCUMENT, encode(new_document())):
+            write_catalogue(Repository(backend))
     return Repository(backend)
+
+
+def _is_harmless(name: str) -> bool:
+    """What may lie in a folder that becomes a repository: a filesystem's own, and what a power cut left."""
+    return name == "lost+found" or name.endswith(".partial")
 
 
 class RepositoryWriter:
@@ -65,11 +71,14 @@ class RepositoryWriter:
 
     Attributes:
         stored: bytes added to packs. records: how many.
+        bad_packs: a sentence for each pack that an index names and that is missing or truncated.
     """
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
         self._backend = writable(repository.backend)
+        # What an index promises counts only if the pack is really there, whole.
+        self.bad_packs = tuple(repository.check_packs().values())
         self._index = IndexBuilder()
         self._pack = contextlib.ExitStack()
         self._stream: BinaryIO | None = None
@@ -79,7 +88,7 @@ class RepositoryWriter:
         self.records = 0
 
     def knows(self, identifier: bytes) -> bool:
-        """Whether a record with that id is stored already. Safe to ask from any thread."""
+        """Whether a record with that id is stored already, in a pack that is there. Safe to ask from any thread."""
         return self._index.find(identifier) is not None or self.repository.locate(identifier) is not None
 
     def put(self, kind: RecordKind, identifier: bytes, plain_length: int, codec: Codec, payload: bytes) -> None:
@@ -101,8 +110,9 @@ class RepositoryWriter:
                 if error.errno == 28
                 else "",
             ) from None
-        self._index.add(identifier, Location(self._pack_id, self._position, len(payload), plain_length))
+        place = Location(self._pack_id, self._position, len(payload), plain_length)
         self._position += size
+        self._index.add(identifier, place)
         self.stored += size
         self.records += 1
 
@@ -128,7 +138,13 @@ class RepositoryWriter:
         self._index.drop_pack(self._pack_id)
 
     def checkpoint(self) -> None:
-        """Make what was stored so far durable and known to a later capture, without a recovery point."""
+        """Make what was stored so far durable and known to a later capture, without a recovery point.
+
+        A record that was being written when the work was interrupted is cut off.
+        """
+        if self._stream is not None:
+            self._stream.flush()
+            self._stream.truncate(self._position)
         self._close_pack()
         self._write_index()
 
@@ -178,7 +194,7 @@ def writing(repository: Repository) -> Iterator[RepositoryWriter]:
     except BaseException:
         try:
             writer.checkpoint()
-        except (OSError, DeviceError, RefusedError):
+        except (OSError, ValueError, LiferaftError):
             writer.abandon()
         raise
 
@@ -189,6 +205,7 @@ def write_catalogue(repository: Repository) -> None:
     while True:
         before = (backend.list("manifests"), backend.list("indexes"))
         points = repository.points()
-        backend.write(CATALOGUE, encode(Catalogue(indexes=before[1], points=points)))
+        indexes = tuple(name for name in before[1] if INDEX_NAME.fullmatch(name))
+        backend.write(CATALOGUE, encode(Catalogue(indexes=indexes, points=points)))
         if (backend.list("manifests"), backend.list("indexes")) == before:
             return

@@ -16,11 +16,22 @@ from rescue.jobs.capture import capture_disks
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(path_type=Path))
 @repository_option
 @click.option("--name", default="", help="A name for people. Default: host and source.")
+@click.option(
+    "--sector-size",
+    type=click.Choice(["512", "4096"]),
+    help="Logical sector size of the disk an image file was made from. Default: 4096 if its GPT says so, else 512.",
+)
 @hooks_option
 @json_option
 @progress_option
 def command(
-    sources: tuple[Path, ...], repository: str, name: str, hooks: Path | None, as_json: bool, progress: str
+    sources: tuple[Path, ...],
+    repository: str,
+    name: str,
+    sector_size: str | None,
+    hooks: Path | None,
+    as_json: bool,
+    progress: str,
 ) -> int:
     """Take a picture of whole disks and keep it in a repository.
 
@@ -33,7 +44,9 @@ def command(
     liferaft capture disk.raw --repo backup --name "before the upgrade"
     """
     sink = open_sink(progress)
-    result = capture_disks(sources, repository, name=name, runner=SystemRunner(), sink=sink, hooks=hooks)
+    result = capture_disks(
+        sources, repository, name=name, runner=SystemRunner(), sink=sink, hooks=hooks, sector_size=int(sector_size or 0)
+    )
     if as_json:
         click.echo(encode(result), nl=False)
     else:

@@ -1,6 +1,7 @@
 """``liferaft job``: carry out a job document without questions."""
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -64,6 +65,11 @@ def command(source: str | None, from_boot: bool, consoles: tuple[Path, ...]) -> 
             result = run_job(job, runner, lambda event: _each(faces, event), lambda plan: _tell(faces, render(plan)))
         except LiferaftError as error:
             result = failed(error, time.monotonic() - started)
+        except Exception as error:
+            # Whoever watches the serial line waits for a result: a bug must give one too.
+            logging.exception("the job failed")
+            bug = LiferaftError(f"liferaft itself failed: {type(error).__name__}: {error}")
+            result = failed(bug, time.monotonic() - started)
         _finish(job, result, faces)
     if job is not None and not result.error:
         end_machine(job.after, runner)

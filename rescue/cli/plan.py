@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from core.documents import encode_readable
+from core.errors import UsageError
 from core.files import write_atomically
 from core.process import SystemRunner
 from rescue.cli.terminal import json_option, repository_option
@@ -31,7 +32,7 @@ from restore.plan import render
     type=click.Choice([choice.value for choice in BootChoice]),
     default="auto",
     show_default=True,
-    help="Repair the boot loader for this machine's firmware (auto), a named one, or not. Never for image files.",
+    help="Repair the boot loader for this machine's firmware (auto: not for image files), a named one, or not.",
 )
 @click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the plan for `restore`.")
@@ -58,7 +59,10 @@ def command(
     choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
     plan = plan_restore(repository, point, targets, choices, SystemRunner())
     if output is not None:
-        write_atomically(output, encode_readable(plan).encode())
+        try:
+            write_atomically(output, encode_readable(plan).encode())
+        except OSError as error:
+            raise UsageError(f"{output} cannot be written: {error.strerror}.", hint="Name another file.") from None
     if as_json:
         click.echo(encode_readable(plan), nl=False)
         return

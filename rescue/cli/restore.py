@@ -54,8 +54,11 @@ def command(
     """
     runner = SystemRunner()
     if plan_file is not None:
-        if point or targets or yes:
-            raise UsageError("--plan stands alone: the plan says what goes where.", hint="Leave out ID and --target.")
+        if point or targets or yes or grow or no_verify or onto_source or boot != BootChoice.AUTO:
+            raise UsageError(
+                "--plan stands alone: the plan says what goes where, and how.",
+                hint="Leave out ID, --target and the options of `plan`.",
+            )
         if not confirm:
             raise UsageError("A plan is carried out only when its digest is given back.", hint="Add --confirm DIGEST.")
         plan = _load(plan_file)
@@ -68,7 +71,7 @@ def command(
         choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
         plan = plan_restore(repository, point, targets, choices, runner)
         click.echo(render(plan), err=True)
-        confirm = plan.digest if yes else _ask(plan)
+        confirm = confirm or (plan.digest if yes else _ask(plan))
     report = run_plan(plan, confirm, runner, open_sink(progress), repository=repository, hooks=hooks)
     click.echo(encode(report) if as_json else render_report(report), nl=False)
     return ExitCode.WARNINGS if report.warnings else ExitCode.DONE

@@ -3,23 +3,34 @@
 import click
 
 from core.documents import encode
+from core.errors import ExitCode
 from core.units import format_size
+from images.store.repository import PointSummary
 from rescue.cli.terminal import json_option, repository_option
-from rescue.jobs.points import list_points
+from rescue.jobs.points import damaged_points, list_points
 
 
 @click.command("snapshots")
 @repository_option
 @json_option
-def command(repository: str, as_json: bool) -> None:
-    """List the recovery points of a repository, oldest first."""
-    points = list_points(repository)
+def command(repository: str, as_json: bool) -> int:
+    """List the recovery points of a repository, oldest first.
+
+    Recovery points that are damaged are named on stderr, and the exit code is 5.
+    """
+    points, damaged = list_points(repository), damaged_points(repository)
     if as_json:
         click.echo(encode(points), nl=False)
-        return
-    if not points:
+    elif points:
+        _print_table(points)
+    elif not damaged:
         click.echo(f"{repository} holds no recovery points yet.", err=True)
-        return
+    for problem in damaged:
+        click.echo(f"Damaged: {problem}", err=True)
+    return ExitCode.DAMAGED if damaged else ExitCode.DONE
+
+
+def _print_table(points: tuple[PointSummary, ...]) -> None:
     width = max(len("name"), *(len(point.name) for point in points))
     click.echo(f"{'id':<12}  {'taken (UTC)':<19}  {'name':<{width}}  {'disks':>11}  {'in use':>11}  from")
     for point in points:

@@ -25,7 +25,14 @@ from images.survey import DiskSurvey, image_sector_size, survey_disk
 
 
 def capture_disks(
-    sources: Sequence[Path], repository: str, *, name: str, runner: Runner, sink: Sink, hooks: Path | None = None
+    sources: Sequence[Path],
+    repository: str,
+    *,
+    name: str,
+    runner: Runner,
+    sink: Sink,
+    hooks: Path | None = None,
+    sector_size: int = 0,
 ) -> CaptureResult:
     """Take one recovery point of one or several whole disks.
 
@@ -33,6 +40,7 @@ def capture_disks(
         sources: block devices or raw image files.
         repository: a folder; made when it is missing or empty.
         name: for people; empty for a name made of the host and the sources.
+        sector_size: of image files, in bytes; 0 for what their tables say. Devices say their own.
         hooks: the site's hooks folder, run before the first read and after the last write.
 
     Raises:
@@ -50,7 +58,9 @@ def capture_disks(
     )
     run_hooks(hooks, context, runner, sink)
     with contextlib.ExitStack() as stack:
-        surveys = tuple(_survey(stack, path, f"disk{number}", devices) for number, path in enumerate(sources))
+        surveys = tuple(
+            _survey(stack, path, f"disk{number}", devices, sector_size) for number, path in enumerate(sources)
+        )
         result = capture(
             open_or_create(backend),
             surveys,
@@ -65,10 +75,12 @@ def capture_disks(
     return msgspec.structs.replace(result, warnings=result.warnings + warnings)
 
 
-def _survey(stack: contextlib.ExitStack, path: Path, disk_id: str, devices: tuple[BlockDevice, ...]) -> DiskSurvey:
+def _survey(
+    stack: contextlib.ExitStack, path: Path, disk_id: str, devices: tuple[BlockDevice, ...], wanted: int
+) -> DiskSurvey:
     source: FileSource = stack.enter_context(open_source(path))
     disk = disk_holding(devices, os.path.realpath(path))
-    if disk is None and (sector_size := image_sector_size(source)) != source.sector_size:
+    if disk is None and (sector_size := wanted or image_sector_size(source)) != source.sector_size:
         source = stack.enter_context(open_source(path, sector_size=sector_size))
     return survey_disk(source, disk_id, identity_of(disk) if disk else DiskIdentity(model="image file"))
 

@@ -10,6 +10,11 @@ def list_points(repository: str) -> tuple[PointSummary, ...]:
     return Repository(connect(repository)).points()
 
 
+def damaged_points(repository: str) -> tuple[str, ...]:
+    """A sentence for each recovery point that cannot be listed."""
+    return Repository(connect(repository)).damaged_points()
+
+
 def show_point(repository: str, point: str) -> tuple[str, Manifest]:
     """One recovery point: its full id and manifest."""
     opened = Repository(connect(repository))

@@ -115,7 +115,7 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
         plan = plan_restore_to_disk(job.repository, job.recovery_point, disk, choices, runner)
         digest = plan.digest
         show(plan)
-        report = run_plan(plan, digest, runner, sink)
+        report = run_plan(plan, digest, runner, sink, repository=job.repository)
     except LiferaftError as error:
         return failed(error, time.monotonic() - started, digest)
     return JobResult(

@@ -67,6 +67,8 @@ class SystemJobs:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._attached: AttachedRepositories | None = None
+        #: Where a plan's repository was typed: with the password that the plan does not hold.
+        self._typed: dict[str, str] = {}
 
     def probe(self) -> Machine:
         return probe_machine(self._runner)
@@ -88,10 +90,13 @@ class SystemJobs:
         restore = _load("restore")
         choices = restore.RestoreChoices(grow=grow, verify=verify, onto_source=True)
         plan: Plan = restore.plan_restore_to_disk(repository, point, disk, choices, self._runner)
+        self._typed[plan.repository] = repository
         return plan
 
     def run(self, plan: "Plan", sink: Sink) -> "Report":
-        report: Report = _load("restore").run_plan(plan, plan.digest, self._runner, sink)
+        report: Report = _load("restore").run_plan(
+            plan, plan.digest, self._runner, sink, repository=self._typed.get(plan.repository, "")
+        )
         return report
 
     def end(self, ending: Ending) -> None:

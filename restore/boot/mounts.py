@@ -5,7 +5,7 @@ Everything is undone by structure: the context manager unmounts in reverse, what
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -53,28 +53,37 @@ def partition_for(spec: str, nodes: Mapping[str, Partition]) -> str | None:
     return None
 
 
+class MountedSystem(msgspec.Struct, frozen=True):
+    """A mounted system: the folder of its root, and the places of its fstab that could not be mounted here."""
+
+    root: Path
+    absent: tuple[str, ...]
+
+
 @contextlib.contextmanager
-def mounted_system(root_node: str, nodes: Mapping[str, Partition], runner: Runner) -> Iterator[Path]:
+def mounted_system(root_node: str, nodes: Mapping[str, Partition], runner: Runner) -> Iterator[MountedSystem]:
     """The system whose root filesystem is on ``root_node``, mounted with its other filesystems and the kernel's.
 
     Args:
         nodes: the partitions of the restored disks by device node.
-
-    Yields:
-        the folder of its root.
     """
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liferaft-system-")))
         stack.enter_context(mount(root_node, root, runner))
+        absent = []
         for line in parse_fstab((root / "etc/fstab").read_text(errors="replace")):
             node = partition_for(line.spec, nodes)
-            if line.place != "/" and node is not None and line.kind != "swap":
+            if line.place == "/" or line.kind in ("swap", "tmpfs", "proc"):
+                continue
+            if node is None:
+                absent.append(f"{line.place} ({line.spec})")
+            else:
                 place = root / line.place.lstrip("/")
                 place.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(mount(node, place, runner))
         for folder in _BINDS:
             stack.enter_context(mount(folder, root / folder.lstrip("/"), runner, "--bind"))
-        yield root
+        yield MountedSystem(root, tuple(absent))
 
 
 @contextlib.contextmanager
@@ -91,17 +100,23 @@ def mount(what: str, place: Path, runner: Runner, *options: str) -> Iterator[Pat
             runner.run(["umount", "--lazy", str(place)], timeout=60)
 
 
-def find_root(nodes: Mapping[str, Partition], runner: Runner) -> str | None:
-    """The node of the first partition that holds an operating system: etc/fstab and os-release."""
+def find_root(nodes: Mapping[str, Partition], runner: Runner, tell: Callable[[str], None]) -> str | None:
+    """The node of the first partition that holds an operating system: etc/fstab and os-release.
+
+    Args:
+        tell: is told of partitions that could not be looked into.
+    """
     for node, partition in nodes.items():
         filesystem = partition.filesystem
         if filesystem is None or filesystem.kind.startswith(("fat", "swap")):
             continue
-        with contextlib.suppress(LiferaftError), tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
-            with mount(node, Path(folder), runner, "--options", "ro"):
-                root = Path(folder)
-                if (root / "etc/fstab").exists() and (
-                    (root / "etc/os-release").is_symlink() or (root / "usr/lib/os-release").exists()
-                ):
-                    return node
+        with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
+            try:
+                with mount(node, Path(folder), runner, "--options", "ro"):
+                    root = Path(folder)
+                    release = (root / "etc/os-release").is_symlink() or (root / "usr/lib/os-release").exists()
+                    if release and (root / "etc/fstab").exists():
+                        return node
+            except LiferaftError as error:
+                tell(f"partition {partition.number} could not be looked into: {error.message}")
     return None

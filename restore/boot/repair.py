@@ -30,6 +30,8 @@ _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "SYSTEMD_OFFLINE": "1",
 }
+#: Places without which neither kernel nor boot loader can be made again.
+_NEEDED = frozenset({"/boot", "/usr"})
 _EFI_VARIABLES = Path("/sys/firmware/efi/efivars")
 
 
@@ -79,17 +81,25 @@ class _Repair:
                 ): partition
                 for partition in self._data_partitions()
             }
-            root_node = find_root(nodes, self._runner)
+            root_node = find_root(nodes, self._runner, self._say)
             if root_node is None:
                 self.warn("no Linux system was found on the disk: the boot loader is left as it was captured")
                 return
-            root = stack.enter_context(mounted_system(root_node, nodes, self._runner))
-            system = read_system(root)
+            mounted = stack.enter_context(mounted_system(root_node, nodes, self._runner))
+            root, system = mounted.root, read_system(mounted.root)
             self._say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
+            for place in mounted.absent:
+                self._say(f"{place} of the system's fstab is not on this disk")
+            if any(place.split()[0] in _NEEDED for place in mounted.absent):
+                self.warn(
+                    f"boot repair needs {', '.join(mounted.absent)}, which is not on the restored disk: left as it is"
+                )
+                return
             self._repair_initramfs(root, system)
             self._repair_grub(root, system)
+            loader = _loader(root, system)
         if self._firmware is Firmware.UEFI:
-            self._tell_firmware(system)
+            self._tell_firmware(system, loader)
 
     def warn(self, text: str) -> None:
         """Something the user must know."""
@@ -197,15 +207,16 @@ class _Repair:
         if not _has_fallback(root):
             self.warn("the EFI system partition has no EFI/BOOT/BOOTX64.EFI: the firmware may not find the system")
 
-    def _tell_firmware(self, system: InstalledSystem) -> None:
+    def _tell_firmware(self, system: InstalledSystem, loader: str) -> None:
         """One boot entry, from the rescue system and not from the chroot. The fallback path is what counts."""
         esp = next((part for part in self._data_partitions() if part.role is PartitionRole.ESP), None)
         if esp is None or not _EFI_VARIABLES.is_dir() or not any(_EFI_VARIABLES.iterdir()):
             return
         if self._disk.table is None or self._disk.table.kind is not TableKind.GPT:
             return
-        folder = system.id or "debian"
-        loader = rf"\EFI\{folder}\shimx64.efi"
+        if not loader:
+            self._say("No boot entry is written: the EFI system partition has no loader of the system's own")
+            return
         try:
             entries = self._runner.run(["efibootmgr", "--verbose"], timeout=60).stdout
             if str(esp.uuid).lower() in entries.lower():
@@ -220,13 +231,13 @@ class _Repair:
                     "--part",
                     str(esp.number),
                     "--label",
-                    folder,
+                    system.id,
                     "--loader",
                     loader,
                 ],
                 timeout=60,
             )
-            self._did(f"boot entry {folder} written to the firmware")
+            self._did(f"boot entry {system.id} written to the firmware")
         except LiferaftError as error:
             self.warn(f"the firmware took no boot entry ({error.message}); it will use EFI/BOOT/BOOTX64.EFI")
 
@@ -255,6 +266,14 @@ def _has_fallback(root: Path) -> bool:
     efi = root / "boot/efi/EFI"
     names = {str(path.relative_to(efi)).lower() for path in efi.glob("*/*")}
     return "boot/bootx64.efi" in names
+
+
+def _loader(root: Path, system: InstalledSystem) -> str:
+    """The system's own loader on the EFI system partition, as firmware spells paths; empty when there is none."""
+    for name in ("shimx64.efi", "grubx64.efi"):
+        if (root / "boot/efi/EFI" / system.id / name).exists():
+            return rf"\EFI\{system.id}\{name}"
+    return ""
 
 
 def _by_id(node: str) -> str:

@@ -97,7 +97,7 @@ def dos_disk(path: Path, tree: Path) -> Path:
     run(
         "sfdisk", "-q", path,
         stdin="label: dos\nlabel-id: 0xdeadbeef\nstart=2048,size=131072,type=83,bootable\n"
-        "start=133120,size=270000,type=5\nstart=135168,size=131072,type=83\nstart=268288,size=65536,type=82\n",
+        "start=133120,size=270000,type=f\nstart=135168,size=131072,type=83\nstart=268288,size=65536,type=82\n",
     )  # fmt: skip
     with path.open("r+b") as stream:
         stream.write(random.Random(7).randbytes(440))

@@ -81,6 +81,10 @@ BAD = [
     ("job text", 2, "not a valid job"),
     ("job bad-job.json", 2, "unknown field `surprise`"),
     ("job two-targets.json", 2, "exactly one of"),
+    ("restore latest --repo repo --target target.img --yes --confirm 0000", 3, "digest is"),
+    ("restore --plan plan.json --confirm 0 --grow", 2, "stands alone"),
+    ("plan latest --repo repo --target target.img -o nothere/plan.json", 2, "cannot be written"),
+    ("snapshots --repo bad-repo", 5, "hash or id"),
     ("frobnicate", 2, "No such command"),
     ("plan latest --repo repo", 2, "--target"),
 ]
@@ -102,6 +106,9 @@ def bad_inputs(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Path:
     job = {"repository": "r", "target": {"only": True}}
     (folder / "bad-job.json").write_text(json.dumps({**job, "surprise": 1}))
     (folder / "two-targets.json").write_text(json.dumps({**job, "target": {"only": True, "serial": "x"}}))
+    (folder / "bad-repo").mkdir()
+    document = json.loads((folder / "repo" / "liferaft.json").read_text())
+    (folder / "bad-repo" / "liferaft.json").write_text(json.dumps({**document, "id": "x" * 32}))
     blank(folder / "target.img", 200 * MIB)
     made = liferaft("plan", "latest", "--repo", "repo", "--target", "target.img", "-o", "plan.json", cwd=folder)
     assert made.returncode == 0, made.stderr

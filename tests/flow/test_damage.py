@@ -8,8 +8,9 @@ import pytest
 from core.errors import DamagedError, ExitCode
 from images.capture import CaptureResult
 from images.model.manifest import VolumeRole
-from images.store.records import PACK_HEADER_SIZE, RECORD_HEADER_SIZE
+from images.store.records import PACK_HEADER_SIZE, RECORD_HEADER_SIZE, encode_record
 from images.store.repository import Repository, connect, pack_name
+from images.store.writer import RepositoryWriter
 from tests.flow.disks import MIB, blank, gpt_disk
 from tests.flow.test_road import restore
 
@@ -102,3 +103,57 @@ def test_the_head_is_a_volume_like_others(repo: Path) -> None:
     opened = Repository(connect(str(repo)))
     manifest = opened.manifest(opened.resolve("latest"))
     assert manifest.volumes[0].role is VolumeRole.HEAD
+
+
+def test_one_rotten_manifest_does_not_hide_the_others(tmp_path: Path, tree: Path, repo: Path, capture: Capture) -> None:
+    rotten = next((repo / "manifests").iterdir())
+    good = capture(tmp_path / "source.img").id
+    rotten.write_bytes(b"{}")
+    (repo / "manifests" / f"._{good}.json").write_bytes(b"what macOS leaves")
+    (repo / "indexes" / "._x.index").write_bytes(b"what macOS leaves")
+    opened = Repository(connect(str(repo)))
+    assert [point.id for point in opened.points()] == [good]
+    assert len(opened.damaged_points()) == 1
+    assert opened.resolve(good[:8]) == good
+    restore(repo, blank(tmp_path / "target.img", 200 * MIB))
+
+
+def test_what_a_lost_pack_held_is_stored_again(tmp_path: Path, repo: Path, capture: Capture) -> None:
+    _root_chunk(repo)[0].unlink()
+    taken = capture(tmp_path / "source.img")
+    assert taken.stored > 0
+    assert any("is stored again" in warning for warning in taken.warnings)
+    restore(repo, blank(tmp_path / "target.img", 200 * MIB))
+
+
+def test_an_interrupt_inside_a_write_leaves_no_wrong_pack(tmp_path: Path, tree: Path, capture: Capture) -> None:
+    """The pack must have exactly the bytes its index promises, or the next capture builds on sand."""
+    disk = gpt_disk(tmp_path / "source.img", tree)
+    with pytest.MonkeyPatch.context() as patch:
+        written = []
+
+        def interrupted(*words: object) -> bytes:
+            written.append(words)
+            if len(written) == 9:
+                raise KeyboardInterrupt
+            return encode_record(*words)  # type: ignore[arg-type]
+
+        patch.setattr("images.store.writer.encode_record", interrupted)
+        real = RepositoryWriter.put
+
+        def put(self: RepositoryWriter, *words: object) -> None:
+            try:
+                real(self, *words)  # type: ignore[arg-type]
+            except KeyboardInterrupt:
+                assert self._stream is not None
+                self._stream.write(b"half a record")
+                raise
+
+        patch.setattr(RepositoryWriter, "put", put)
+        with pytest.raises(KeyboardInterrupt):
+            capture(disk)
+    repository = Repository(connect(str(tmp_path / "repo")))
+    assert repository.check_packs() == {}
+    assert repository.pack_sizes()
+    capture(disk)
+    restore(tmp_path / "repo", blank(tmp_path / "target.img", 200 * MIB))

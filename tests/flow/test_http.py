@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import DamagedError, DeviceError, LiferaftError, RefusedError, UnreachableError
-from core.events import ignore
+from core.documents import encode_readable
+from core.errors import DamagedError, DeviceError, ExitCode, LiferaftError, RefusedError, UnreachableError
+from core.events import Event, Stage, ignore
 from core.process import SystemRunner
 from images.capture import CaptureResult
 from images.store.http import HttpBackend, fetch, post
 from images.store.repository import Repository
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
+from restore.execute import execute
 from tests.flow.disks import MIB, blank, ext_files, gpt_disk, partition_file
 from tests.flow.servers import serving
 
@@ -94,3 +96,39 @@ def test_documents_are_fetched_and_reports_posted(tmp_path: Path) -> None:
             fetch(f"{server.url}/job.json", 1)
         post(f"{server.url}/report", b"[1]")
         assert server.posted == [b"[1]"]
+
+
+def test_a_password_in_the_address_reaches_no_plan_and_no_error(disk: Path, tmp_path: Path) -> None:
+    runner = SystemRunner()
+    with serving(tmp_path / "repo") as server:
+        address = server.url.replace("http://", "http://user:hunter2@")
+        target = blank(tmp_path / "target.img", 200 * MIB)
+        plan = plan_restore(address, "latest", [target], RestoreChoices(), runner)
+        run_plan(plan, plan.digest, runner, ignore, repository=address)
+    assert "hunter2" not in encode_readable(plan)
+    with pytest.raises(UnreachableError) as caught:
+        HttpBackend("http://user:hunter2@127.0.0.1:9/x", pauses=()).read("liferaft.json", 1)
+    assert "hunter2" not in caught.value.message
+
+
+def test_a_server_that_dies_half_way_is_no_refusal(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 3 promises that nothing was written; by then the target is wiped."""
+    monkeypatch.setattr("images.store.http.time.sleep", lambda seconds: None)
+    with serving(tmp_path / "repo") as server:
+        runner = SystemRunner()
+        plan = plan_restore(server.url, "latest", [blank(tmp_path / "t.img", 200 * MIB)], RestoreChoices(), runner)
+        repository = Repository(HttpBackend(server.url))
+
+        def dead(event: Event) -> None:
+            if event.stage is Stage.STREAM:
+                server.fault = lambda method, path, before: "drop"
+
+        with pytest.raises(LiferaftError, match="stopped half-way") as caught:
+            execute(plan, plan.digest, repository, runner, dead)
+    assert caught.value.code is ExitCode.FAILED
+
+
+def test_a_missing_catalogue_is_not_an_empty_repository(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "repo" / "catalogue.json").unlink()
+    with serving(tmp_path / "repo") as server, pytest.raises(DamagedError, match=r"catalogue\.json"):
+        Repository(HttpBackend(server.url)).points()

@@ -52,6 +52,20 @@ def test_a_file_that_cannot_run_is_not_skipped_in_silence(tmp_path: Path) -> Non
         run_hooks(tmp_path, _context(HookStage.BEFORE_RESTORE), SystemRunner(), ignore)
 
 
+def test_a_broken_hook_behind_the_work_shows_before_it(tmp_path: Path) -> None:
+    _hook(tmp_path, HookStage.AFTER_CAPTURE, "x", "true", mode=0o644)
+    with pytest.raises(RefusedError, match="not executable"):
+        run_hooks(tmp_path, _context(HookStage.BEFORE_CAPTURE), SystemRunner(), ignore)
+
+
+def test_a_hook_that_cannot_start_does_not_hide_finished_work(tmp_path: Path) -> None:
+    path = tmp_path / "after-capture" / "x"
+    path.parent.mkdir()
+    path.write_text("#!/no/such/interpreter\n")
+    path.chmod(0o755)
+    assert len(run_hooks(tmp_path, _context(HookStage.AFTER_CAPTURE), SystemRunner(), ignore)) == 1
+
+
 def test_no_folder_named_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert run_hooks(None, _context(HookStage.BEFORE_RESTORE), SystemRunner(), ignore) == ()
     with pytest.raises(RefusedError, match="does not exist"):

@@ -122,3 +122,12 @@ def test_a_logical_partition_grows_with_its_extended() -> None:
     fitted = fit(disk, 2 * GIB, 512, grow=True)
     assert fitted.grown == 5
     assert _extents(disk, fitted.table) == [(1, 101), (101, 2048), (102, 2048)]
+
+
+def test_an_extended_partition_behind_the_grown_one_is_in_the_way() -> None:
+    disk = _disk(GIB, (MIB, 300 * MIB, EXT4), (301 * MIB, 100 * MIB, None), kind=TableKind.DOS)
+    assert disk.table is not None
+    first, extended = disk.table.partitions
+    parts = (first, msgspec.structs.replace(extended, role=PartitionRole.EXTENDED))
+    disk = msgspec.structs.replace(disk, table=msgspec.structs.replace(disk.table, partitions=parts))
+    assert "partition 2 lies behind it" in fit(disk, 2 * GIB, 512, grow=True).reasons[0]
