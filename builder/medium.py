@@ -1,6 +1,7 @@
 """The build: from a recipe to a bootable medium, as a list of verbs."""
 
 import hashlib
+import os
 import time
 from pathlib import Path
 
@@ -127,7 +128,11 @@ def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, 
     sink(Event(stage=Stage.BUILD, message=f"Writing the ISO ({format_size(total)})"))
     partial = out.with_name(f"{out.name}.partial")
     try:
+        # A killed build may have left one, and xorriso would add a session to it.
+        partial.unlink(missing_ok=True)
         write_iso(files, boot, partial, runner)
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
         partial.replace(out)
     except OSError as error:
         raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
