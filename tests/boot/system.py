@@ -5,6 +5,7 @@ for virtio disks only (``MODULES=list``), so a copy on another controller boots 
 Made once and cached under a key of the files that make them; takes about three minutes each.
 """
 
+import errno
 import hashlib
 import tempfile
 from dataclasses import dataclass
@@ -88,7 +89,11 @@ def source(firmware: Firmware, runner: Runner | None = None) -> Source:
             made = Path(making) / "system"
             made.mkdir()
             _make(firmware, made, runner)
-            made.rename(folder)
+            try:
+                made.rename(folder)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:  # another run made it meanwhile: either is as good
+                    raise
     check = msgspec.json.decode((folder / "check.json").read_bytes(), type=BootCheck)
     disk = folder / "disk.raw"
     return Source(firmware, disk, read_table(disk, runner), check)
