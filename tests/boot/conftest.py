@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.process import SystemRunner
+from tests.boot.ending import orderly_end
 from tests.boot.machine import Firmware
 from tests.boot.place import missing
 from tests.boot.restoring import Lab
@@ -24,6 +25,12 @@ def tools() -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ending() -> Iterator[None]:
+    with orderly_end():
+        yield
 
 
 @pytest.fixture(scope="session")

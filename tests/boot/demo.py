@@ -16,6 +16,7 @@ from pathlib import Path
 from core.errors import LiferaftError
 from core.process import Runner, SystemRunner
 from core.units import format_duration, format_size
+from tests.boot.ending import orderly_end
 from tests.boot.machine import Controller, Drive, Firmware
 from tests.boot.place import DEFAULT_ISO, missing
 from tests.boot.restoring import (
@@ -84,7 +85,7 @@ def main() -> int:
         print("The demonstration cannot run: " + "; ".join(lacks), file=sys.stderr)
         return 3
     runner, timeline = SystemRunner(), Timeline()
-    with tempfile.TemporaryDirectory(prefix="liferaft-demo-", dir="/var/tmp") as folder:
+    with orderly_end(), tempfile.TemporaryDirectory(prefix="liferaft-demo-", dir="/var/tmp") as folder:
         lab = Lab(Path(folder), runner, timeline)
         try:
             build_default_medium(runner, timeline)
