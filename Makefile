@@ -9,8 +9,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 help:
 	@echo "setup      install what is needed (Debian packages, .venv); quick when there is nothing to do"
 	@echo "iso        build $(ISO) from the embedded recipe"
-	@echo "test       all rings: lint, unit, flow, disk, boot"
-	@echo "test-fast  lint, unit and flow: no device, no virtual machine"
+	@echo "test       all rings: unit, flow, disk, boot"
+	@echo "test-fast  unit and flow, style and types among them: no device, no virtual machine"
 	@echo "test-boot  the boot ring alone"
 	@echo "lint       ruff and mypy"
 	@echo "bench      the figures, side by side"
@@ -27,8 +27,8 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-test-fast: lint
-	$(PYTHON) -m pytest tests/unit tests/flow
+test-fast: setup
+	$(PYTHON) -m pytest -n 2 tests/unit tests/flow
 
 test-disk: setup
 	$(SUDO) $(PYTHON) -m pytest -p no:cacheprovider tests/disk

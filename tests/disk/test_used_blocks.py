@@ -72,7 +72,7 @@ def test_unmounted_filesystem(tmp_path_factory: pytest.TempPathFactory, name: st
         with open_source(device) as source:
             answer = read_used(source)
             assert not answer.trusted
-            assert "mounted, or was not cleanly unmounted; captured whole" in answer.reason
+            assert "mounted, or was not cleanly unmounted" in answer.reason
     answer, extents = used(path)
     assert answer.trusted, answer.reason
     assert extents == dumpe2fs_used(path)
