@@ -64,7 +64,7 @@ class Lab:
     def serve(self, name: str) -> RepositoryServer:
         """A server over the repository, for one restore."""
         folder = self.folder / f"server-{name}"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         return RepositoryServer(self.repository, folder)
 
     def capture(self, source: Source) -> str:
@@ -88,7 +88,7 @@ class Lab:
     def blank_disk(self, name: str) -> Path:
         """A target: all zeroes, larger than any source."""
         disk = self.folder / f"{name}.raw"
-        with disk.open("xb") as stream:
+        with disk.open("wb") as stream:
             stream.truncate(TARGET_SIZE)
         return disk
 
