@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +11,27 @@ import pytest
 
 from core.documents import encode
 from core.errors import ProcessError
-from core.process import Result
 from images.store.repository import new_document
 from rescue.jobs.repositories import AttachedRepositories
+from tests.runners import ScriptedRunner
 
 
-class Recorder:
+class Recorder(ScriptedRunner):
     """Answers lsblk from a tree; ``mount`` copies a prepared folder to the mount point, ``umount`` empties it."""
 
     def __init__(self, devices: list[dict[str, Any]], contents: Mapping[str, Path]) -> None:
+        super().__init__(self._do)
         self.devices = devices
         self.contents = contents
-        self.calls: list[tuple[str, ...]] = []
         self.mounted: dict[str, str] = {}
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        success: frozenset[int] = frozenset({0}),
-        timeout: float = 600.0,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        secrets: Sequence[str] = (),
-        on_line: Callable[[str], None] | None = None,
-    ) -> Result:
-        self.calls.append(tuple(argv))
+    def _do(self, argv: tuple[str, ...]) -> str:
         match list(argv):
             case ["lsblk", *_]:
-                return Result(0, json.dumps({"blockdevices": self.devices}), "")
+                return json.dumps({"blockdevices": self.devices})
             case ["mount", "-t", _, "-o", _, node, place]:
                 if node not in self.contents:
-                    raise ProcessError(tuple(argv), 32, f"mount: {place}: wrong fs type")
+                    raise ProcessError(argv, 32, f"mount: {place}: wrong fs type")
                 shutil.copytree(self.contents[node], place, dirs_exist_ok=True)
                 self.mounted[place] = node
             case ["umount", place]:
@@ -52,7 +40,7 @@ class Recorder:
                     shutil.rmtree(entry)
             case _:
                 raise AssertionError(f"not expected: {argv}")
-        return Result(0, "", "")
+        return ""
 
     def words(self, program: str) -> list[tuple[str, ...]]:
         return [call for call in self.calls if call[0] == program]

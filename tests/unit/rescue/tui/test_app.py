@@ -2,40 +2,22 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from core.errors import UsageError
-from core.process import Result
 from rescue.tui.app import SCREENS, run_wizard
 from rescue.tui.jobs import LATER, SystemJobs
 from rescue.tui.messages import Ending
+from tests.runners import ScriptedRunner
 
 _HEAVY = ("numpy", "requests", "parted", "zstandard", "rescue.jobs", "restore")
 
 
-class Recorder:
+def recorder() -> ScriptedRunner:
     """A runner that only writes down."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, ...]] = []
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        success: frozenset[int] = frozenset({0}),
-        timeout: float = 600.0,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        secrets: Sequence[str] = (),
-        on_line: Callable[[str], None] | None = None,
-    ) -> Result:
-        self.calls.append(tuple(argv))
-        return Result(0, '{"blockdevices": []}', "")
+    return ScriptedRunner(lambda argv: '{"blockdevices": []}')
 
 
 def test_the_first_screen_loads_nothing_heavy() -> None:
@@ -48,14 +30,14 @@ def test_the_first_screen_loads_nothing_heavy() -> None:
 
 
 def test_machines_end_by_systemctl() -> None:
-    runner = Recorder()
+    runner = recorder()
     for ending in Ending:
         SystemJobs(runner).end(ending)
     assert runner.calls == [("systemctl", "--no-block", "reboot"), ("systemctl", "--no-block", "poweroff")]
 
 
 def test_the_production_jobs_read_machine_and_repository(repository: Path) -> None:
-    jobs = SystemJobs(Recorder())
+    jobs = SystemJobs(recorder())
     assert jobs.probe().disks == ()
     assert jobs.find_repositories().repositories == ()
     assert [point.name for point in jobs.points(str(repository))] == ["web01 monday", "web01 tuesday"]
