@@ -4,6 +4,7 @@ Screens are known by their headlines, rows by words in them; nothing is known of
 """
 
 import re
+import time
 
 from tests.boot.console import Console, LineTimeoutError
 
@@ -70,6 +71,9 @@ class WizardDriver:
 
         def shows(rows: list[str]) -> bool:
             if any(error in rows[0] for error in _ERRORS):
+                # The headline is drawn before the reason.
+                time.sleep(5)
+                rows = self._console.screen()
                 raise LineTimeoutError(f"the wizard shows an error instead of {headline!r}:\n" + "\n".join(rows))
             text = "\n".join(rows)
             return headline in rows[0] and all(word in text for word in words)
