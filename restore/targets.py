@@ -13,6 +13,7 @@ import mmap
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from images.store.repository import connect
 from images.tables.detect import read_table
 from restore.plan import TargetDisk
 
+#: Seconds to wait for whoever holds a target's lock.
+LOCK_PATIENCE = 30.0
 _FALLOC_ZERO = 0x10 | 0x01  # FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
 _FALLOC_PUNCH = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
@@ -274,7 +277,7 @@ def open_target(candidate: Candidate) -> Iterator[Target]:
         raise RefusedError(f"{candidate.node} may not be written.", reasons=candidate.obstacles)
     exclusive = os.O_EXCL if stat.S_ISBLK(Path(candidate.node).stat().st_mode) else 0
     try:
-        os.close(os.open(candidate.node, os.O_RDWR | exclusive | os.O_CLOEXEC))
+        os.close(os.open(candidate.node, os.O_RDONLY | exclusive | os.O_CLOEXEC))
         descriptor = os.open(candidate.node, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         held = " by the kernel (mounted, in a RAID, mapped)" if error.errno == errno.EBUSY else ""
@@ -282,14 +285,32 @@ def open_target(candidate: Candidate) -> Iterator[Target]:
             f"{candidate.node} cannot be opened for writing: {error.strerror}{held}.", hint="Writing a disk needs root."
         ) from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RefusedError(f"Another program works on {candidate.node}.", hint="Wait for it, or end it.") from None
+        _lock(candidate.node, descriptor)
         _go_direct(descriptor, candidate.sector_size)
         yield Target(candidate.node, descriptor, candidate.size)
     finally:
         os.close(descriptor)
+
+
+def _lock(node: str, descriptor: int) -> None:
+    """Keep udev and other programs that honour the lock away, for as long as the target is open.
+
+    udev itself holds the lock for a moment whenever it looks at a disk, so a busy one is waited for.
+
+    Raises:
+        RefusedError: somebody holds it for longer than that.
+    """
+    until = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise RefusedError(
+                    f"Another program works on {node}.", hint="Wait for it to end, or end it, and try again."
+                ) from None
+            time.sleep(0.2)
 
 
 def _go_direct(descriptor: int, sector_size: int) -> None:
