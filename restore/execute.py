@@ -83,8 +83,7 @@ def execute(
             hint="Read the plan and confirm the digest it shows; a changed plan has another digest.",
         )
     sink(Event(stage=Stage.PREFLIGHT, message="Checking the recovery point and the targets"))
-    candidates = _preflight(plan, repository, runner)
-    manifest = repository.manifest(plan.recovery_point)
+    candidates, manifest = _preflight(plan, repository, runner)
     nodes = tuple(candidate.node for candidate in candidates.values())
     run_hooks(hooks, _context(HookStage.BEFORE_RESTORE, plan, nodes), runner, sink)
     report = _Execution(plan, repository, manifest, candidates, runner, sink).run()
@@ -96,8 +95,11 @@ def _context(stage: HookStage, plan: Plan, nodes: tuple[str, ...]) -> HookContex
     return HookContext(stage=stage, repository=plan.repository, recovery_point=plan.recovery_point, disks=nodes)
 
 
-def _preflight(plan: Plan, repository: Repository, runner: Runner) -> dict[str, Candidate]:
+def _preflight(plan: Plan, repository: Repository, runner: Runner) -> tuple[dict[str, Candidate], Manifest]:
     """Find every target again and collect every reason against. Nothing is written.
+
+    Returns:
+        the targets by source disk, and the recovery point's manifest.
 
     Raises:
         RefusedError: with all reasons. DamagedError: chunks are missing.
@@ -117,8 +119,9 @@ def _preflight(plan: Plan, repository: Repository, runner: Runner) -> dict[str, 
         reasons += _impossible_tables(plan, candidates, runner)
     if reasons:
         raise RefusedError(f"The restore was refused: {reasons[0]}. Nothing was written.", reasons=tuple(reasons))
-    survey_chunks(repository, plan.recovery_point, repository.manifest(plan.recovery_point))
-    return candidates
+    manifest = repository.manifest(plan.recovery_point)
+    survey_chunks(repository, plan.recovery_point, manifest)
+    return candidates, manifest
 
 
 def _missing_means(plan: Plan, candidates: dict[str, Candidate]) -> list[str]:

@@ -121,13 +121,14 @@ class Repository:
 
     def points(self) -> tuple[PointSummary, ...]:
         """The recovery points whose manifests are sound, oldest first; :meth:`damaged_points` has the others."""
-        return self._read_points()[0]
+        return self.read_points()[0]
 
     def damaged_points(self) -> tuple[str, ...]:
         """A sentence for each recovery point that cannot be listed; none over HTTP, where the catalogue is the list."""
-        return self._read_points()[1]
+        return self.read_points()[1]
 
-    def _read_points(self) -> tuple[tuple[PointSummary, ...], tuple[str, ...]]:
+    def read_points(self) -> tuple[tuple[PointSummary, ...], tuple[str, ...]]:
+        """Both of the above, reading every manifest once."""
         found: list[PointSummary] = []
         problems: list[str] = []
         if self.backend.lists:
@@ -146,7 +147,7 @@ class Repository:
         Raises:
             UsageError: none or several match.
         """
-        points, problems = self._read_points()
+        points, problems = self.read_points()
         if not points and not problems:
             raise UsageError(f"{self.backend.location} holds no recovery points.", hint="Take one: liferaft capture.")
         if text == "latest" and points:

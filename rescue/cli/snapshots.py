@@ -7,7 +7,7 @@ from core.errors import ExitCode
 from core.units import format_size
 from images.store.repository import PointSummary
 from rescue.cli.terminal import json_option, repository_option
-from rescue.jobs.points import damaged_points, list_points
+from rescue.jobs.points import list_with_damage
 
 
 @click.command("snapshots")
@@ -18,7 +18,7 @@ def command(repository: str, as_json: bool) -> int:
 
     Recovery points that are damaged are named on stderr, and the exit code is 5.
     """
-    points, damaged = list_points(repository), damaged_points(repository)
+    points, damaged = list_with_damage(repository)
     if as_json:
         click.echo(encode(points), nl=False)
     elif points:

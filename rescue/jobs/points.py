@@ -10,9 +10,9 @@ def list_points(repository: str) -> tuple[PointSummary, ...]:
     return Repository(connect(repository)).points()
 
 
-def damaged_points(repository: str) -> tuple[str, ...]:
-    """A sentence for each recovery point that cannot be listed."""
-    return Repository(connect(repository)).damaged_points()
+def list_with_damage(repository: str) -> tuple[tuple[PointSummary, ...], tuple[str, ...]]:
+    """The same, and a sentence for each recovery point that cannot be listed."""
+    return Repository(connect(repository)).read_points()
 
 
 def show_point(repository: str, point: str) -> tuple[str, Manifest]:
