@@ -134,7 +134,7 @@ def read_tree(root: bytes | None, chunks: int, fetch: Callable[[bytes], bytes], 
 def _walk(
     identifier: bytes, level: int, first: int, chunks: int, fetch: Callable[[bytes], bytes], where: str
 ) -> Iterator[Slot]:
-    page = decode_page(fetch(identifier), level, f"{where}, page {identifier.hex()[:16]}…")
+    page = _fetch_page(identifier, level, fetch, where)
     span = FAN_OUT**level
     for slot in sorted({*page.ids, *page.zeros}):
         number = first + slot * span
@@ -144,6 +144,95 @@ def _walk(
             yield from _walk(page.ids[slot], level - 1, number, chunks, fetch, where)
         else:
             yield Slot(number, page.ids.get(slot))
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Chunk ``number`` of two volumes differs; None where a side has nothing allocated there."""
+
+    number: int
+    old: Slot | None
+    new: Slot | None
+
+
+def find_slot(root: bytes | None, chunks: int, number: int, fetch: Callable[[bytes], bytes], where: str) -> Slot | None:
+    """Look up one chunk, reading one page a level. None: not allocated.
+
+    Raises:
+        ValueError: the volume has no such chunk. DamagedError: as :func:`read_tree`.
+    """
+    if not 0 <= number < chunks:
+        raise ValueError(f"chunk {number} of {chunks}")
+    identifier = root
+    for level in range(height_for(chunks), -1, -1):
+        if identifier is None:
+            return None
+        page = _fetch_page(identifier, level, fetch, where)
+        slot = number // FAN_OUT**level % FAN_OUT
+        if level == 0 and slot in page.zeros:
+            return Slot(number, None)
+        identifier = page.ids.get(slot)
+    return None if identifier is None else Slot(number, identifier)
+
+
+def diff_trees(
+    old: tuple[bytes | None, int], new: tuple[bytes | None, int], fetch: Callable[[bytes], bytes], where: str
+) -> Iterator[Change]:
+    """The chunks in which two volumes differ, sorted by number; a page that both share is not read.
+
+    Args:
+        old, new: root and number of chunks. The numbers may differ: the shorter volume is read as the beginning
+            of the longer one.
+    """
+    if max(old[1], new[1]) == 0:
+        return
+    height = height_for(max(old[1], new[1]))
+    sides = tuple(_Side(root, height_for(max(chunks, 1)), chunks) for root, chunks in (old, new))
+    yield from _diff(sides[0], sides[1], height, 0, fetch, where)
+
+
+class _Side(msgspec.Struct, frozen=True):
+    """One side of a difference at some position: what is below it, and the level that root is of."""
+
+    root: bytes | None
+    height: int
+    chunks: int
+
+    def children(self, level: int, fetch: Callable[[bytes], bytes], where: str) -> Page:
+        """The page at ``level``; where the volume's own tree is lower, it is slot 0 of an imagined page."""
+        if self.root is None:
+            return Page(level, {}, frozenset())
+        if level > self.height:
+            return Page(level, {0: self.root}, frozenset())
+        return _fetch_page(self.root, level, fetch, where)
+
+    def at(self, root: bytes | None) -> "_Side":
+        return _Side(root, self.height, self.chunks)
+
+
+def _diff(
+    old: _Side, new: _Side, level: int, first: int, fetch: Callable[[bytes], bytes], where: str
+) -> Iterator[Change]:
+    if old.root == new.root:
+        return
+    left, right = old.children(level, fetch, where), new.children(level, fetch, where)
+    span = FAN_OUT**level
+    for slot in sorted({*left.ids, *left.zeros, *right.ids, *right.zeros}):
+        number = first + slot * span
+        for side, page in ((old, left), (new, right)):
+            if number >= side.chunks and (slot in page.ids or slot in page.zeros):
+                raise DamagedError(f"{where}: a page names chunk {number}, the volume has {side.chunks}.")
+        if level:
+            yield from _diff(old.at(left.ids.get(slot)), new.at(right.ids.get(slot)), level - 1, number, fetch, where)
+        elif (before := _slot(left, slot, number)) != (after := _slot(right, slot, number)):
+            yield Change(number, before, after)
+
+
+def _slot(page: Page, slot: int, number: int) -> Slot | None:
+    return Slot(number, page.ids.get(slot)) if slot in page.ids or slot in page.zeros else None
+
+
+def _fetch_page(identifier: bytes, level: int, fetch: Callable[[bytes], bytes], where: str) -> Page:
+    return decode_page(fetch(identifier), level, f"{where}, page {identifier.hex()[:16]}…")
 
 
 def _bitmap(slots: Iterable[int]) -> bytes:

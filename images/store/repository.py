@@ -20,7 +20,7 @@ from images.model.manifest import MANIFEST_VERSION, Manifest, Volume
 from images.store.backend import LocalBackend, MissingFileError, Reader
 from images.store.http import HttpBackend
 from images.store.index import Index, Location
-from images.store.pages import FAN_OUT, Slot, height_for, read_tree
+from images.store.pages import FAN_OUT, Change, Slot, diff_trees, find_slot, height_for, read_tree
 from images.store.records import RECORD_HEADER_SIZE, chunk_id, decode_payload, decode_record
 
 DOCUMENT = "liferaft.json"
@@ -33,6 +33,9 @@ CHUNK_SIZE = MIB
 _MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
 INDEX_NAME = re.compile(r"[0-9a-f]{32}\.index")
 _REPOSITORY_ID = re.compile(r"[0-9a-f]{32}")
+_ROOT = re.compile(r"[0-9a-f]{64}")
+#: Pages remembered for random access; each has at most 8 KiB and covers 256 MiB of a volume.
+_PAGES_KEPT = 1024
 _DOCUMENT_LIMIT = 64 * KIB
 _MANIFEST_LIMIT = 64 * MIB
 _INDEX_LIMIT = 64 * MIB
@@ -108,6 +111,7 @@ class Repository:
         self._index_problems: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._pages: dict[bytes, bytes] = {}
 
     @property
     def id(self) -> bytes:
@@ -270,11 +274,41 @@ class Repository:
         Raises:
             DamagedError: a page is missing, damaged or does not fit the volume.
         """
-        chunks = -(-volume.size // self.chunk_size)
-        if volume.height != height_for(chunks):
-            raise DamagedError(f"{where}: height {volume.height} does not fit {chunks} chunks.")
-        root = bytes.fromhex(volume.root) if volume.root else None
+        root, chunks = self.tree_of(volume, where)
         return read_tree(root, chunks, lambda page: self.read_chunk(page, where), where)
+
+    def slot(self, volume: Volume, number: int, where: str) -> Slot | None:
+        """One chunk of a volume, for random access; None when it is not allocated. Pages are remembered."""
+        root, chunks = self.tree_of(volume, where)
+        return find_slot(root, chunks, number, lambda page: self._page(page, where), where)
+
+    def changes(self, old: Volume, new: Volume, where: str) -> Iterator[Change]:
+        """The chunks in which two volumes of this repository differ; the time is that of the difference."""
+        trees = self.tree_of(old, where), self.tree_of(new, where)
+        return diff_trees(*trees, lambda page: self.read_chunk(page, where), where)
+
+    def tree_of(self, volume: Volume, where: str) -> tuple[bytes | None, int]:
+        """Root and number of chunks of a volume.
+
+        Raises:
+            DamagedError: the manifest's height or root does not fit.
+        """
+        chunks = -(-volume.size // self.chunk_size)
+        if volume.height != height_for(chunks) or not _ROOT.fullmatch(volume.root or "0" * 64):
+            raise DamagedError(f"{where}: height {volume.height} or root does not fit {chunks} chunks.")
+        return (bytes.fromhex(volume.root) if volume.root else None), chunks
+
+    def _page(self, identifier: bytes, where: str) -> bytes:
+        """A page's bytes, of which the latest are kept: neighbours in a volume share them."""
+        with self._lock:
+            found = self._pages.pop(identifier, None)
+        if found is None:
+            found = self.read_chunk(identifier, where)
+        with self._lock:
+            self._pages[identifier] = found
+            while len(self._pages) > _PAGES_KEPT:
+                del self._pages[next(iter(self._pages))]
+        return found
 
     def _decompressor(self) -> zstandard.ZstdDecompressor:
         found = getattr(self._local, "decompressor", None)
