@@ -22,7 +22,7 @@ from images.model.machine import Machine
 from images.model.manifest import CaptureMode, Manifest, Volume
 from images.sources import BlockSource
 from images.store.pages import Slot, height_for, write_tree
-from images.store.records import Codec, RecordKind, chunk_id
+from images.store.records import Codec, RecordKind
 from images.store.repository import Repository
 from images.store.writer import RepositoryWriter, writing
 from images.survey import DiskSurvey, VolumeSurvey
@@ -146,7 +146,7 @@ def _capture_volume(
     chunks = -(-volume.source.size // chunk_size)
 
     def store_page(data: bytes) -> bytes:
-        identifier = chunk_id(data)
+        identifier = writer.repository.identify(data)
         packed = workers.compress(identifier, data)
         if packed.payload is not None:
             writer.put(RecordKind.PAGE, identifier, len(data), packed.codec, packed.payload)
@@ -242,7 +242,7 @@ class _Workers:
                 data[extent.start - start : extent.end - start] = source.read_at(extent.start, extent.size)
         if data == (self._zero if length == self._chunk_size else bytes(length)):
             return _Packed(None, length, Codec.STORED, None)
-        return self.compress(chunk_id(data), data)
+        return self.compress(self._writer.repository.identify(data), data)
 
     def _compressor(self) -> zstandard.ZstdCompressor:
         found = getattr(self._local, "compressor", None)

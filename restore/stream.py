@@ -20,7 +20,7 @@ from images.model.extents import Extent
 from images.model.manifest import Volume
 from images.store.index import Location
 from images.store.pages import Slot
-from images.store.records import RECORD_HEADER_SIZE, chunk_id
+from images.store.records import RECORD_HEADER_SIZE
 from images.store.repository import Repository
 from restore.targets import Target
 
@@ -187,12 +187,12 @@ class Streamer:
 
     def _matches(self, placed: Placed, wanted: _Wanted) -> bool:
         length = self._length(placed.volume, wanted.number)
-        return chunk_id(self._target.read_at(placed.offset + wanted.number * self._chunk, length)) == wanted.id
+        return self._repository.identify(self._target.read_at(placed.offset + wanted.number * self._chunk, length)) == wanted.id
 
     def _compare(self, placed: Placed, slot: Slot, meter: Meter) -> tuple[int, str]:
         length = self._length(placed.volume, slot.number)
         view = self._target.read_at(placed.offset + slot.number * self._chunk, length)
-        same = chunk_id(view) == (slot.id or chunk_id(bytes(length)))
+        same = self._repository.identify(view) == (slot.id or self._repository.identify(bytes(length)))
         if slot.id is not None:
             meter.advance(length)
         return length, "" if same else self._lbas(placed, slot.number)

@@ -123,6 +123,10 @@ class Repository:
         """Bytes."""
         return self.document.chunk_size
 
+    def identify(self, plain: bytes | bytearray | memoryview) -> bytes:
+        """The 32-byte id of plain content in this repository."""
+        return chunk_id(plain)
+
     def points(self) -> tuple[PointSummary, ...]:
         """The recovery points whose manifests are sound, oldest first; :meth:`damaged_points` has the others."""
         return self.read_points()[0]
