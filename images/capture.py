@@ -24,6 +24,7 @@ from images.sources import BlockSource
 from images.store.pages import Slot, height_for, write_tree
 from images.store.records import Codec, RecordKind
 from images.store.repository import Repository
+from images.store.signature import SigningKey
 from images.store.writer import RepositoryWriter, writing
 from images.survey import DiskSurvey, VolumeSurvey
 
@@ -74,11 +75,13 @@ def capture(
     tool: str,
     sink: Sink,
     threads: int = 0,
+    sign: SigningKey | None = None,
 ) -> CaptureResult:
     """Take a recovery point of the surveyed disks.
 
     Args:
         threads: worker threads; 0 means one for each core.
+        sign: signs the recovery point.
 
     Raises:
         DeviceError: reading the source or writing the repository failed; what is stored stays for the next try.
@@ -107,7 +110,7 @@ def capture(
             layout=Layout(disks=tuple(survey.disk for survey in surveys)),
             volumes=volumes,
         )
-        identifier = writer.commit(manifest)
+        identifier = writer.commit(manifest, sign)
     return CaptureResult(
         id=identifier,
         name=name,

@@ -187,7 +187,10 @@ class Streamer:
 
     def _matches(self, placed: Placed, wanted: _Wanted) -> bool:
         length = self._length(placed.volume, wanted.number)
-        return self._repository.identify(self._target.read_at(placed.offset + wanted.number * self._chunk, length)) == wanted.id
+        return (
+            self._repository.identify(self._target.read_at(placed.offset + wanted.number * self._chunk, length))
+            == wanted.id
+        )
 
     def _compare(self, placed: Placed, slot: Slot, meter: Meter) -> tuple[int, str]:
         length = self._length(placed.volume, slot.number)

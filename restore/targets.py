@@ -28,7 +28,7 @@ from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path,
 from images.signatures import probe as probe_signature
 from images.sources import FileSource, open_source
 from images.store.backend import LocalBackend
-from images.store.repository import connect
+from images.store.connect import connect
 from images.tables.detect import read_table
 from restore.plan import TargetDisk
 

@@ -8,10 +8,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from core.errors import DamagedError, DeviceError, RefusedError
 from core.files import sync_folder, write_atomically, write_new
+
+#: Files that are being written, or were when the power went.
+PARTIAL = ".partial"
 
 
 class MissingFileError(DeviceError):
@@ -29,6 +32,11 @@ class Reader(Protocol):
     @property
     def lists(self) -> bool:
         """Whether folders can be listed."""
+        ...
+
+    @property
+    def distant(self) -> bool:
+        """Whether every read is a request over a network, so that few and small ones matter."""
         ...
 
     def read(self, name: str, limit: int) -> bytes:
@@ -57,9 +65,38 @@ class Reader(Protocol):
         """Names in a folder, sorted, without ``.partial`` files; empty when there is no folder."""
         ...
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Every file below a folder with its bytes, named from the repository's root, without ``.partial`` files.
 
+        Raises:
+            DeviceError: this backend cannot list.
+        """
+        ...
+
+
+@runtime_checkable
 class Writer(Reader, Protocol):
     """What writing needs on top."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        ...
+
+    def foreign(self) -> str:
+        """The name of something here that is no repository's, so that none may be made here; empty for none."""
+        ...
+
+    def write_new(self, name: str, content: bytes) -> bool:
+        """A whole file that must not exist yet. False, and nothing changed, when somebody else made it first."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete a file, durably; a file that is not there is no error."""
+        ...
+
+    def leftovers(self) -> tuple[str, ...]:
+        """What writers that were cut off left behind under names that readers ignore; ``remove`` takes them."""
+        ...
 
     def write(self, name: str, content: bytes) -> None:
         """A whole file, complete and synced when this returns; replaces an old one atomically."""
@@ -74,6 +111,7 @@ class LocalBackend:
     """A folder: on a disk, a USB stick, NFS or SMB."""
 
     lists = True
+    distant = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,7 +143,6 @@ class LocalBackend:
             raise self._missing(name) from None
 
     def write_new(self, name: str, content: bytes) -> bool:
-        """Write a file that must not exist yet. False, and nothing changed, when somebody else made it first."""
         path = self.folder / name
         with _space_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +153,41 @@ class LocalBackend:
             names = os.listdir(self.folder / folder)  # noqa: PTH208 - names only
         except FileNotFoundError:
             return ()
-        return tuple(sorted(name for name in names if not name.endswith(".partial")))
+        return tuple(sorted(name for name in names if not name.endswith(PARTIAL)))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for place, _, names in os.walk(self.folder / folder):
+            for name in names:
+                path = Path(place, name)
+                if not name.endswith(PARTIAL):
+                    # A file that somebody removes at this very moment is not there.
+                    with contextlib.suppress(FileNotFoundError):
+                        found[path.relative_to(self.folder).as_posix()] = path.stat().st_size
+        return found
+
+    def exists(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+    def foreign(self) -> str:
+        try:
+            names = sorted(os.listdir(self.folder))  # noqa: PTH208 - names only
+        except FileNotFoundError:
+            return ""
+        except NotADirectoryError:
+            return self.folder.name
+        # What a filesystem keeps for itself, and what a power cut left, may lie in a folder that becomes a repository.
+        return next((name for name in names if name != "lost+found" and not name.endswith(PARTIAL)), "")
+
+    def remove(self, name: str) -> None:
+        path = self.folder / name
+        with _space_named(path):
+            path.unlink(missing_ok=True)
+            sync_folder(path.parent)
+
+    def leftovers(self) -> tuple[str, ...]:
+        found = self.folder.rglob(f"*{PARTIAL}")
+        return tuple(sorted(path.relative_to(self.folder).as_posix() for path in found))
 
     def write(self, name: str, content: bytes) -> None:
         path = self.folder / name
@@ -127,7 +198,7 @@ class LocalBackend:
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
         path = self.folder / name
-        partial = path.with_name(path.name + ".partial")
+        partial = path.with_name(path.name + PARTIAL)
         with _space_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -32,6 +32,7 @@ class HttpBackend:
     """A repository behind ``http://`` or ``https://``. Read-only."""
 
     lists = False
+    distant = True
 
     def __init__(self, url: str, *, pauses: tuple[float, ...] = PAUSES) -> None:
         self._url, self._auth = split_credentials(url.rstrip("/"))
@@ -89,6 +90,9 @@ class HttpBackend:
         return self._again(once, name)
 
     def list(self, folder: str) -> tuple[str, ...]:
+        raise DeviceError(f"{self._url} cannot list folders.")
+
+    def sizes(self, folder: str) -> dict[str, int]:
         raise DeviceError(f"{self._url} cannot list folders.")
 
     def _session(self) -> requests.Session:

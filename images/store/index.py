@@ -1,11 +1,12 @@
 """Indexes: where a record lies (docs/image-format.md §6).
 
-An :class:`Index` is one index file, looked up in place by binary search; a :class:`IndexBuilder`
-collects the entries of one capture until they are written.
+An :class:`Index` is one index file, in memory or read piece by piece where it lies; an :class:`IndexBuilder`
+collects the entries of one capture until they are written. Which indexes there are is the repository's business.
 """
 
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -15,13 +16,21 @@ from images.store.records import ID_SIZE, PACK_SIZE_LIMIT, PAYLOAD_LIMIT, PLAIN_
 MAGIC = b"LRIX"
 VERSION = 1
 ENTRY_LIMIT = 1 << 20
+PACK_LIMIT = 1 << 20
 #: The writer closes an index after this many entries, which bounds its memory.
 ENTRIES_WRITTEN = 1 << 18
+#: Of an index that is not in memory: how many of its 256 parts are remembered.
+_PARTS_KEPT = 16
 
+HEADER_SIZE = 64
 _HEADER = struct.Struct("<4sI16sII32x")
 _PACK = struct.Struct("<16sQ")
 _FAN = struct.Struct("<256I")
 _ENTRY = struct.Struct("<32sIIII")
+ENTRY_SIZE = _ENTRY.size
+
+#: Gives ``length`` bytes of the file from ``offset``.
+ReadPart = Callable[[int, int], bytes | memoryview]
 
 
 class Location(msgspec.Struct, frozen=True):
@@ -34,72 +43,132 @@ class Location(msgspec.Struct, frozen=True):
 
 
 class Index:
-    """One index file in memory."""
+    """One index file.
 
-    def __init__(self, data: bytes, repository: bytes, name: str) -> None:
-        """Check everything that can be checked without a pack.
+    Attributes:
+        name: for errors. size: bytes of the file. packs: the size each pack must have, by id.
+        parts_read: how often a part was fetched; a reader over a network may then prefer the whole file.
+    """
+
+    def __init__(self, read: ReadPart, size: int, repository: bytes, name: str) -> None:
+        """Read header, packs and fan-out; entries are read when they are looked up.
 
         Raises:
             DamagedError: the bytes are not an index of that repository.
         """
-        if len(data) < _HEADER.size + _FAN.size + ID_SIZE:
-            raise DamagedError(f"{name}: {len(data)} bytes are too few for an index.")
-        magic, version, found, packs, entries = _HEADER.unpack_from(data)
+        if size < _HEADER.size + _FAN.size + ID_SIZE:
+            raise DamagedError(f"{name}: {size} bytes are too few for an index.")
+        magic, version, found, packs, entries = _HEADER.unpack(read(0, _HEADER.size))
         if magic != MAGIC or version != VERSION:
             raise DamagedError(f"{name}, offset 0: not an index of version {VERSION} ({magic.hex()}, {version}).")
         if found != repository:
             raise DamagedError(f"{name}, offset 8: belongs to repository {found.hex()}, expected {repository.hex()}.")
-        self._fan_at = _HEADER.size + _PACK.size * packs
-        self._entries_at = self._fan_at + _FAN.size
+        fan_at = _HEADER.size + _PACK.size * packs
+        self._entries_at = fan_at + _FAN.size
         expected = self._entries_at + _ENTRY.size * entries + ID_SIZE
-        if entries > ENTRY_LIMIT or len(data) != expected:
-            raise DamagedError(f"{name}: {len(data)} bytes, expected {expected} for {entries} entries.")
-        if chunk_id(memoryview(data)[:-ID_SIZE]) != data[-ID_SIZE:]:
-            raise DamagedError(f"{name}: its digest does not match its content.")
-        self._data = data
-        self._fan = _FAN.unpack_from(data, self._fan_at)
-        self._count: int = entries
-        self.packs = dict(_PACK.unpack_from(data, _HEADER.size + _PACK.size * number) for number in range(packs))
-        self._pack_ids = tuple(self.packs)
-        self._name = name
+        if entries > ENTRY_LIMIT or packs > PACK_LIMIT or size != expected:
+            raise DamagedError(f"{name}: {size} bytes, expected {expected} for {entries} entries.")
+        head = memoryview(read(_HEADER.size, self._entries_at - _HEADER.size))
+        self._fan: tuple[int, ...] = _FAN.unpack_from(head, _PACK.size * packs)
         if self._fan[-1] != entries or any(a > b for a, b in zip(self._fan, self._fan[1:], strict=False)):
-            raise DamagedError(f"{name}, offset {self._fan_at}: the fan-out table does not fit {entries} entries.")
+            raise DamagedError(f"{name}, offset {fan_at}: the fan-out table does not fit {entries} entries.")
+        self.name = name
+        self.size = size
+        self.packs: dict[bytes, int] = dict(_PACK.unpack_from(head, _PACK.size * number) for number in range(packs))
+        self.parts_read = 0
+        self._pack_ids = tuple(self.packs)
+        if len(self._pack_ids) != packs:
+            raise DamagedError(f"{name}, offset {_HEADER.size}: it names a pack twice.")
+        self._count: int = entries
+        self._read = read
+        self._parts: dict[int, memoryview] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._count
 
     def find(self, identifier: bytes) -> Location | None:
-        """Where the record with that id lies; None when this index does not know it."""
-        first = identifier[0]
-        low, high = (self._fan[first - 1] if first else 0), self._fan[first]
+        """Where the record with that id lies; None when this index does not know it. Safe from several threads.
+
+        Raises:
+            DamagedError: the entry points nowhere, or the part cannot be read.
+        """
+        part = self._part(identifier[0])
+        low, high = 0, len(part) // _ENTRY.size
         while low < high:
             middle = (low + high) // 2
-            at = self._entries_at + _ENTRY.size * middle
-            found = self._data[at : at + ID_SIZE]
+            at = _ENTRY.size * middle
+            found = bytes(part[at : at + ID_SIZE])
             if found == identifier:
-                return self._location(at)
+                return self._location(part[at : at + _ENTRY.size])[1]
             if found < identifier:
                 low = middle + 1
             else:
                 high = middle
         return None
 
+    def entries(self) -> Iterator[tuple[bytes, Location]]:
+        """All entries, sorted by id; one part of 256 in memory at a time.
+
+        Raises:
+            DamagedError: an entry points nowhere, or ids are out of order.
+        """
+        last = b""
+        for first in range(256):
+            part = self._part(first)
+            for at in range(0, len(part), _ENTRY.size):
+                identifier, location = self._location(part[at : at + _ENTRY.size])
+                if identifier <= last or identifier[0] != first:
+                    raise DamagedError(f"{self.name}: entry {identifier.hex()[:16]}… is out of order.")
+                last = identifier
+                yield identifier, location
+
     def ids(self) -> Iterator[bytes]:
         """All ids, sorted."""
-        for number in range(self._count):
-            at = self._entries_at + _ENTRY.size * number
-            yield self._data[at : at + ID_SIZE]
+        return (identifier for identifier, _ in self.entries())
 
-    def _location(self, at: int) -> Location:
-        _id, pack, offset, payload, plain = _ENTRY.unpack_from(self._data, at)
+    def _part(self, first: int) -> memoryview:
+        """The entries whose ids begin with that byte."""
+        with self._lock:
+            found = self._parts.get(first)
+        if found is not None:
+            return found
+        low, high = (self._fan[first - 1] if first else 0), self._fan[first]
+        if low == high:
+            return memoryview(b"")
+        part = self._read(self._entries_at + _ENTRY.size * low, _ENTRY.size * (high - low))
+        if isinstance(part, memoryview):
+            return part
+        with self._lock:
+            self.parts_read += 1
+            self._parts[first] = memoryview(part)
+            while len(self._parts) > _PARTS_KEPT:
+                del self._parts[next(iter(self._parts))]
+        return memoryview(part)
+
+    def _location(self, entry: memoryview) -> tuple[bytes, Location]:
+        identifier, pack, offset, payload, plain = _ENTRY.unpack(entry)
         if (
             pack >= len(self._pack_ids)
             or offset >= PACK_SIZE_LIMIT
             or not 0 < payload <= PAYLOAD_LIMIT
             or not 0 < plain <= PLAIN_LIMIT
         ):
-            raise DamagedError(f"{self._name}, offset {at}: the entry points nowhere.")
-        return Location(self._pack_ids[pack], offset, payload, plain)
+            raise DamagedError(f"{self.name}: the entry of {identifier.hex()[:16]}… points nowhere.")
+        return identifier, Location(self._pack_ids[pack], offset, payload, plain)
+
+
+def index_in_memory(data: bytes, repository: bytes, name: str) -> Index:
+    """A whole index file, proven by its digest.
+
+    Raises:
+        DamagedError: its digest does not match, or it is not an index of that repository.
+    """
+    view = memoryview(data)
+    index = Index(lambda offset, length: view[offset : offset + length], len(data), repository, name)
+    if chunk_id(view[:-ID_SIZE]) != data[-ID_SIZE:]:
+        raise DamagedError(f"{name}: its digest does not match its content.")
+    return index
 
 
 class IndexBuilder:

@@ -3,6 +3,7 @@
 Bytes in, facts out: no file is opened here.
 """
 
+import os
 import struct
 import zlib
 from enum import IntEnum
@@ -13,6 +14,7 @@ from blake3 import blake3
 
 from core.errors import DamagedError
 from core.units import KIB, MIB
+from images.store.xaes import NONCE_SIZE, TAG_SIZE, XaesKey
 
 PACK_MAGIC = b"LRPK"
 PACK_HEADER_SIZE = 64
@@ -45,18 +47,27 @@ class Codec(IntEnum):
     ZSTANDARD = 1
 
 
+class Cipher(IntEnum):
+    """How the payload is sealed; 1 stays reserved for XChaCha20-Poly1305."""
+
+    NONE = 0
+    XAES_256_GCM = 2
+
+
 class RecordHeader(msgspec.Struct, frozen=True):
-    """The header of a record. Lengths in bytes."""
+    """The header of a record. Lengths in bytes; ``nonce`` has 24, zero without a cipher."""
 
     kind: RecordKind
     codec: Codec
+    cipher: Cipher
     payload_length: int
     plain_length: int
     id: bytes
+    nonce: bytes
 
 
 def chunk_id(plain: bytes | bytearray | memoryview) -> bytes:
-    """The 32-byte id of plain content."""
+    """The 32-byte id of plain content in a repository that is not encrypted; also the digest of files."""
     return blake3(plain).digest()
 
 
@@ -78,10 +89,17 @@ def check_pack_header(data: bytes, repository: bytes, pack: bytes, name: str) ->
             raise DamagedError(f"{name}, offset {offset}: {field} is {_show(found)}, expected {_show(expected)}.")
 
 
-def encode_record(kind: RecordKind, identifier: bytes, plain_length: int, codec: Codec, payload: bytes) -> bytes:
-    """The header of a record; the payload follows it in the pack."""
-    head = _RECORD.pack(RECORD_MAGIC, kind, codec, 0, len(payload), plain_length, identifier, bytes(24))
-    return head + _CRC.pack(zlib.crc32(head))
+def encode_record(
+    kind: RecordKind, identifier: bytes, plain_length: int, codec: Codec, payload: bytes, key: XaesKey | None
+) -> tuple[bytes, bytes]:
+    """A record as it lies in a pack: its header and what follows it, sealed when there is a key."""
+    cipher = Cipher.NONE if key is None else Cipher.XAES_256_GCM
+    nonce = bytes(NONCE_SIZE) if key is None else os.urandom(NONCE_SIZE)
+    length = len(payload) + (0 if key is None else TAG_SIZE)
+    head = _RECORD.pack(RECORD_MAGIC, kind, codec, cipher, length, plain_length, identifier, nonce)
+    if key is not None:
+        _, payload = key.seal(payload, head, nonce)
+    return head + _CRC.pack(zlib.crc32(head)), payload
 
 
 def decode_record(data: bytes | memoryview, where: str) -> RecordHeader:
@@ -92,31 +110,48 @@ def decode_record(data: bytes | memoryview, where: str) -> RecordHeader:
     """
     if len(data) < RECORD_HEADER_SIZE:
         raise DamagedError(f"{where}: the record header has {len(data)} bytes, expected {RECORD_HEADER_SIZE}.")
-    magic, kind, codec, cipher, payload_length, plain_length, identifier, _nonce = _RECORD.unpack_from(data)
+    magic, kind, codec, cipher, payload_length, plain_length, identifier, nonce = _RECORD.unpack_from(data)
     if magic != RECORD_MAGIC:
         raise DamagedError(f"{where}: record magic is {_show(magic)}, expected {_show(RECORD_MAGIC)}.")
     found = zlib.crc32(data[: _RECORD.size])
     (expected,) = _CRC.unpack_from(data, _RECORD.size)
     if found != expected:
         raise DamagedError(f"{where}: record header checksum is {found:08x}, expected {expected:08x}.")
-    if cipher != 0:
-        raise DamagedError(f"{where}: cipher {cipher} needs a newer liferaft.")
     try:
-        known_kind, known_codec = RecordKind(kind), Codec(codec)
+        known_kind, known_codec, known_cipher = RecordKind(kind), Codec(codec), Cipher(cipher)
     except ValueError:
-        raise DamagedError(f"{where}: kind {kind} with codec {codec} is not known to this version.") from None
+        raise DamagedError(
+            f"{where}: kind {kind}, codec {codec}, cipher {cipher} are not known to this version."
+        ) from None
     if not 0 < plain_length <= PLAIN_LIMIT or not 0 < payload_length <= PAYLOAD_LIMIT:
         raise DamagedError(f"{where}: lengths {payload_length} and {plain_length} are out of bounds.")
-    return RecordHeader(known_kind, known_codec, payload_length, plain_length, identifier)
+    return RecordHeader(known_kind, known_codec, known_cipher, payload_length, plain_length, identifier, nonce)
 
 
-def decode_payload(
-    header: RecordHeader, payload: bytes | memoryview, decompressor: zstandard.ZstdDecompressor, where: str
-) -> bytes:
-    """The plain content, proven by its id.
+def unseal(data: bytes | memoryview, header: RecordHeader, key: XaesKey | None, where: str) -> bytes | memoryview:
+    """The compressed payload of the record that ``data`` begins with.
 
     Raises:
-        DamagedError: it does not decompress to the promised length, or its hash is not the id.
+        DamagedError: it was altered, or is sealed in a plain repository, or not sealed in an encrypted one: such a
+            record did not come from anyone who has the key.
+    """
+    payload = memoryview(data)[RECORD_HEADER_SIZE : RECORD_HEADER_SIZE + header.payload_length]
+    if len(payload) != header.payload_length:
+        raise DamagedError(f"{where}: the record has {len(payload)} bytes of {header.payload_length}.")
+    if (key is None) != (header.cipher is Cipher.NONE):
+        raise DamagedError(f"{where}: cipher {header.cipher.value} does not belong into this repository.")
+    if key is None:
+        return payload
+    return key.open(header.nonce, payload, bytes(data[: _RECORD.size]), where)
+
+
+def decompress(
+    header: RecordHeader, payload: bytes | memoryview, decompressor: zstandard.ZstdDecompressor, where: str
+) -> bytes:
+    """The plain content, of exactly the promised length; whoever calls proves it by its id.
+
+    Raises:
+        DamagedError: it does not decompress to the promised length.
     """
     if header.codec is Codec.ZSTANDARD:
         try:
@@ -129,9 +164,6 @@ def decode_payload(
         plain = bytes(payload)
     if len(plain) != header.plain_length:
         raise DamagedError(f"{where}: the chunk has {len(plain)} bytes, expected {header.plain_length}.")
-    found = chunk_id(plain)
-    if found != header.id:
-        raise DamagedError(f"{where}: the chunk's digest is {found.hex()[:16]}…, expected {header.id.hex()[:16]}….")
     return plain
 
 

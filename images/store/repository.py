@@ -3,55 +3,41 @@
 Writing is in ``writer.py``; the byte structures are in ``records.py``, ``pages.py`` and ``index.py``.
 """
 
-import os
+import contextlib
 import re
 import threading
-import urllib.parse
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import zstandard
 
 from core.documents import decode_stored
 from core.errors import DamagedError, RefusedError, UsageError
-from core.units import KIB, MIB
+from core.units import MIB
 from images.model.manifest import MANIFEST_VERSION, Manifest, Volume
-from images.store.backend import LocalBackend, MissingFileError, Reader
-from images.store.http import HttpBackend
-from images.store.index import Index, Location
-from images.store.pages import FAN_OUT, Change, Slot, diff_trees, find_slot, height_for, read_tree
-from images.store.records import RECORD_HEADER_SIZE, chunk_id, decode_payload, decode_record
+from images.store.access import Access
+from images.store.backend import MissingFileError, Reader
+from images.store.document import read_document
+from images.store.index import Location
+from images.store.indexes import IndexSet
+from images.store.keyring import unlock
+from images.store.keys import RepositoryKeys
+from images.store.pages import Change, Slot, diff_trees, find_slot, height_for, read_tree
+from images.store.records import RECORD_HEADER_SIZE, RecordHeader, chunk_id, decode_record, decompress, unseal
+from images.store.sealed import SealedDocument, open_document, open_file
+from images.store.signature import check_signature
+from images.store.xaes import XaesKey
 
-DOCUMENT = "liferaft.json"
 CATALOGUE = "catalogue.json"
-FORMAT = "liferaft repository"
-VERSION = 1
-CHUNK_SIZE = MIB
 
 #: Names of our own files; what else lies beside them (macOS leaves ``._`` files) is not ours.
-_MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
+MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
 INDEX_NAME = re.compile(r"[0-9a-f]{32}\.index")
-_REPOSITORY_ID = re.compile(r"[0-9a-f]{32}")
 _ROOT = re.compile(r"[0-9a-f]{64}")
 #: Pages remembered for random access; each has at most 8 KiB and covers 256 MiB of a volume.
 _PAGES_KEPT = 1024
-_DOCUMENT_LIMIT = 64 * KIB
 _MANIFEST_LIMIT = 64 * MIB
-_INDEX_LIMIT = 64 * MIB
-
-
-class RepositoryDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """``liferaft.json`` (docs/image-format.md §3)."""
-
-    format: str
-    version: int
-    id: str
-    chunk_size: int
-    fan_out: int
-    hash: str
-    encryption: msgspec.Raw | None = None
-    parity: msgspec.Raw | None = None
+_SIGNATURE_LIMIT = MIB
 
 
 class PointSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,28 +51,14 @@ class PointSummary(msgspec.Struct, frozen=True, kw_only=True):
     allocated: int
 
 
-class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """``catalogue.json`` (§8)."""
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``catalogue.json`` (§8). In an encrypted repository ``sealed`` holds what ``points`` would."""
 
     version: int = 1
     indexes: tuple[str, ...]
-    points: tuple[PointSummary, ...]
-
-
-def connect(location: str) -> Reader:
-    """The backend for what the user named: a path, ``file:`` or ``http(s):``.
-
-    Raises:
-        UsageError: a scheme liferaft does not know.
-    """
-    scheme, colon, rest = location.partition(":")
-    if not colon or "/" in scheme:
-        return LocalBackend(Path(location).absolute())
-    if scheme in ("http", "https"):
-        return HttpBackend(location)
-    if scheme == "file":
-        return LocalBackend(Path(urllib.parse.unquote(urllib.parse.urlparse(location).path or rest)).absolute())
-    raise UsageError(f"{location} is not a repository address.", hint="Give a folder, file:… or http(s)://….")
+    points: tuple[PointSummary, ...] = ()
+    keys: tuple[str, ...] = ()
+    sealed: SealedDocument | None = None
 
 
 class Repository:
@@ -97,18 +69,24 @@ class Repository:
         document: its parameters.
     """
 
-    def __init__(self, backend: Reader) -> None:
-        """Open.
+    def __init__(self, backend: Reader, access: Access | None = None) -> None:
+        """Open, and unlock where it is encrypted.
 
         Raises:
-            UsageError: there is nothing there. RefusedError: it is not a repository, or from the future.
-            UnreachableError: the server does not answer. DamagedError: the document is damaged.
+            UsageError: there is nothing there. RefusedError: it is not a repository, or from the future, or no
+                passphrase opens it. UnreachableError: the server does not answer.
+            DamagedError: the document is damaged.
         """
         self.backend = backend
-        self.document = _read_document(backend)
-        self._indexes: tuple[Index, ...] | None = None
+        self.access = access or Access()
+        self.document = read_document(backend)
+        self._indexes: IndexSet | None = None
         self._bad_packs: dict[bytes, str] = {}
-        self._index_problems: tuple[str, ...] = ()
+        self.keys: RepositoryKeys | None = None
+        if self.document.encryption is None:
+            _refuse_plain(backend, self.access)
+        else:
+            self.keys = unlock(backend, self.id, self.access, self._listed_keys())
         self._lock = threading.Lock()
         self._local = threading.local()
         self._pages: dict[bytes, bytes] = {}
@@ -125,7 +103,12 @@ class Repository:
 
     def identify(self, plain: bytes | bytearray | memoryview) -> bytes:
         """The 32-byte id of plain content in this repository."""
-        return chunk_id(plain)
+        return chunk_id(plain) if self.keys is None else self.keys.identify(plain)
+
+    @property
+    def record_key(self) -> XaesKey | None:
+        """What seals records; None in a repository that is not encrypted."""
+        return self.keys.records if self.keys else None
 
     def points(self) -> tuple[PointSummary, ...]:
         """The recovery points whose manifests are sound, oldest first; :meth:`damaged_points` has the others."""
@@ -140,13 +123,13 @@ class Repository:
         found: list[PointSummary] = []
         problems: list[str] = []
         if self.backend.lists:
-            for identifier in self._manifest_ids():
+            for identifier in self.manifest_ids():
                 try:
                     found.append(summarize(identifier, self.manifest(identifier)))
                 except (DamagedError, RefusedError) as error:
                     problems.append(error.message)
         else:
-            found = list(self._catalogue().points)
+            found = list(self._catalogued_points())
         return tuple(sorted(found, key=lambda point: (point.created, point.id))), tuple(problems)
 
     def resolve(self, text: str) -> str:
@@ -160,7 +143,7 @@ class Repository:
             raise UsageError(f"{self.backend.location} holds no recovery points.", hint="Take one: liferaft capture.")
         if text == "latest" and points:
             return points[-1].id
-        known = self._manifest_ids() if self.backend.lists else [point.id for point in points]
+        known = self.manifest_ids() if self.backend.lists else [point.id for point in points]
         matches = [identifier for identifier in known if len(text) >= 4 and identifier.startswith(text.lower())]
         matches = matches or [point.id for point in points if point.name == text][-1:]
         if len(matches) == 1:
@@ -183,24 +166,32 @@ class Repository:
         found = chunk_id(data).hex()
         if found != identifier:
             raise DamagedError(f"{self.backend.location}/{name}: its digest is {found[:16]}…, not its name.")
-        manifest = decode_stored(data, Manifest, name=f"{self.backend.location}/{name}")
+        shown = f"{self.backend.location}/{name}"
+        if self.access.trusted:
+            check_signature(self.signature(identifier), identifier, self.access.trusted, f"{shown[:-5]}.sig")
+        if self.keys is not None:
+            data = open_file(self.keys, "manifest", self.id, data, shown)
+        manifest = decode_stored(data, Manifest, name=shown)
         if manifest.version > MANIFEST_VERSION:
             raise RefusedError(f"Recovery point {identifier[:12]} needs manifest version {manifest.version}.")
         return manifest
 
+    def signature(self, identifier: str) -> bytes | None:
+        """The signature file of a recovery point; None when it has none."""
+        try:
+            return self.backend.read(f"manifests/{identifier}.sig", _SIGNATURE_LIMIT)
+        except MissingFileError:
+            return None
+
     def locate(self, identifier: bytes) -> Location | None:
         """Where the record with that id lies; None when no index knows it in a pack that is not known to be bad."""
-        for index in self.indexes():
-            place = index.find(identifier)
-            if place is not None and place.pack not in self._bad_packs:
-                return place
-        return None
+        return next((place for place in self.indexes().places(identifier) if place.pack not in self._bad_packs), None)
 
     def missing(self, identifier: bytes, where: str) -> DamagedError:
         """The error for a chunk that :meth:`locate` does not find, with what is known of the reason."""
-        places = (index.find(identifier) for index in self.indexes())
-        known = [self._bad_packs[place.pack] for place in places if place and place.pack in self._bad_packs]
-        reason = "; ".join(dict.fromkeys((*known, *self._index_problems)))
+        places = self.indexes().places(identifier)
+        known = [self._bad_packs[place.pack] for place in places if place.pack in self._bad_packs]
+        reason = "; ".join(dict.fromkeys((*known, *self.indexes().problems)))
         text = f"{where}: chunk {identifier.hex()[:16]}… is missing from the repository"
         return DamagedError(f"{text} ({reason})." if reason else f"{text}.")
 
@@ -213,33 +204,28 @@ class Repository:
             a sentence for each bad pack.
         """
         bad: dict[bytes, str] = {}
-        for pack, size in self.pack_sizes().items():
-            try:
-                found = self.backend.size(pack_name(pack))
-            except MissingFileError as error:
-                bad[pack] = error.message.rstrip(".")
-                continue
-            if found != size:
-                name = f"{self.backend.location}/{pack_name(pack)}"
+        listed = self.backend.sizes("packs") if self.backend.lists else None
+        for pack, size in self.indexes().pack_sizes().items():
+            name = f"{self.backend.location}/{pack_name(pack)}"
+            found = self._size(pack) if listed is None else listed.get(pack_name(pack))
+            if found is None:
+                bad[pack] = f"{name} is missing"
+            elif found != size:
                 bad[pack] = f"{name} has {found} bytes, expected {size}: it is truncated or altered"
         self._bad_packs = bad
         return bad
 
-    def indexes(self) -> tuple[Index, ...]:
-        """All indexes, read once."""
+    def indexes(self) -> IndexSet:
+        """All indexes, opened once."""
         with self._lock:
             if self._indexes is None:
-                self._indexes, self._index_problems = self._read_indexes()
+                self._indexes = IndexSet(self.backend, self.id, self._index_names())
             return self._indexes
 
     def reload(self) -> None:
-        """Forget the indexes: a writer has added some."""
+        """Forget the indexes: a writer has added or removed some."""
         with self._lock:
             self._indexes = None
-
-    def pack_sizes(self) -> dict[bytes, int]:
-        """The size every pack must have, by id."""
-        return {pack: size for index in self.indexes() for pack, size in index.packs.items()}
 
     def read_chunk(self, identifier: bytes, where: str) -> bytes:
         """The proven content of one record.
@@ -269,8 +255,20 @@ class Repository:
         header = decode_record(data, spot)
         if header.id != identifier or header.payload_length != place.payload_length:
             raise DamagedError(f"{spot}: the record is not the one the index promises.")
-        payload = memoryview(data)[RECORD_HEADER_SIZE : RECORD_HEADER_SIZE + header.payload_length]
-        return decode_payload(header, payload, self._decompressor(), spot)
+        return self.prove(header, data, spot)
+
+    def prove(self, header: RecordHeader, data: bytes | memoryview, where: str) -> bytes:
+        """The plain content of the record that ``data`` begins with, proven by its id.
+
+        Raises:
+            DamagedError: it was altered, does not decompress to the promised length, or its digest is not its id.
+        """
+        payload = unseal(data, header, self.record_key, where)
+        plain = decompress(header, payload, self._decompressor(), where)
+        found = self.identify(plain)
+        if found != header.id:
+            raise DamagedError(f"{where}: the chunk's digest is {found.hex()[:16]}…, expected {header.id.hex()[:16]}….")
+        return plain
 
     def slots(self, volume: Volume, where: str) -> Iterator[Slot]:
         """The map of a volume: its allocated chunks, sorted by number; pages are read as it goes.
@@ -321,14 +319,19 @@ class Repository:
         assert isinstance(found, zstandard.ZstdDecompressor)
         return found
 
-    def _manifest_ids(self) -> list[str]:
+    def manifest_ids(self) -> list[str]:
+        """The ids of all manifests, sound or not; needs a backend that lists."""
         names = self.backend.list("manifests")
-        return [name.removesuffix(".json") for name in names if _MANIFEST_NAME.fullmatch(name)]
+        return [name.removesuffix(".json") for name in names if MANIFEST_NAME.fullmatch(name)]
 
     def _index_names(self) -> tuple[str, ...]:
         if self.backend.lists:
             return tuple(name for name in self.backend.list("indexes") if INDEX_NAME.fullmatch(name))
-        return self._catalogue().indexes
+        names = self._catalogue().indexes
+        for name in names:
+            if not INDEX_NAME.fullmatch(name):
+                raise DamagedError(f"{self.backend.location}/{CATALOGUE}: {name!r} is not the name of an index.")
+        return names
 
     def _catalogue(self) -> Catalogue:
         try:
@@ -340,22 +343,23 @@ class Repository:
             ) from None
         return decode_stored(data, Catalogue, name=f"{self.backend.location}/{CATALOGUE}")
 
-    def _read_indexes(self) -> tuple[tuple[Index, ...], tuple[str, ...]]:
-        """All indexes that can be believed. What the others knew is missing, and the error for it says why."""
-        good: list[Index] = []
-        problems: list[str] = []
-        for name in self._index_names():
-            try:
-                good.append(self._read_index(name))
-            except (DamagedError, MissingFileError) as error:
-                problems.append(error.message.rstrip("."))
-        return tuple(good), tuple(problems)
+    def _catalogued_points(self) -> tuple[PointSummary, ...]:
+        catalogue = self._catalogue()
+        if self.keys is None:
+            return catalogue.points
+        where = f"{self.backend.location}/{CATALOGUE}"
+        if catalogue.sealed is None:
+            raise DamagedError(f"{where}: its list is not sealed, as it must be in an encrypted repository.")
+        plain = open_document(self.keys, "points", self.id, catalogue.sealed, where)
+        return decode_stored(plain, tuple[PointSummary, ...], name=where)
 
-    def _read_index(self, name: str) -> Index:
-        if not INDEX_NAME.fullmatch(name):
-            raise DamagedError(f"{self.backend.location}/{CATALOGUE}: {name!r} is not the name of an index.")
-        data = self.backend.read(f"indexes/{name}", _INDEX_LIMIT)
-        return Index(data, self.id, f"{self.backend.location}/indexes/{name}")
+    def _listed_keys(self) -> tuple[str, ...]:
+        return self.backend.list("keys") if self.backend.lists else self._catalogue().keys
+
+    def _size(self, pack: bytes) -> int | None:
+        with contextlib.suppress(MissingFileError):
+            return self.backend.size(pack_name(pack))
+        return None
 
 
 def pack_name(pack: bytes) -> str:
@@ -375,45 +379,9 @@ def summarize(identifier: str, manifest: Manifest) -> PointSummary:
     )
 
 
-def new_document() -> RepositoryDocument:
-    """The document of a new repository."""
-    return RepositoryDocument(
-        format=FORMAT,
-        version=VERSION,
-        id=os.urandom(16).hex(),
-        chunk_size=CHUNK_SIZE,
-        fan_out=FAN_OUT,
-        hash="blake3-256",
-    )
-
-
-def _read_document(backend: Reader) -> RepositoryDocument:
-    where = backend.location
-    try:
-        data = backend.read(DOCUMENT, _DOCUMENT_LIMIT)
-    except MissingFileError:
-        if isinstance(backend, LocalBackend) and not backend.folder.exists():
-            raise UsageError(
-                f"There is no repository at {where}: the folder does not exist.",
-                hint="Is the disk mounted? liferaft capture makes a new repository.",
-            ) from None
+def _refuse_plain(backend: Reader, access: Access) -> None:
+    if access.encrypted_only:
         raise RefusedError(
-            f"{where} is not a liferaft repository: it has no {DOCUMENT}.",
-            hint="Name the folder that holds liferaft.json.",
-        ) from None
-    document = decode_stored(data, RepositoryDocument, name=f"{where}/{DOCUMENT}")
-    if document.format != FORMAT:
-        raise RefusedError(f"{where}/{DOCUMENT} says {document.format!r}: not a liferaft repository.")
-    if document.version > VERSION:
-        raise RefusedError(
-            f"{where} has repository version {document.version}; this liferaft reads up to {VERSION}.",
-            hint="Use a newer liferaft.",
+            f"{backend.location} is not encrypted, and a passphrase was given for it.",
+            hint="Is it the right repository? Leave the passphrase out if it is.",
         )
-    if document.encryption is not None and bytes(document.encryption) != b"null":
-        raise RefusedError(f"{where} is encrypted; this liferaft cannot read it.", hint="Use a newer liferaft.")
-    size = document.chunk_size
-    if not 64 * KIB <= size <= 16 * MIB or size & (size - 1) or document.fan_out != FAN_OUT:
-        raise DamagedError(f"{where}/{DOCUMENT}: chunk_size {size} or fan_out {document.fan_out} is out of bounds.")
-    if document.hash != "blake3-256" or not _REPOSITORY_ID.fullmatch(document.id):
-        raise DamagedError(f"{where}/{DOCUMENT}: hash or id is not what version 1 has.")
-    return document

@@ -12,8 +12,13 @@ from typing import BinaryIO
 from core.documents import encode
 from core.errors import DeviceError, LiferaftError, RefusedError
 from images.model.manifest import Manifest
-from images.store.backend import LocalBackend, Reader, Writer
+from images.store.access import Access
+from images.store.backend import Reader, Writer
+from images.store.document import CHUNK_SIZE, DOCUMENT, new_document
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
+from images.store.keyring import add_slot
+from images.store.keys import new_keys
+from images.store.passphrase import Passphrase
 from images.store.records import (
     PACK_HEADER_SIZE,
     PACK_SIZE_LIMIT,
@@ -23,7 +28,9 @@ from images.store.records import (
     encode_pack_header,
     encode_record,
 )
-from images.store.repository import CATALOGUE, DOCUMENT, INDEX_NAME, Catalogue, Repository, new_document, pack_name
+from images.store.repository import CATALOGUE, INDEX_NAME, Catalogue, PointSummary, Repository, pack_name
+from images.store.sealed import seal_document, seal_file
+from images.store.signature import SigningKey
 
 
 def writable(backend: Reader) -> Writer:
@@ -32,7 +39,7 @@ def writable(backend: Reader) -> Writer:
     Raises:
         RefusedError: it is read-only (HTTP).
     """
-    if isinstance(backend, LocalBackend):
+    if isinstance(backend, Writer):
         return backend
     raise RefusedError(
         f"{backend.location} is read-only: a repository behind HTTP can be restored from, not captured into.",
@@ -40,30 +47,53 @@ def writable(backend: Reader) -> Writer:
     )
 
 
-def open_or_create(backend: Reader) -> Repository:
-    """Open the repository in a folder, or make one where the folder is missing or empty.
+def open_or_create(backend: Reader, access: Access | None = None) -> Repository:
+    """Open the repository there, or make a plain one where there is nothing yet.
 
     Raises:
-        RefusedError: the folder holds other things, or is read-only.
+        RefusedError: other things lie there, or it is read-only, or a passphrase was given for a plain repository.
     """
     writer = writable(backend)
-    assert isinstance(writer, LocalBackend)
-    folder = writer.folder
-    if folder.exists() and not folder.is_dir():
-        raise RefusedError(f"{folder} is not a folder.", hint="A repository is a folder.")
-    if not (folder / DOCUMENT).exists():
-        if folder.exists() and any(not _is_harmless(item.name) for item in folder.iterdir()):
-            raise RefusedError(
-                f"{folder} is not a liferaft repository and is not empty.", hint="Name a new or an empty folder."
-            )
-        if writer.write_new(DOCUMENT, encode(new_document())):
-            write_catalogue(Repository(backend))
-    return Repository(backend)
+    if not writer.exists(DOCUMENT):
+        create_repository(writer)
+    return Repository(backend, access)
 
 
-def _is_harmless(name: str) -> bool:
-    """What may lie in a folder that becomes a repository: a filesystem's own, and what a power cut left."""
-    return name == "lost+found" or name.endswith(".partial")
+def create_repository(
+    backend: Writer, *, passphrase: Passphrase | None = None, parity_blocks: int = 0, chunk_size: int = CHUNK_SIZE
+) -> None:
+    """Make a repository where there is none.
+
+    Args:
+        passphrase: encrypt it; the first key slot opens with this.
+        parity_blocks: damaged regions of a pack that can be repaired; 0 for no parity.
+        chunk_size: bytes, a power of two from 64 KiB to 16 MiB.
+
+    Raises:
+        RefusedError: something else lies there, or is a repository already.
+    """
+    if backend.exists(DOCUMENT):
+        raise RefusedError(
+            f"{backend.location} is a repository already.", hint="liferaft snapshots shows what it holds."
+        )
+    foreign = backend.foreign()
+    if foreign and not _is_our_beginning(backend):
+        raise RefusedError(
+            f"{backend.location} is not a liferaft repository and is not empty: it holds {foreign}.",
+            hint="Name a new or an empty folder.",
+        )
+    document = new_document(chunk_size=chunk_size, encrypted=passphrase is not None, parity_blocks=parity_blocks)
+    if passphrase is not None:
+        add_slot(backend, bytes.fromhex(document.id), new_keys(), passphrase, "first")
+    # The document comes last: from then on it is a repository, and has everything one needs.
+    if backend.write_new(DOCUMENT, encode(document)):
+        ask = None if passphrase is None else lambda: passphrase
+        write_catalogue(Repository(backend, Access(ask=ask)))
+
+
+def _is_our_beginning(backend: Writer) -> bool:
+    """Whether all that lies there are key slots: an earlier try was cut off before it wrote the document."""
+    return backend.foreign() == "keys" and bool(backend.list("keys"))
 
 
 class RepositoryWriter:
@@ -95,7 +125,8 @@ class RepositoryWriter:
         """Store a record unless it is stored already."""
         if self.knows(identifier):
             return
-        record = encode_record(kind, identifier, plain_length, codec, payload)
+        key = self.repository.record_key
+        record, payload = encode_record(kind, identifier, plain_length, codec, payload, key)
         size = len(record) + len(payload)
         if self._stream is None or self._position + size > PACK_SIZE_LIMIT:
             self._next_pack()
@@ -116,8 +147,8 @@ class RepositoryWriter:
         self.stored += size
         self.records += 1
 
-    def commit(self, manifest: Manifest) -> str:
-        """Finish packs and indexes, then write the manifest and the catalogue.
+    def commit(self, manifest: Manifest, sign: SigningKey | None = None) -> str:
+        """Finish packs and indexes, then write the signature, the manifest and the catalogue.
 
         Returns:
             the id of the recovery point.
@@ -125,7 +156,11 @@ class RepositoryWriter:
         self._close_pack()
         self._write_index()
         data = encode(manifest)
+        if self.repository.keys is not None:
+            data = seal_file(self.repository.keys, "manifest", self.repository.id, data)
         identifier = chunk_id(data).hex()
+        if sign is not None:
+            self._backend.write(f"manifests/{identifier}.sig", sign.sign(identifier))
         self._backend.write(f"manifests/{identifier}.json", data)
         write_catalogue(self.repository)
         return identifier
@@ -206,6 +241,13 @@ def write_catalogue(repository: Repository) -> None:
         before = (backend.list("manifests"), backend.list("indexes"))
         points = repository.points()
         indexes = tuple(name for name in before[1] if INDEX_NAME.fullmatch(name))
-        backend.write(CATALOGUE, encode(Catalogue(indexes=indexes, points=points)))
+        backend.write(CATALOGUE, encode(_catalogue(repository, indexes, points)))
         if (backend.list("manifests"), backend.list("indexes")) == before:
             return
+
+
+def _catalogue(repository: Repository, indexes: tuple[str, ...], points: tuple[PointSummary, ...]) -> Catalogue:
+    if repository.keys is None:
+        return Catalogue(indexes=indexes, points=points)
+    sealed = seal_document(repository.keys, "points", repository.id, encode(points))
+    return Catalogue(indexes=indexes, keys=repository.backend.list("keys"), sealed=sealed)

@@ -19,7 +19,9 @@ from images.capture import CaptureResult, capture
 from images.model.layout import DiskIdentity
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, identity_of, probe_machine
 from images.sources import FileSource, open_source
-from images.store.repository import connect
+from images.store.access import Access
+from images.store.connect import connect
+from images.store.signature import SigningKey
 from images.store.writer import open_or_create, writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
 
@@ -33,6 +35,8 @@ def capture_disks(
     sink: Sink,
     hooks: Path | None = None,
     sector_size: int = 0,
+    access: Access | None = None,
+    sign: SigningKey | None = None,
 ) -> CaptureResult:
     """Take one recovery point of one or several whole disks.
 
@@ -42,6 +46,7 @@ def capture_disks(
         name: for people; empty for a name made of the host and the sources.
         sector_size: of image files, in bytes; 0 for what their tables say. Devices say their own.
         hooks: the site's hooks folder, run before the first read and after the last write.
+        access: the passphrase of an encrypted repository. sign: signs the recovery point.
 
     Raises:
         UsageError, RefusedError, DamagedError, DeviceError: nothing was taken; the source was not touched.
@@ -62,13 +67,14 @@ def capture_disks(
             _survey(stack, path, f"disk{number}", devices, sector_size) for number, path in enumerate(sources)
         )
         result = capture(
-            open_or_create(backend),
+            open_or_create(backend, access),
             surveys,
             name=name or f"{socket.gethostname()}-{'-'.join(source.stem for source in sources)}",
             origin=f"{socket.gethostname()}: {', '.join(_origin(survey) for survey in surveys)}",
             machine=probe_machine(runner) if any(is_device) else None,
             tool=tool_name(),
             sink=sink,
+            sign=sign,
         )
     after = msgspec.structs.replace(context, stage=HookStage.AFTER_CAPTURE, recovery_point=result.id)
     warnings = run_hooks(hooks, after, runner, sink)

@@ -2,22 +2,24 @@
 
 from images.model.layout import Disk
 from images.model.manifest import Manifest, Volume
-from images.store.repository import PointSummary, Repository, connect
+from images.store.access import Access
+from images.store.connect import open_repository
+from images.store.repository import PointSummary
 
 
-def list_points(repository: str) -> tuple[PointSummary, ...]:
+def list_points(repository: str, access: Access | None = None) -> tuple[PointSummary, ...]:
     """The recovery points of a repository, oldest first."""
-    return Repository(connect(repository)).points()
+    return open_repository(repository, access).points()
 
 
-def list_with_damage(repository: str) -> tuple[tuple[PointSummary, ...], tuple[str, ...]]:
+def list_with_damage(repository: str, access: Access | None = None) -> tuple[tuple[PointSummary, ...], tuple[str, ...]]:
     """The same, and a sentence for each recovery point that cannot be listed."""
-    return Repository(connect(repository)).read_points()
+    return open_repository(repository, access).read_points()
 
 
-def show_point(repository: str, point: str) -> tuple[str, Manifest]:
+def show_point(repository: str, point: str, access: Access | None = None) -> tuple[str, Manifest]:
     """One recovery point: its full id and manifest."""
-    opened = Repository(connect(repository))
+    opened = open_repository(repository, access)
     identifier = opened.resolve(point)
     return identifier, opened.manifest(identifier)
 

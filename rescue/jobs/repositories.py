@@ -17,7 +17,8 @@ from core.errors import LiferaftError
 from core.process import Runner
 from core.units import format_size
 from images.probe import MEDIUM_LABEL, BlockDevice, block_devices
-from images.store.repository import DOCUMENT, Repository, connect
+from images.store.connect import open_repository
+from images.store.document import DOCUMENT
 
 #: Where filesystems are mounted: below it one folder for each process, because two consoles run two wizards.
 PLACE = Path("/run/liferaft")
@@ -231,7 +232,7 @@ def _is_inside(entry: "os.DirEntry[str]", device: int) -> bool:
 def _describe(path: Path, device: BlockDevice, disk: BlockDevice) -> FoundRepository:
     points, problem = 0, ""
     try:
-        points = len(Repository(connect(str(path))).points())
+        points = len(open_repository(str(path)).points())
     except LiferaftError as error:
         problem = error.message
     name = " ".join(word for word in ((disk.model or "").strip(), format_size(disk.size)) if word)

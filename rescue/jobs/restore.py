@@ -12,7 +12,9 @@ from core.events import Sink
 from core.process import Runner
 from images.model.machine import Firmware, Machine, MachineDisk
 from images.probe import block_devices, probe_machine
-from images.store.repository import Repository, connect
+from images.store.access import Access
+from images.store.connect import open_repository
+from images.store.repository import Repository
 from restore.execute import execute
 from restore.plan import PLAN_VERSION, Plan
 from restore.planner import PlanOptions, make_plan
@@ -38,22 +40,34 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
     onto_source: bool = False
 
 
-def plan_restore(repository: str, point: str, targets: Sequence[Path], choices: RestoreChoices, runner: Runner) -> Plan:
+def plan_restore(
+    repository: str,
+    point: str,
+    targets: Sequence[Path],
+    choices: RestoreChoices,
+    runner: Runner,
+    access: Access | None = None,
+) -> Plan:
     """The plan for restoring a recovery point to disks or files named by path.
 
     Raises:
         UsageError, RefusedError, DamagedError, UnreachableError: with every reason. Nothing is written.
     """
-    opened = Repository(connect(repository))
+    opened = open_repository(repository, access)
     candidates = [name_target(path, repository, runner) for path in targets]
     return _plan(opened, point, candidates, choices, runner)
 
 
 def plan_restore_to_disk(
-    repository: str, point: str, disk: MachineDisk, choices: RestoreChoices, runner: Runner
+    repository: str,
+    point: str,
+    disk: MachineDisk,
+    choices: RestoreChoices,
+    runner: Runner,
+    access: Access | None = None,
 ) -> Plan:
     """The same for a disk of the probed machine, as the wizard and the unattended job name it."""
-    opened = Repository(connect(repository))
+    opened = open_repository(repository, access)
     candidate = disk_candidate(disk, repository, block_devices(runner))
     return _plan(opened, point, [candidate], choices, runner)
 
@@ -92,7 +106,14 @@ def read_plan(content: bytes, name: str) -> Plan:
 
 
 def run_plan(
-    plan: Plan, confirm: str, runner: Runner, sink: Sink, *, repository: str = "", hooks: Path | None = None
+    plan: Plan,
+    confirm: str,
+    runner: Runner,
+    sink: Sink,
+    *,
+    repository: str = "",
+    hooks: Path | None = None,
+    access: Access | None = None,
 ) -> Report:
     """Carry out a plan whose digest is given back.
 
@@ -100,7 +121,7 @@ def run_plan(
         repository: where the repository is now, when it is not where the plan says.
         hooks: the site's hooks folder.
     """
-    opened = Repository(connect(repository or plan.repository))
+    opened = open_repository(repository or plan.repository, access)
     return execute(plan, confirm, opened, runner, sink, hooks=hooks)
 
 

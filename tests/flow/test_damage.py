@@ -8,8 +8,9 @@ import pytest
 from core.errors import DamagedError, ExitCode
 from images.capture import CaptureResult
 from images.model.manifest import VolumeRole
+from images.store.connect import connect
 from images.store.records import PACK_HEADER_SIZE, RECORD_HEADER_SIZE, encode_record
-from images.store.repository import Repository, connect, pack_name
+from images.store.repository import Repository, pack_name
 from images.store.writer import RepositoryWriter
 from tests.flow.disks import MIB, blank, gpt_disk
 from tests.flow.test_road import restore
@@ -132,7 +133,7 @@ def test_an_interrupt_inside_a_write_leaves_no_wrong_pack(tmp_path: Path, tree: 
     with pytest.MonkeyPatch.context() as patch:
         written = []
 
-        def interrupted(*words: object) -> bytes:
+        def interrupted(*words: object) -> tuple[bytes, bytes]:
             written.append(words)
             if len(written) == 9:
                 raise KeyboardInterrupt
@@ -154,6 +155,6 @@ def test_an_interrupt_inside_a_write_leaves_no_wrong_pack(tmp_path: Path, tree: 
             capture(disk)
     repository = Repository(connect(str(tmp_path / "repo")))
     assert repository.check_packs() == {}
-    assert repository.pack_sizes()
+    assert repository.indexes().pack_sizes()
     capture(disk)
     restore(tmp_path / "repo", blank(tmp_path / "target.img", 200 * MIB))

@@ -13,7 +13,8 @@ from images.capture import capture
 from images.model.layout import DiskIdentity
 from images.sources import open_source
 from images.store.backend import LocalBackend
-from images.store.repository import CATALOGUE, Repository, connect
+from images.store.connect import connect
+from images.store.repository import CATALOGUE, Repository
 from images.store.writer import open_or_create
 from images.survey import survey_disk
 from restore.planner import survey_chunks

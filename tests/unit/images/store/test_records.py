@@ -9,10 +9,12 @@ from images.store.records import (
     Codec,
     RecordKind,
     chunk_id,
-    decode_payload,
     decode_record,
+    decompress,
     encode_record,
+    unseal,
 )
+from images.store.xaes import XaesKey
 
 
 def test_the_id_is_blake3() -> None:
@@ -20,35 +22,62 @@ def test_the_id_is_blake3() -> None:
     assert chunk_id(b"").hex() == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
 
 
-@given(st.binary(min_size=1, max_size=5000), st.booleans())
-def test_round_trip(plain: bytes, compress: bool) -> None:
-    payload = zstandard.compress(plain) if compress else plain
-    codec = Codec.ZSTANDARD if compress else Codec.STORED
-    data = encode_record(RecordKind.CHUNK, chunk_id(plain), len(plain), codec, payload) + payload
+KEY = XaesKey(bytes(range(32)))
+
+
+def _record(plain: bytes, payload: bytes, codec: Codec, key: XaesKey | None = None) -> bytes:
+    return b"".join(encode_record(RecordKind.CHUNK, chunk_id(plain), len(plain), codec, payload, key))
+
+
+def _plain(data: bytes, key: XaesKey | None = None) -> bytes:
     header = decode_record(data, "here")
-    assert decode_payload(header, data[RECORD_HEADER_SIZE:], zstandard.ZstdDecompressor(), "here") == plain
+    return decompress(header, unseal(data, header, key, "here"), zstandard.ZstdDecompressor(), "here")
+
+
+@given(st.binary(min_size=1, max_size=5000), st.booleans(), st.booleans())
+def test_round_trip(plain: bytes, compress: bool, sealed: bool) -> None:
+    key = KEY if sealed else None
+    codec = Codec.ZSTANDARD if compress else Codec.STORED
+    data = _record(plain, zstandard.compress(plain) if compress else plain, codec, key)
+    assert _plain(data, key) == plain
+    if sealed and len(plain) > 3:
+        assert plain not in data
 
 
 @given(st.integers(0, RECORD_HEADER_SIZE - 1), st.integers(1, 255))
 def test_every_changed_header_byte_is_noticed(at: int, flip: int) -> None:
-    data = bytearray(encode_record(RecordKind.CHUNK, chunk_id(b"x"), 1, Codec.STORED, b"x"))
+    data = bytearray(_record(b"x", b"x", Codec.STORED))
     data[at] ^= flip
     with pytest.raises(DamagedError, match="here"):
         decode_record(bytes(data), "here")
 
 
-@given(st.integers(0, 99), st.integers(1, 255))
-def test_every_changed_payload_byte_is_noticed(at: int, flip: int) -> None:
+@given(st.integers(0, 99 + 16), st.integers(1, 255))
+def test_every_changed_sealed_byte_is_noticed(at: int, flip: int) -> None:
     plain = bytes(range(100))
-    header = decode_record(encode_record(RecordKind.CHUNK, chunk_id(plain), 100, Codec.STORED, plain), "here")
-    payload = bytearray(plain)
-    payload[at] ^= flip
-    with pytest.raises(DamagedError, match="digest"):
-        decode_payload(header, bytes(payload), zstandard.ZstdDecompressor(), "here")
+    data = bytearray(_record(plain, plain, Codec.STORED, KEY))
+    data[RECORD_HEADER_SIZE + at] ^= flip
+    with pytest.raises(DamagedError, match="altered"):
+        _plain(bytes(data), KEY)
+
+
+def test_a_sealed_header_cannot_be_exchanged() -> None:
+    """Kind, lengths and id are authenticated with the payload: a record cannot be passed off as another."""
+    one, two = (_record(plain, plain, Codec.STORED, KEY) for plain in (b"one", b"two"))
+    with pytest.raises(DamagedError, match="altered"):
+        _plain(one[:RECORD_HEADER_SIZE] + two[RECORD_HEADER_SIZE:], KEY)
+
+
+def test_plain_records_do_not_belong_into_an_encrypted_repository() -> None:
+    with pytest.raises(DamagedError, match="cipher 0"):
+        _plain(_record(b"x", b"x", Codec.STORED), KEY)
+    with pytest.raises(DamagedError, match="cipher 2"):
+        _plain(_record(b"x", b"x", Codec.STORED, KEY))
 
 
 def test_a_frame_that_promises_more_is_not_unpacked() -> None:
-    bomb = zstandard.compress(bytes(1 << 20))
-    header = decode_record(encode_record(RecordKind.CHUNK, bytes(32), 10, Codec.ZSTANDARD, bomb), "here")
+    data = b"".join(
+        encode_record(RecordKind.CHUNK, bytes(32), 10, Codec.ZSTANDARD, zstandard.compress(bytes(1 << 20)), None)
+    )
     with pytest.raises(DamagedError, match="promise"):
-        decode_payload(header, bomb, zstandard.ZstdDecompressor(), "here")
+        _plain(data)

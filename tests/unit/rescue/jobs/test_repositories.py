@@ -11,7 +11,7 @@ import pytest
 
 from core.documents import encode
 from core.errors import ProcessError
-from images.store.repository import new_document
+from images.store.document import new_document
 from rescue.jobs.repositories import AttachedRepositories
 from tests.runners import ScriptedRunner
 
