@@ -46,12 +46,9 @@ def _past_zeros(polynomial: int, length: int) -> NDArray[np.uint32]:
 def _moved(tables: NDArray[np.uint32], remainders: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Remainders moved as far as the tables of :func:`_past_zeros` say."""
     low, lower, higher, high = tables
-    return (
-        low[remainders & 0xFF]
-        ^ lower[remainders >> 8 & 0xFF]
-        ^ higher[remainders >> 16 & 0xFF]
-        ^ high[remainders >> 24]
-    )
+    moved: NDArray[np.uint32] = low[remainders & 0xFF] ^ lower[remainders >> 8 & 0xFF]
+    moved ^= higher[remainders >> 16 & 0xFF] ^ high[remainders >> 24]
+    return moved
 
 
 def crc_of_rows(polynomial: int, seeds: NDArray[np.uint32], rows: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -9,11 +9,12 @@ from images.filesystems.ext import read_ext
 from images.filesystems.fat import read_fat
 from images.filesystems.swap import read_swap
 from images.filesystems.used import UsedMap, whole
+from images.filesystems.xfs import read_xfs
 from images.model.layout import Filesystem, FilesystemKind
 from images.signatures import Signature, probe
 from images.sources import BlockSource, FileSource, WindowSource
 
-_READERS = (read_ext, read_fat, read_swap)
+_READERS = (read_ext, read_fat, read_swap, read_xfs)
 
 #: libblkid's names for what each reader reads.
 _NAMES = {
@@ -24,6 +25,7 @@ _NAMES = {
     FilesystemKind.FAT16: frozenset({"vfat"}),
     FilesystemKind.FAT32: frozenset({"vfat"}),
     FilesystemKind.SWAP: frozenset({"swap", "swsuspend", "swap_old"}),
+    FilesystemKind.XFS: frozenset({"xfs"}),
     FilesystemKind.UNKNOWN: frozenset({"jbd"}),
 }
 

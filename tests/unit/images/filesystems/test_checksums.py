@@ -41,4 +41,6 @@ def test_rows_with_seeds_of_their_own(polynomial: int, length: int) -> None:
     rows = np.frombuffer(random.Random(length).randbytes(3 * length), dtype=np.uint8).reshape(3, length)
     seeds = [0, 0xFFFF, 0x1234]
     found = crc_of_rows(polynomial, np.array(seeds, dtype=np.uint32), rows)
-    assert found.tolist() == [bit_by_bit(polynomial, seed, row.tobytes()) for seed, row in zip(seeds, rows, strict=True)]
+    assert found.tolist() == [
+        bit_by_bit(polynomial, seed, row.tobytes()) for seed, row in zip(seeds, rows, strict=True)
+    ]
