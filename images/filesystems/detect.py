@@ -5,8 +5,10 @@ member, and when libblkid, where it can look, does not contradict.
 """
 
 from images.filesystems.containers import container_name
+from images.filesystems.exfat import read_exfat
 from images.filesystems.ext import read_ext
 from images.filesystems.fat import read_fat
+from images.filesystems.ntfs import read_ntfs
 from images.filesystems.swap import read_swap
 from images.filesystems.used import UsedMap, whole
 from images.filesystems.xfs import read_xfs
@@ -14,7 +16,7 @@ from images.model.layout import Filesystem, FilesystemKind
 from images.signatures import Signature, probe
 from images.sources import BlockSource, FileSource, WindowSource
 
-_READERS = (read_ext, read_fat, read_swap, read_xfs)
+_READERS = (read_ext, read_fat, read_exfat, read_ntfs, read_swap, read_xfs)
 
 #: libblkid's names for what each reader reads.
 _NAMES = {
@@ -24,6 +26,8 @@ _NAMES = {
     FilesystemKind.FAT12: frozenset({"vfat"}),
     FilesystemKind.FAT16: frozenset({"vfat"}),
     FilesystemKind.FAT32: frozenset({"vfat"}),
+    FilesystemKind.EXFAT: frozenset({"exfat"}),
+    FilesystemKind.NTFS: frozenset({"ntfs"}),
     FilesystemKind.SWAP: frozenset({"swap", "swsuspend", "swap_old"}),
     FilesystemKind.XFS: frozenset({"xfs"}),
     FilesystemKind.UNKNOWN: frozenset({"jbd"}),
