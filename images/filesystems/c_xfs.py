@@ -76,7 +76,7 @@ class Incompat(IntFlag):
 
 KNOWN_RO_COMPAT = sum(RoCompat)
 KNOWN_INCOMPAT = sum(Incompat)
-KNOWN_FEATURES2 = sum(Features2) & ~Features2.CRC
+KNOWN_FEATURES2 = sum(Features2) - Features2.CRC.value
 
 #: Offset in the superblock and struct format of every field that is read.
 _FIELDS = {

@@ -106,14 +106,16 @@ def _doubt(source: BlockSource, superblock: Superblock) -> str:
         return doubt
     if not superblock.log_start:
         return "its log is on another device"
-    return doubt_about_log(source, superblock.log_offset, superblock.log_size, superblock.uuid)
+    # xfs_admin -U leaves the old UUID in the log of version 5, as in all metadata
+    uuids = frozenset({superblock.uuid, superblock.stamp})
+    return doubt_about_log(source, superblock.log_offset, superblock.log_size, uuids)
 
 
 def _doubt_about_features(superblock: Superblock) -> str:
     if superblock.version & c_xfs.VERSION_SHARED:
         return "it has the retired feature shared"
     if superblock.version & c_xfs.VERSION_MORE:
-        known = c_xfs.KNOWN_FEATURES2 | (Features2.CRC if superblock.checksummed else 0)
+        known = c_xfs.KNOWN_FEATURES2 | (Features2.CRC.value if superblock.checksummed else 0)
         if superblock.features2 & ~known:
             return f"it has features liferaft does not know (features2 {superblock.features2 & ~known:#x})"
     if not superblock.checksummed:

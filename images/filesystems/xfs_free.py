@@ -264,9 +264,10 @@ def _pointers(superblock: Superblock, group: Group, row: NDArray[np.uint8]) -> _
 
 def _counts(group: Group, rows: NDArray[np.uint8], most: int, least: int) -> _Blocks:
     counts = np.ascontiguousarray(rows[:, 6:8]).view(">u2")[:, 0].astype(np.int64)
-    if ((counts < least) | (counts > most)).any():
+    wrong = (counts < least) | (counts > most)
+    if wrong.any():
         raise DamagedError(
-            f"a block of the tree of free space of allocation group {group.number} holds {int(counts.max())} records; "
-            f"{least} to {most} are possible"
+            f"a block of the tree of free space of allocation group {group.number} holds "
+            f"{int(counts[wrong.argmax()])} records; {least} to {most} are possible"
         )
     return counts

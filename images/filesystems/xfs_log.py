@@ -44,12 +44,12 @@ class _Log:
         return [_cycle(content[offset : offset + BLOCK]) for offset in range(0, len(content), BLOCK)]
 
 
-def doubt_about_log(source: BlockSource, offset: int, size: int, uuid: bytes) -> str:
+def doubt_about_log(source: BlockSource, offset: int, size: int, uuids: frozenset[bytes]) -> str:
     """Why an internal log is not clean; empty when it is.
 
     Args:
         offset, size: where the log lies, in bytes.
-        uuid: what every record must carry.
+        uuids: what every record must carry, one of them.
 
     Raises:
         DeviceError: the source cannot be read.
@@ -61,12 +61,12 @@ def doubt_about_log(source: BlockSource, offset: int, size: int, uuid: bytes) ->
     if first == last:  # the log was filled to its very end: the next record starts at block 0
         head = log.count
     elif last == first - 1:
-        head = _first_of(log, last)
+        head = _first_older(log, first)
     else:
         return NEEDS_RECOVERY
-    if not _in_order(log, head, first, last):
+    if not _in_order(log, head, first):
         return NEEDS_RECOVERY
-    return "" if _ends_with_unmount(log, head, first, uuid) else NEEDS_RECOVERY
+    return "" if _ends_with_unmount(log, head, first, uuids) else NEEDS_RECOVERY
 
 
 def _cycle(block: bytes) -> int:
@@ -74,29 +74,32 @@ def _cycle(block: bytes) -> int:
     return int(cycle) if magic == RECORD_MAGIC else int(magic)
 
 
-def _first_of(log: _Log, cycle: int) -> int:
-    """The first block of an older cycle, by halving: block 0 is younger, the last block is of that cycle."""
+def _first_older(log: _Log, young: int) -> int:
+    """The first block of an older cycle, by halving: block 0 is of the youngest one, the last block is not."""
     low, high = 0, log.count - 1
     while high - low > 1:
         middle = (low + high) // 2
-        if log.cycle(middle) == cycle:
-            high = middle
-        else:
+        if log.cycle(middle) == young:
             low = middle
+        else:
+            high = middle
     return high
 
 
-def _in_order(log: _Log, head: int, young: int, old: int) -> bool:
-    """Whether all that could have been in flight when the last record was written is where it belongs."""
+def _in_order(log: _Log, head: int, young: int) -> bool:
+    """Whether all that could have been in flight when the last record was written is where it belongs.
+
+    What lies behind the head is of the cycle before, or older: xfs_repair leaves blocks there that were never written.
+    """
     start, end = max(head - _IN_FLIGHT, 0), min(head + _IN_FLIGHT, log.count)
     before = log.cycles(start, head)
     behind = log.cycles(head, end)
     wrapped = max(_IN_FLIGHT - head, 0)  # the window before the head goes on at the end of the log
     tail = log.cycles(max(log.count - wrapped, head), log.count)
-    return set(before) == {young} and set(behind) <= {old} and set(tail) <= {old}
+    return set(before) == {young} and all(cycle < young for cycle in (*behind, *tail))
 
 
-def _ends_with_unmount(log: _Log, head: int, cycle: int, uuid: bytes) -> bool:
+def _ends_with_unmount(log: _Log, head: int, cycle: int, uuids: frozenset[bytes]) -> bool:
     """Whether the record that ends right before ``head`` is there and says "unmounted"."""
     for start in range(head - 1, head - min(_IN_FLIGHT, log.count) - 1, -1):
         header = log.block(start)
@@ -110,7 +113,7 @@ def _ends_with_unmount(log: _Log, head: int, cycle: int, uuid: bytes) -> bool:
     operations = struct.unpack_from(">I", header, 40)[0]
     buffer_size = struct.unpack_from(">I", header, 320)[0]
     headers = -(-buffer_size // _HEADER_COVERS) if version & 2 and buffer_size > _HEADER_COVERS else 1
-    if header[304:320] != uuid or stamp != cycle or lsn != cycle << 32 | start % log.count:
+    if header[304:320] not in uuids or stamp != cycle or lsn != cycle << 32 | start % log.count:
         return False
     if operations != 1 or start + headers + -(-length // BLOCK) != head:
         return False
