@@ -1,0 +1,238 @@
+"""One tree of all volumes, as the machine itself saw its files: the root filesystem with the others mounted in it.
+
+``/etc/fstab`` of the root filesystem says what was mounted where; volumes are found by filesystem UUID, label,
+partition GUID or partition name, never by device node. Symbolic links are followed inside the view, never outside.
+"""
+
+import contextlib
+import posixpath
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import msgspec
+
+from core.errors import DamagedError, LiferaftError, UsageError
+from core.units import MIB
+from images.browse.entry import Kind
+from images.browse.tree import Found, NotThereError, Tree, join, shown
+from images.model.layout import Filesystem, Partition
+from images.model.manifest import Manifest, Volume
+
+#: Symbolic links followed in one path at most, as the kernel does.
+_LINKS = 40
+_FSTAB_LIMIT = MIB
+#: Where distributions put the root subvolume of a btrfs.
+_ROOTS = ("/", "/@", "/root", "/@rootfs")
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A volume in the view.
+
+    Attributes:
+        place: where it is mounted: ``/``, ``/boot``.
+        tree: its files.
+        top: the folder of it that is mounted: ``/``, or a btrfs subvolume.
+    """
+
+    place: str
+    tree: Tree
+    top: str = "/"
+
+
+class View:
+    """Mounts, the deepest first. Paths begin with ``/``."""
+
+    def __init__(self, mounts: tuple[Mount, ...]) -> None:
+        self.mounts = tuple(sorted(mounts, key=lambda mount: -len(mount.place)))
+
+    def find(self, path: str, *, follow_last: bool = False) -> tuple[Tree, Found]:
+        """The entry at a path.
+
+        Args:
+            follow_last: follow a symbolic link at the end of the path too; a path that ends in ``/`` asks for it.
+
+        Raises:
+            NotThereError: there is none. DamagedError: a folder on the way cannot be read.
+        """
+        follow_last = follow_last or path.endswith("/")
+        waiting = [part for part in path.split("/") if part not in ("", ".")]
+        done: list[str] = []
+        links = 0
+        while waiting:
+            part = waiting.pop(0)
+            if part == "..":
+                del done[-1:]
+                continue
+            done.append(part)
+            _, found = self._at("/" + "/".join(done), path)
+            if found.entry.kind is not Kind.LINK or not (waiting or follow_last):
+                continue
+            links += 1
+            if links > _LINKS:
+                raise NotThereError(f"{shown(path)}: too many symbolic links, one points to itself.")
+            done.pop()
+            if found.entry.target.startswith("/"):
+                done = []
+            waiting = [part for part in found.entry.target.split("/") if part not in ("", ".")] + waiting
+        return self._at("/" + "/".join(done), path)
+
+    def _at(self, path: str, asked: str) -> tuple[Tree, Found]:
+        """An entry whose folders are none of them links; what is mounted there, where something is."""
+        for mount in self.mounts:
+            if path != mount.place and not path.startswith(mount.place.rstrip("/") + "/"):
+                continue
+            inside = path[len(mount.place.rstrip("/")) :]
+            found = mount.tree.root
+            for part in [part for part in (mount.top + inside).split("/") if part]:
+                if found.entry.kind is not Kind.FOLDER:
+                    raise NotThereError(f"{mount.tree.source.name}:{shown(asked)}: {shown(found.path)} is no folder.")
+                below = mount.tree.child(found, part) or mount.tree.stream(found, part)
+                if below is None:
+                    raise NotThereError(f"{mount.tree.source.name} has no {shown(join(found.path, part))}.")
+                found = below
+            return mount.tree, found
+        raise NotThereError(f"There is no {shown(asked)}.")
+
+
+class FstabLine(msgspec.Struct, frozen=True):
+    """What a line of ``/etc/fstab`` says: ``tag`` is UUID, LABEL, PARTUUID or PARTLABEL."""
+
+    tag: str
+    value: str
+    place: str
+    options: tuple[str, ...]
+
+
+def parse_fstab(text: str) -> Iterator[FstabLine]:
+    """The lines that name a volume by what stays the same, and mount it somewhere (fstab(5))."""
+    for line in text.splitlines():
+        words = line.split("#", 1)[0].split() if line.lstrip().startswith("#") else line.split()
+        if len(words) < 4 or not words[1].startswith("/"):
+            continue
+        tag, value = _tag(words[0])
+        place = words[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        if tag:
+            yield FstabLine(tag, value, posixpath.normpath(place), tuple(words[3].split(",")))
+
+
+def _tag(spec: str) -> tuple[str, str]:
+    """``UUID=…`` in its two spellings."""
+    folders = {"by-uuid": "UUID", "by-label": "LABEL", "by-partuuid": "PARTUUID", "by-partlabel": "PARTLABEL"}
+    tag, equals, value = spec.partition("=")
+    if equals and tag in folders.values():
+        return tag, value.strip('"')
+    if spec.startswith("/dev/disk/"):
+        folder, _, value = spec.removeprefix("/dev/disk/").partition("/")
+        return folders.get(folder, ""), value.replace("\\x20", " ")
+    return "", ""
+
+
+def volume_named(manifest: Manifest, line: FstabLine) -> Volume | None:
+    """The volume a line of fstab means; None when none or several answer to it."""
+    found = [volume for volume in manifest.volumes if _answers(manifest, volume, line)]
+    return found[0] if len(found) == 1 else None
+
+
+def _answers(manifest: Manifest, volume: Volume, line: FstabLine) -> bool:
+    partition, filesystem = parts_of(manifest, volume)
+    wanted = line.value.lower()
+    if line.tag == "UUID":
+        return filesystem is not None and bool(wanted) and filesystem.uuid.lower() == wanted
+    if line.tag == "LABEL":
+        return filesystem is not None and bool(line.value) and filesystem.label == line.value
+    if partition is None:
+        return False
+    if line.tag == "PARTLABEL":
+        return bool(line.value) and partition.name == line.value
+    if partition.uuid is not None:
+        with contextlib.suppress(ValueError):
+            return partition.uuid == UUID(wanted)
+        return False
+    table = manifest.layout.disk(volume.disk).table
+    return table is not None and wanted == f"{table.identifier.removeprefix('0x').lower()}-{partition.number:02x}"
+
+
+def parts_of(manifest: Manifest, volume: Volume) -> tuple[Partition | None, Filesystem | None]:
+    """The partition a volume was, and the filesystem in it."""
+    disk = manifest.layout.disk(volume.disk)
+    if not volume.partition:
+        return None, disk.filesystem
+    found = (partition for partition in disk.table.partitions if partition.id == volume.partition) if disk.table else ()
+    partition = next(iter(found), None)
+    return partition, partition.filesystem if partition else None
+
+
+def machine_view(trees: Callable[[Volume], Tree], manifest: Manifest, candidates: tuple[Volume, ...]) -> View | None:
+    """The view of the machine; None when not exactly one volume is its root.
+
+    Args:
+        trees: opens a volume.
+        candidates: volumes that may hold a root filesystem.
+    """
+    roots: list[tuple[Mount, str]] = []
+    for volume in candidates:
+        with contextlib.suppress(LiferaftError):
+            candidate = _root_in(trees(volume))
+            if candidate is not None:
+                roots.append(candidate)
+    if len(roots) != 1:
+        return None
+    root, fstab = roots[0]
+    mounts = [root]
+    for line in parse_fstab(fstab):
+        named = volume_named(manifest, line)
+        if named is None or line.place == "/":
+            continue
+        with contextlib.suppress(LiferaftError):
+            subvolume = next((option[7:] for option in line.options if option.startswith("subvol=")), "/")
+            mounts.append(Mount(line.place, trees(named), "/" + subvolume.strip("/")))
+    return View(tuple(mounts))
+
+
+def _root_in(tree: Tree) -> tuple[Mount, str] | None:
+    """The folder of a volume that has ``etc/fstab``, and its text."""
+    tops = _ROOTS if tree.filesystem.name == "btrfs" else _ROOTS[:1]
+    for top in tops:
+        mount = Mount("/", tree, top)
+        try:
+            _, found = View((mount,)).find("/etc/fstab", follow_last=True)
+        except UsageError:
+            continue
+        if found.entry.kind is Kind.FILE:
+            text = tree.content(found).read(_FSTAB_LIMIT).decode("utf-8", "replace")
+            return mount, text
+    return None
+
+
+def whole_volume(tree: Tree) -> View:
+    """The view of one volume alone."""
+    return View((Mount("/", tree),))
+
+
+def unique_view(views: tuple[View, ...], path: str) -> View:
+    """The only one of several views that has a path.
+
+    Raises:
+        NotThereError: none has it. UsageError: several have it; the message names them.
+    """
+    having = []
+    problems: list[str] = []
+    for view in views:
+        try:
+            view.find(path)
+            having.append(view)
+        except NotThereError:
+            continue
+        except DamagedError as error:
+            problems.append(error.message)
+    if len(having) == 1:
+        return having[0]
+    names = [view.mounts[0].tree.source.volume.id for view in having]
+    if names:
+        raise UsageError(
+            f"{shown(path)} is on {len(names)} volumes: {', '.join(names)}.",
+            hint=f"Say which: ID:{names[0]}{shown(path)}",
+        )
+    if problems:
+        raise DamagedError(f"{shown(path)} was not found, but a volume could not be read: {problems[0]}")
+    raise NotThereError(f"No volume has {shown(path)}.")
