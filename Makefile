@@ -4,7 +4,7 @@ ISO := out/liferaft-amd64.iso
 # Installing a system into a folder, loop devices and mounts need root; everything else does not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: help setup iso lint test test-fast test-disk test-boot bench demo
+.PHONY: help setup iso lint test test-fast test-disk test-boot test-fuzz fuzz bench demo
 
 help:
 	@echo "setup      install what is needed (Debian packages, .venv); quick when there is nothing to do"
@@ -12,6 +12,7 @@ help:
 	@echo "test       all rings: unit, flow, disk, boot"
 	@echo "test-fast  unit and flow, style and types among them: no device, no virtual machine"
 	@echo "test-boot  the boot ring alone"
+	@echo "fuzz       coverage-guided fuzzing of every reader, 5 minutes each"
 	@echo "lint       ruff and mypy"
 	@echo "bench      the figures, side by side"
 	@echo "demo       a machine is captured, lost, restored and boots again, with a timeline"
@@ -30,6 +31,14 @@ lint: setup
 test-fast: setup
 	$(PYTHON) -m pytest -n 2 tests/unit tests/flow
 
+# Seconds for each target: `make fuzz FUZZ_SECONDS=3600` over night.
+FUZZ_SECONDS := 300
+fuzz: setup
+	$(PYTHON) -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+test-fuzz: setup
+	$(PYTHON) -m tests.fuzz --seconds 4 --seed 1
+
 test-disk: setup
 	$(SUDO) $(PYTHON) -m pytest -p no:cacheprovider tests/disk
 
@@ -38,7 +47,7 @@ test-disk: setup
 test-boot: iso
 	$(SUDO) $(PYTHON) -m pytest -p no:cacheprovider --reruns 1 --only-rerun "Kernel panic" tests/boot
 
-test: test-fast test-disk test-boot
+test: test-fast test-fuzz test-disk test-boot
 
 bench: setup
 	$(SUDO) $(PYTHON) -m benchmarks

@@ -13,6 +13,8 @@ from core.errors import DamagedError, UsageError
 
 T = TypeVar("T")
 
+#: What msgspec raises on bytes that are not the document: also text that is not UTF-8, and endless nesting.
+_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
@@ -34,7 +36,7 @@ def decode_written(content: bytes, kind: type[T], *, name: str) -> T:
     """
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError as error:
+    except _REFUSALS as error:
         raise UsageError(f"{name} is not a valid {_noun(kind)}: {error}.", hint="Nothing was done.") from None
 
 
@@ -46,7 +48,7 @@ def decode_stored(content: bytes, kind: type[T], *, name: str) -> T:
     """
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError as error:
+    except _REFUSALS as error:
         raise DamagedError(f"{name} is not a valid {_noun(kind)}: {error}.") from None
 
 

@@ -1,0 +1,115 @@
+"""Inputs the fuzzer begins with: sound structures, so that it spends its time behind the first check."""
+
+import os
+
+import zstandard
+
+from core.documents import encode
+from images.model.layout import Layout
+from images.model.machine import Firmware, Machine, SecureBoot
+from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
+from images.store.index import IndexBuilder, Location
+from images.store.keys import KeySlot, RepositoryKeys
+from images.store.pages import Page, encode_page
+from images.store.passphrase import Passphrase
+from images.store.records import Codec, RecordKind, chunk_id, encode_record
+from images.store.repository import Catalogue, PointSummary
+from images.store.sealed import seal_document
+from images.store.signature import new_signing_key, read_signing_key
+
+_REPOSITORY = bytes(range(16))
+
+
+def seeds(target: str) -> list[bytes]:
+    """Inputs for a target; those on images begin with one patch of one byte."""
+    makers = {
+        "page": _pages,
+        "tree": _trees,
+        "record": _records,
+        "index": _indexes,
+        "manifest": lambda: [encode(_manifest())],
+        "machine": lambda: [encode(_machine())],
+        "catalogue": _catalogues,
+        "sealed": lambda: [encode(seal_document(RepositoryKeys(bytes(32)), "points", _REPOSITORY, b"x" * 40))],
+        "key-slot": _slots,
+        "signature": lambda: [read_signing_key(new_signing_key()[0], "seed").sign("00" * 32)],
+        "plan": lambda: [b'{"version":1,"steps":[],"targets":[],"notes":[]}'],
+    }
+    maker = makers.get(target)
+    return maker() if maker else [bytes([base]) + b"\0\0\0\0\0\0" for base in range(8)]
+
+
+def _pages() -> list[bytes]:
+    page = Page(0, {0: bytes(32), 255: b"\1" * 32}, frozenset({1, 2}))
+    upper = Page(1, {3: bytes(32)}, frozenset())
+    return [bytes([level.level]) + encode_page(level) for level in (page, upper)]
+
+
+def _trees() -> list[bytes]:
+    pages = [encode_page(Page(level, {0: bytes(32), 9: b"\1" * 32}, frozenset())) for level in (0, 1, 2)]
+    return [chunks.to_bytes(3, "little") + page[4:] for chunks in (200, 60_000, 1 << 23) for page in pages]
+
+
+def _records() -> list[bytes]:
+    plain = os.urandom(50) + bytes(500)
+    packed = zstandard.compress(plain)
+    return [
+        b"".join(encode_record(RecordKind.CHUNK, chunk_id(plain), len(plain), codec, payload, None))
+        for codec, payload in ((Codec.STORED, plain), (Codec.ZSTANDARD, packed))
+    ]
+
+
+def _indexes() -> list[bytes]:
+    builder = IndexBuilder()
+    for number in range(20):
+        builder.add(chunk_id(bytes([number])), Location(bytes(16), 64 + 100 * number, 20, 100))
+    builder.close_pack(bytes(16), 4096)
+    return [builder.encode(_REPOSITORY)]
+
+
+def _machine() -> Machine:
+    return Machine(
+        firmware=Firmware.UEFI,
+        secure_boot=SecureBoot.UNKNOWN,
+        architecture="x86_64",
+        ram=1,
+        product="p",
+        disks=(),
+        nics=(),
+        modaliases=(),
+    )
+
+
+def _manifest() -> Manifest:
+    volume = Volume(
+        id="disk0-part1",
+        disk="disk0",
+        role=VolumeRole.PARTITION,
+        partition="disk0-part1",
+        offset=1 << 20,
+        size=1 << 20,
+        root="00" * 32,
+        height=0,
+        allocated=4096,
+        mode=CaptureMode.USED,
+    )
+    return Manifest(
+        tool="liferaft",
+        name="n",
+        created="2026-11-21T00:00:00+00:00",
+        origin="host",
+        machine=_machine(),
+        layout=Layout(disks=()),
+        volumes=(volume,),
+    )
+
+
+def _catalogues() -> list[bytes]:
+    point = PointSummary(id="00" * 32, name="n", created="2026", origin="h", disk_size=1, allocated=1)
+    return [encode(Catalogue(indexes=("00" * 16 + ".index",), points=(point,)))]
+
+
+def _slots() -> list[bytes]:
+    keys = RepositoryKeys(bytes(32))
+    slot: KeySlot = keys.wrap(Passphrase("x"), _REPOSITORY, label="first", created="2026")
+    return [encode(slot)]
