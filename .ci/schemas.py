@@ -13,7 +13,8 @@ from hooks.contract import HookContext
 from images.model.layout import Layout
 from images.model.machine import Machine
 from images.model.manifest import Manifest
-from images.store.repository import Catalogue, RepositoryDocument
+from images.store.document import RepositoryDocument
+from images.store.repository import Catalogue
 from rescue.jobs.unattended import Job, JobResult
 from restore.plan import Plan
 from restore.report import Report

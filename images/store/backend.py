@@ -129,7 +129,12 @@ class LocalBackend:
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         with self._open(name) as stream:
-            data = os.pread(stream.fileno(), length, offset)
+            try:
+                data = os.pread(stream.fileno(), length, offset)
+            except OSError as error:
+                raise DeviceError(
+                    f"{self.folder / name}: {length} bytes at {offset} cannot be read: {error.strerror}."
+                ) from None
         if len(data) != length:
             raise DamagedError(
                 f"{self.folder / name} is truncated: it ends at {offset + len(data)}, expected {offset + length}."

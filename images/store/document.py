@@ -10,6 +10,7 @@ from core.errors import DamagedError, RefusedError, UsageError
 from core.units import KIB, MIB
 from images.store.backend import LocalBackend, MissingFileError, Reader
 from images.store.pages import FAN_OUT
+from images.store.parity_head import Parity, choose_parity
 from images.store.sealed import CIPHER
 
 DOCUMENT = "liferaft.json"
@@ -29,15 +30,6 @@ class Encryption(msgspec.Struct, frozen=True, kw_only=True):
 
     cipher: str = CIPHER
     ids: str = KEYED_IDS
-
-
-class Parity(msgspec.Struct, frozen=True, kw_only=True):
-    """Reed-Solomon parity of each pack: blocks of ``block_size`` bytes, ``parity_blocks`` for ``data_blocks``."""
-
-    code: str = "reed-solomon"
-    data_blocks: int = 128
-    parity_blocks: int
-    block_size: int = 64 * KIB
 
 
 class RepositoryDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +57,7 @@ def new_document(
         id=os.urandom(16).hex(),
         chunk_size=chunk_size,
         encryption=Encryption() if encrypted else None,
-        parity=Parity(parity_blocks=parity_blocks) if parity_blocks else None,
+        parity=choose_parity(parity_blocks),
     )
     problem = _out_of_bounds(document)
     if problem:
@@ -121,23 +113,7 @@ def _out_of_bounds(document: RepositoryDocument) -> str:
         return f"chunk_size {size} or fan_out {document.fan_out} is out of bounds"
     if document.hash != HASH or not _ID.fullmatch(document.id) or document.version < 1:
         return "version, hash or id is not what it must be"
-    encryption, parity = document.encryption, document.parity
+    encryption = document.encryption
     if encryption is not None and (encryption.cipher, encryption.ids) != (CIPHER, KEYED_IDS):
         return f"encryption with {encryption.cipher} and {encryption.ids} is not known"
-    if parity is not None and not _is_sound(parity):
-        return (
-            f"parity of {parity.parity_blocks} for {parity.data_blocks} blocks of {parity.block_size} is out of bounds"
-        )
     return ""
-
-
-def _is_sound(parity: Parity) -> bool:
-    size = parity.block_size
-    return (
-        parity.code == "reed-solomon"
-        and parity.data_blocks >= 1
-        and parity.parity_blocks >= 1
-        and parity.data_blocks + parity.parity_blocks <= 256
-        and 4 * KIB <= size <= MIB
-        and not size & (size - 1)
-    )

@@ -18,6 +18,7 @@ from images.store.document import CHUNK_SIZE, DOCUMENT, new_document
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
 from images.store.keyring import add_slot
 from images.store.keys import new_keys
+from images.store.parity_queue import ParityQueue
 from images.store.passphrase import Passphrase
 from images.store.records import (
     PACK_HEADER_SIZE,
@@ -114,6 +115,7 @@ class RepositoryWriter:
         self._stream: BinaryIO | None = None
         self._pack_id = b""
         self._position = 0
+        self._parity = ParityQueue(self._backend, repository.id, repository.document.parity)
         self.stored = 0
         self.records = 0
 
@@ -171,6 +173,8 @@ class RepositoryWriter:
             self._pack.__exit__(_AbandonedError, _AbandonedError(), None)
         self._stream = None
         self._index.drop_pack(self._pack_id)
+        with contextlib.suppress(LiferaftError):
+            self._parity.settle()
 
     def checkpoint(self) -> None:
         """Make what was stored so far durable and known to a later capture, without a recovery point.
@@ -203,8 +207,10 @@ class RepositoryWriter:
             self._index.drop_pack(self._pack_id)
             raise
         self._index.close_pack(self._pack_id, self._position)
+        self._parity.add(self._pack_id)
 
     def _write_index(self) -> None:
+        self._parity.settle()
         if len(self._index):
             self._backend.write(f"indexes/{os.urandom(16).hex()}.index", self._index.encode(self.repository.id))
             self.repository.reload()
