@@ -1,17 +1,31 @@
-"""Progress on a terminal: one line that is rewritten, messages above it; or JSON lines for programs."""
+"""What commands share: progress on a terminal (one line that is rewritten, or JSON lines), and common options.
 
+A command that opens a repository takes ``--repo`` and the passphrase from here::
+
+    @repository_option
+    @access_options
+    def command(repository: str, access: Access, ...) -> None:
+"""
+
+import functools
+import getpass
 import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import click
 
 from core.documents import encode
 from core.events import Event, Sink, Stage, ignore
 from core.units import format_duration, format_size
+from images.store.passphrase import AskPassphrase, Passphrase
+from rescue.jobs.access import access_from, read_passphrase, read_signer
+
+T = TypeVar("T")
 
 _NAMES = {
     Stage.CAPTURE: "Capturing",
@@ -123,3 +137,86 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 repository_option = click.option(
     "--repo", "repository", required=True, metavar="REPO", help="The repository: a folder, file:… or http(s)://…"
 )
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_SIGNERS = click.option(
+    "--require-signature",
+    "signers",
+    multiple=True,
+    metavar="PUBLIC.pem",
+    type=_FILE,
+    help="Read only recovery points that the owner of this key has signed; of one of them, when given several times.",
+)
+
+
+def access_options(command: Callable[..., T]) -> Callable[..., T]:
+    """``--passphrase-file`` and ``--require-signature``: gives the command ``access``.
+
+    On a terminal, an encrypted repository asks for its passphrase when none is given.
+    """
+
+    @passphrase_option("passphrase_file")
+    @_SIGNERS
+    @functools.wraps(command)
+    def with_access(*words: object, passphrase_file: Path | None, signers: tuple[Path, ...], **options: object) -> T:
+        access = access_from(open_passphrase(passphrase_file), asking("Passphrase"), signers)
+        return command(*words, access=access, **options)
+
+    return with_access
+
+
+def destination_access_options(command: Callable[..., T]) -> Callable[..., T]:
+    """``--to-passphrase-file``, for a command with a second repository: gives it ``destination_access``."""
+
+    @passphrase_option("to_passphrase_file", prefix="to-", what="of the repository that is written to")
+    @functools.wraps(command)
+    def with_access(*words: object, to_passphrase_file: Path | None, **options: object) -> T:
+        ask = asking("Passphrase of the repository that is written to")
+        access = access_from(open_passphrase(to_passphrase_file), ask)
+        return command(*words, destination_access=access, **options)
+
+    return with_access
+
+
+def sign_option(command: Callable[..., T]) -> Callable[..., T]:
+    """``--sign-key``: gives the command ``sign``, a key or None."""
+
+    @click.option(
+        "--sign-key", metavar="PRIVATE.pem", type=_FILE, help="Sign the recovery point (liferaft key new-signing-key)."
+    )
+    @functools.wraps(command)
+    def with_key(*words: object, sign_key: Path | None, **options: object) -> T:
+        return command(*words, sign=read_signer(sign_key) if sign_key else None, **options)
+
+    return with_key
+
+
+def passphrase_option(
+    name: str, *, prefix: str = "", what: str = "of the encrypted repository"
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """The option for a file that holds a passphrase. There is none for the passphrase itself: other users of the
+    machine would see it in the list of processes."""
+    return click.option(
+        f"--{prefix}passphrase-file",
+        name,
+        type=_FILE,
+        envvar=f"LIFERAFT_{prefix.upper().replace('-', '_')}PASSPHRASE_FILE",
+        show_envvar=True,
+        help=f"A file with the passphrase {what}, on one line. Default: it is asked for on the terminal.",
+    )
+
+
+def open_passphrase(path: Path | None) -> Passphrase | None:
+    """The passphrase in a file; says so on stderr when others may read it."""
+    return read_passphrase(path, lambda text: click.echo(f"warning: {text}", err=True)) if path else None
+
+
+def asking(prompt: str) -> AskPassphrase | None:
+    """Asks on the terminal, without showing what is typed; None when there is no terminal."""
+
+    def ask() -> Passphrase:
+        try:
+            return Passphrase(getpass.getpass(f"{prompt}: ", stream=sys.stderr))
+        except EOFError:
+            raise click.Abort from None
+
+    return ask if sys.stdin.isatty() else None
