@@ -15,6 +15,7 @@ from core.documents import decode_stored
 from core.errors import DamagedError, RefusedError, UsageError
 from core.units import MIB
 from images.model.manifest import MANIFEST_VERSION, Manifest, Volume
+from images.model.soundness import check_manifest
 from images.store.access import Access
 from images.store.backend import MissingFileError, Reader
 from images.store.document import read_document
@@ -174,6 +175,7 @@ class Repository:
         manifest = decode_stored(data, Manifest, name=shown)
         if manifest.version > MANIFEST_VERSION:
             raise RefusedError(f"Recovery point {identifier[:12]} needs manifest version {manifest.version}.")
+        check_manifest(manifest, shown)
         return manifest
 
     def signature(self, identifier: str) -> bytes | None:

@@ -1,11 +1,22 @@
 """Inputs the fuzzer begins with: sound structures, so that it spends its time behind the first check."""
 
 import os
+from uuid import UUID
 
 import zstandard
 
 from core.documents import encode
-from images.model.layout import Layout
+from images.model.layout import (
+    Disk,
+    DiskIdentity,
+    Filesystem,
+    FilesystemKind,
+    Layout,
+    Partition,
+    PartitionRole,
+    PartitionTable,
+    TableKind,
+)
 from images.model.machine import Firmware, Machine, SecureBoot
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.store.index import IndexBuilder, Location
@@ -27,7 +38,7 @@ def seeds(target: str) -> list[bytes]:
         "tree": _trees,
         "record": _records,
         "index": _indexes,
-        "manifest": lambda: [encode(_manifest())],
+        "manifest": lambda: [encode(sample_manifest())],
         "machine": lambda: [encode(_machine())],
         "catalogue": _catalogues,
         "sealed": lambda: [encode(seal_document(RepositoryKeys(bytes(32)), "points", _REPOSITORY, b"x" * 40))],
@@ -80,18 +91,30 @@ def _machine() -> Machine:
     )
 
 
-def _manifest() -> Manifest:
-    volume = Volume(
-        id="disk0-part1",
-        disk="disk0",
-        role=VolumeRole.PARTITION,
-        partition="disk0-part1",
-        offset=1 << 20,
-        size=1 << 20,
-        root="00" * 32,
-        height=0,
-        allocated=4096,
-        mode=CaptureMode.USED,
+def sample_manifest() -> Manifest:
+    """A sound manifest: a GPT disk with an ESP, an ext4 and swap, and a dos disk with NTFS."""
+    gpt = _disk("disk0", TableKind.GPT, [(2048, 65536, FilesystemKind.FAT32), (67584, 262144, FilesystemKind.EXT4)])
+    dos = _disk(
+        "disk1",
+        TableKind.DOS,
+        [(63, 9000, FilesystemKind.NTFS), (10240, 50000, None), (12288, 4096, FilesystemKind.EXT2)],
+    )
+    volumes = tuple(
+        Volume(
+            id=part.id,
+            disk=disk.id,
+            role=VolumeRole.PARTITION,
+            partition=part.id,
+            offset=part.start_lba * 512,
+            size=part.sector_count * 512,
+            root="00" * 32,
+            height=0,
+            allocated=4096,
+            mode=CaptureMode.USED,
+        )
+        for disk in (gpt, dos)
+        for part in (disk.table.partitions if disk.table else ())
+        if part.filesystem
     )
     return Manifest(
         tool="liferaft",
@@ -99,9 +122,28 @@ def _manifest() -> Manifest:
         created="2026-11-21T00:00:00+00:00",
         origin="host",
         machine=_machine(),
-        layout=Layout(disks=()),
-        volumes=(volume,),
+        layout=Layout(disks=(gpt, dos)),
+        volumes=volumes,
     )
+
+
+def _disk(name: str, kind: TableKind, places: list[tuple[int, int, FilesystemKind | None]]) -> Disk:
+    is_gpt = kind is TableKind.GPT
+    parts = tuple(
+        Partition(
+            id=f"{name}-part{number}",
+            number=number,
+            start_lba=start,
+            sector_count=count,
+            type="0x83",
+            role=PartitionRole.PRIMARY if holds else PartitionRole.EXTENDED,
+            uuid=UUID(int=number) if is_gpt else None,
+            filesystem=Filesystem(kind=holds) if holds else None,
+        )
+        for number, (start, count, holds) in enumerate(places, 1)
+    )
+    table = PartitionTable(kind=kind, identifier="x", partitions=parts, entry_count=128 if is_gpt else 0)
+    return Disk(id=name, identity=DiskIdentity(serial=name), size=1 << 28, sector_size=512, table=table)
 
 
 def _catalogues() -> list[bytes]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from core.documents import decode_stored, decode_written
+from core.documents import decode_stored, decode_written, encode
 from core.errors import LiferaftError
 from images.filesystems.exfat import read_exfat
 from images.filesystems.ext import read_ext
@@ -24,6 +24,7 @@ from images.filesystems.used import UsedMap
 from images.filesystems.xfs import read_xfs
 from images.model.machine import Machine
 from images.model.manifest import Manifest
+from images.model.soundness import check_manifest
 from images.sources import BlockSource
 from images.store.index import Index, index_in_memory
 from images.store.keys import decode_slot
@@ -33,7 +34,10 @@ from images.store.repository import Catalogue
 from images.store.sealed import SealedDocument
 from images.store.signature import check_signature
 from images.tables.detect import read_table
+from restore.fit import fit
 from restore.plan import Plan
+from restore.planner import head_extents
+from tests.fuzz.seeds import sample_manifest
 from tests.fuzz.sparse import SparseSource, make
 
 MIB = 1 << 20
@@ -59,6 +63,7 @@ def targets() -> dict[str, Callable[[], Target]]:
         "sealed": lambda: _document(SealedDocument),
         "machine": lambda: _document(Machine),
         "plan": lambda: _plan,
+        "fit": lambda: _fit,
         "page": lambda: _page,
         "tree": lambda: _tree,
         "record": lambda: _record,
@@ -124,6 +129,36 @@ def _document(kind: type[object]) -> Target:
 def _plan(data: bytes) -> None:
     plan = decode_written(data, Plan, name="input")
     assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+
+
+def _fit(data: bytes) -> None:
+    """A manifest that decodes and is sound can be planned with, whatever its numbers are."""
+    document = _with_numbers(msgspec.json.decode(encode(sample_manifest())), iter(data))
+    manifest = decode_stored(msgspec.json.encode(document), Manifest, name="input")
+    check_manifest(manifest, "input")
+    for disk in manifest.layout.disks:
+        for size in (disk.size, disk.size * 2, disk.size // 2):
+            fitted = fit(disk, size, disk.sector_size, grow=True)
+            if fitted.table is not None and not fitted.reasons:
+                head_extents(fitted.table, MIB, disk.sector_size)
+                assert all(part.end_lba * disk.sector_size <= size for part in fitted.table.partitions)
+
+
+def _with_numbers(value: object, data: Iterator[int]) -> object:
+    """A document in which the input decides which numbers change, and to what."""
+    if isinstance(value, dict):
+        return {key: _with_numbers(inner, data) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(inner, data) for inner in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        choice = next(data, 0)
+        if choice & 7 == 1:
+            return value + next(data, 0) - 128
+        if choice & 7 == 2:
+            return next(data, 0) << (next(data, 0) % 64)
+        if choice & 7 == 3:
+            return -value
+    return value
 
 
 def _page(data: bytes) -> None:

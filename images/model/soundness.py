@@ -1,0 +1,92 @@
+"""Whether a manifest makes sense: what its own types cannot promise, checked before anyone computes with it.
+
+A manifest is untrusted input (DESIGN §3.11). Whether the chunks it names are there is not asked here.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from core.errors import DamagedError
+from images.model.layout import Disk, PartitionRole, PartitionTable, TableKind
+from images.model.manifest import Manifest, Volume, VolumeRole
+
+#: More than any disk has, and little enough that sums of sizes stay exact everywhere.
+_SIZE_LIMIT = 1 << 62
+_SECTOR_SIZES = frozenset({512, 1024, 2048, 4096})
+_ENTRY_LIMIT = 1 << 16
+_HEIGHT_LIMIT = 8
+
+
+def check_manifest(manifest: Manifest, name: str) -> None:
+    """Raise unless every number of the manifest is one that a disk can have and its parts fit together.
+
+    Raises:
+        DamagedError: naming the document, the part, and what is wrong with it.
+    """
+    problem = next(_problems(manifest), "")
+    if problem:
+        raise DamagedError(f"{name}: {problem}.")
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    disks = {disk.id: disk for disk in manifest.layout.disks}
+    yield from _doubles("disk", (disk.id for disk in manifest.layout.disks))
+    yield from _doubles("volume", (volume.id for volume in manifest.volumes))
+    for disk in manifest.layout.disks:
+        yield from (f"{disk.id}: {problem}" for problem in _disk(disk))
+    for volume in manifest.volumes:
+        if volume.disk not in disks:
+            yield f"{volume.id} lies on disk {volume.disk!r}, which the layout does not have"
+        else:
+            yield from (f"{volume.id}: {problem}" for problem in _volume(volume, disks[volume.disk]))
+
+
+def _disk(disk: Disk) -> Iterator[str]:
+    if disk.sector_size not in _SECTOR_SIZES:
+        yield f"sectors of {disk.sector_size} bytes"
+    elif not 0 < disk.size < _SIZE_LIMIT or disk.size % disk.sector_size:
+        yield f"{disk.size} bytes are no size of a disk with sectors of {disk.sector_size}"
+    elif disk.table is not None:
+        yield from _table(disk.table, disk)
+
+
+def _table(table: PartitionTable, disk: Disk) -> Iterator[str]:
+    yield from _doubles("partition", (part.id for part in table.partitions))
+    yield from _doubles("partition number", (str(part.number) for part in table.partitions))
+    if not 0 <= table.entry_count <= _ENTRY_LIMIT:
+        yield f"a table of {table.entry_count} entries"
+    has_extended = any(part.role is PartitionRole.EXTENDED for part in table.partitions)
+    for part in table.partitions:
+        if not 1 <= part.number <= _ENTRY_LIMIT:
+            yield f"partition number {part.number}"
+        if part.start_lba < 0 or part.sector_count < 1 or part.end_lba * disk.sector_size > disk.size:
+            yield f"partition {part.number} has LBA {part.start_lba} to {part.end_lba - 1}, outside the disk"
+        if table.kind is TableKind.GPT and part.uuid is None:
+            yield f"partition {part.number} has no GUID"
+        if part.role is PartitionRole.LOGICAL and not has_extended:
+            yield f"partition {part.number} is logical, and there is no extended one"
+
+
+def _volume(volume: Volume, disk: Disk) -> Iterator[str]:
+    if volume.offset < 0 or volume.size < 1 or volume.offset + volume.size > disk.size:
+        yield f"{volume.size} bytes at {volume.offset} are outside the disk's {disk.size}"
+    if not 0 <= volume.height <= _HEIGHT_LIMIT or not 0 <= volume.allocated <= volume.size:
+        yield f"height {volume.height} or {volume.allocated} allocated bytes are out of bounds"
+    parts = {part.id: part for part in disk.table.partitions} if disk.table else {}
+    if volume.role is VolumeRole.PARTITION:
+        part = parts.get(volume.partition)
+        if part is None:
+            yield f"it is partition {volume.partition!r}, which the layout does not have"
+        elif part.extent(disk.sector_size).start != volume.offset or part.extent(disk.sector_size).size != volume.size:
+            yield f"it does not lie where partition {part.number} lies"
+    elif volume.role is VolumeRole.HEAD and (disk.table is None or volume.offset):
+        yield "a head belongs to the start of a disk with a table"
+    elif volume.role is VolumeRole.DISK and (disk.table is not None or volume.size != disk.size):
+        yield "a volume that is a whole disk does not have its size, or the disk has a table"
+
+
+def _doubles(what: str, names: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            yield f"{what} {name} stands there twice"
+        seen.add(name)
