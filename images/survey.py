@@ -9,7 +9,7 @@ import msgspec
 
 from core.errors import DamagedError, RefusedError
 from core.units import MIB, format_size
-from images.filesystems.detect import read_used
+from images.filesystems.detect import Asked, read_used
 from images.filesystems.used import UsedMap, whole
 from images.model.extents import Extent
 from images.model.layout import (
@@ -54,8 +54,11 @@ def image_sector_size(source: BlockSource) -> int:
     return 512
 
 
-def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity) -> DiskSurvey:
+def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity, ask: Asked | None = None) -> DiskSurvey:
     """Look at a whole disk.
+
+    Args:
+        ask: who may know the used blocks of filesystems that liferaft does not read; see :func:`read_used`.
 
     Raises:
         RefusedError: it holds neither a partition table nor anything liferaft recognises.
@@ -68,9 +71,9 @@ def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity) -> Dis
         )
     table = read_table(source)
     if table is None:
-        return _survey_bare(source, disk_id, identity)
+        return _survey_bare(source, disk_id, identity, ask)
     table = _with_ids(table, disk_id)
-    volumes = [_head(source, disk_id, table), *_partitions(source, table)]
+    volumes = [_head(source, disk_id, table), *_partitions(source, table, ask)]
     filesystems = {volume.partition: volume.used.filesystem for volume in volumes if volume.partition}
     partitions = tuple(
         msgspec.structs.replace(partition, filesystem=filesystems.get(partition.id)) for partition in table.partitions
@@ -87,10 +90,10 @@ def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity) -> Dis
     return DiskSurvey(disk=disk, volumes=tuple(volumes))
 
 
-def _survey_bare(source: FileSource, disk_id: str, identity: DiskIdentity) -> DiskSurvey:
+def _survey_bare(source: FileSource, disk_id: str, identity: DiskIdentity, ask: Asked | None) -> DiskSurvey:
     """A disk without a table: one filesystem, or nothing that can be captured with sense."""
     window = WindowSource(source, 0, source.size)
-    used = read_used(window)
+    used = read_used(window, ask)
     filesystem = used.filesystem
     if filesystem.kind is FilesystemKind.UNKNOWN and not filesystem.detail:
         raise RefusedError(
@@ -132,7 +135,7 @@ def _head(source: FileSource, disk_id: str, table: PartitionTable) -> VolumeSurv
     )
 
 
-def _partitions(source: FileSource, table: PartitionTable) -> Iterator[VolumeSurvey]:
+def _partitions(source: FileSource, table: PartitionTable, ask: Asked | None) -> Iterator[VolumeSurvey]:
     for partition in sorted(table.partitions, key=lambda partition: partition.start_lba):
         if partition.role is PartitionRole.EXTENDED:
             continue
@@ -144,7 +147,7 @@ def _partitions(source: FileSource, table: PartitionTable) -> Iterator[VolumeSur
             partition=partition.id,
             offset=extent.start,
             source=window,
-            used=read_used(window),
+            used=read_used(window, ask),
         )
 
 

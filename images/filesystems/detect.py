@@ -4,6 +4,8 @@ Every reader is asked. An answer counts only when it is the only one, when the v
 member, and when libblkid, where it can look, does not contradict.
 """
 
+from collections.abc import Callable
+
 from images.filesystems.containers import container_name
 from images.filesystems.exfat import read_exfat
 from images.filesystems.ext import read_ext
@@ -34,10 +36,17 @@ _NAMES = {
 }
 
 
-def read_used(source: BlockSource) -> UsedMap:
+#: Answers for a volume that only libblkid has a name for; None when it knows nothing of it either.
+Asked = Callable[[BlockSource, Signature], UsedMap | None]
+
+
+def read_used(source: BlockSource, ask: Asked | None = None) -> UsedMap:
     """What the volume is and which extents to keep; the whole of it, with the reason, whenever in doubt.
 
     libblkid is asked for a name when the source is a file, a device or a part of one.
+
+    Args:
+        ask: who else may know: :meth:`images.filesystems.partclone.Partclone.read`. None to ask nobody.
 
     Raises:
         DeviceError: the start of the source cannot be read.
@@ -53,6 +62,9 @@ def read_used(source: BlockSource) -> UsedMap:
         unknown = Filesystem(kind=FilesystemKind.UNKNOWN)
         return whole(unknown, source.size, f"it looks like {names} at once")
     if not answers:
+        asked = ask(source, signature) if ask is not None and signature is not None else None
+        if asked is not None:
+            return asked
         return _unread(source, signature or Signature(), signature.name if signature else "")
     answer = answers[0]
     if signature is None or signature.name in _NAMES[answer.filesystem.kind]:

@@ -16,6 +16,8 @@ from core.version import tool_name
 from hooks.contract import HookContext, HookStage
 from hooks.run import run_hooks
 from images.capture import CaptureResult, capture
+from images.filesystems.detect import Asked
+from images.filesystems.partclone import Partclone
 from images.model.layout import DiskIdentity
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, identity_of, probe_machine
 from images.sources import FileSource, open_source
@@ -64,7 +66,8 @@ def capture_disks(
     run_hooks(hooks, context, runner, sink)
     with contextlib.ExitStack() as stack:
         surveys = tuple(
-            _survey(stack, path, f"disk{number}", devices, sector_size) for number, path in enumerate(sources)
+            _survey(stack, path, f"disk{number}", devices, sector_size, Partclone(runner).read)
+            for number, path in enumerate(sources)
         )
         result = capture(
             open_or_create(backend, access),
@@ -82,13 +85,13 @@ def capture_disks(
 
 
 def _survey(
-    stack: contextlib.ExitStack, path: Path, disk_id: str, devices: tuple[BlockDevice, ...], wanted: int
+    stack: contextlib.ExitStack, path: Path, disk_id: str, devices: tuple[BlockDevice, ...], wanted: int, ask: Asked
 ) -> DiskSurvey:
     source: FileSource = stack.enter_context(open_source(path))
     disk = disk_holding(devices, os.path.realpath(path))
     if disk is None and (sector_size := wanted or image_sector_size(source)) != source.sector_size:
         source = stack.enter_context(open_source(path, sector_size=sector_size))
-    return survey_disk(source, disk_id, identity_of(disk) if disk else DiskIdentity(model="image file"))
+    return survey_disk(source, disk_id, identity_of(disk) if disk else DiskIdentity(model="image file"), ask)
 
 
 def _origin(survey: DiskSurvey) -> str:
