@@ -22,6 +22,8 @@ KDF = "argon2id"
 _ITERATIONS, _LANES, _MEMORY_KIB = 3, 4, 64 * 1024
 #: What a slot may ask of a reader, who has not authenticated it yet.
 _ITERATION_LIMIT, _LANE_LIMIT, _MEMORY_LIMIT_KIB = 64, 64, 1024 * 1024
+#: KiB filled in all passes together: about three seconds of one processor.
+_WORK_LIMIT_KIB = 4 * 1024 * 1024
 _SALT_SIZE = 16
 
 
@@ -38,10 +40,6 @@ class KeySlot(msgspec.Struct, frozen=True, kw_only=True):
     salt: str
     nonce: str = ""
     sealed: str = ""
-
-
-class WrongPassphraseError(RefusedError):
-    """No key slot opens with that passphrase."""
 
 
 class RepositoryKeys:
@@ -111,12 +109,18 @@ def decode_slot(data: bytes, where: str) -> KeySlot:
         not 1 <= slot.iterations <= _ITERATION_LIMIT
         or not 1 <= slot.lanes <= _LANE_LIMIT
         or not 8 * slot.lanes <= slot.memory <= _MEMORY_LIMIT_KIB
+        or work_of(slot) > _WORK_LIMIT_KIB
     ):
         raise DamagedError(
             f"{where}: argon2id with {slot.iterations} iterations, {slot.lanes} lanes and {slot.memory} KiB is out of "
             "bounds."
         )
     return slot
+
+
+def work_of(slot: KeySlot) -> int:
+    """What trying a passphrase on a slot costs: KiB of memory that are filled, in all passes together."""
+    return slot.iterations * slot.memory
 
 
 def _is_hex(text: str, size: int) -> bool:

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Callable
 
-from core.errors import UsageError
+from core.errors import RefusedError, UsageError
 
 
 class Passphrase:
@@ -31,6 +31,14 @@ class Passphrase:
     def encode(self) -> bytes:
         """UTF-8 of the text in Unicode's NFKC form."""
         return unicodedata.normalize("NFKC", self._text).encode()
+
+
+class PassphraseNeededError(RefusedError):
+    """The repository is encrypted, and nobody could be asked for the passphrase."""
+
+
+class WrongPassphraseError(RefusedError):
+    """No key slot opens with that passphrase."""
 
 
 #: Called when a repository turns out to be encrypted, and not before.

@@ -7,13 +7,12 @@ power cut at any write leaves every listed recovery point restorable.
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from core.documents import encode
 from core.errors import DeviceError, LiferaftError, RefusedError
 from images.model.manifest import Manifest
 from images.store.access import Access
-from images.store.backend import Reader, Writer
+from images.store.backend import NewFile, Reader, Writer
 from images.store.document import CHUNK_SIZE, DOCUMENT, new_document
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
 from images.store.keyring import add_slot
@@ -52,10 +51,16 @@ def open_or_create(backend: Reader, access: Access | None = None) -> Repository:
     """Open the repository there, or make a plain one where there is nothing yet.
 
     Raises:
-        RefusedError: other things lie there, or it is read-only, or a passphrase was given for a plain repository.
+        RefusedError: other things lie there, or it is read-only, or a passphrase was given for a plain repository
+            or for one that is not there yet.
     """
     writer = writable(backend)
     if not writer.exists(DOCUMENT):
+        if access is not None and access.encrypted_only:
+            raise RefusedError(
+                f"There is no repository at {backend.location} yet, and a passphrase was given for it.",
+                hint="Is it the right place? liferaft init --encrypt makes an encrypted repository.",
+            )
         create_repository(writer)
     return Repository(backend, access)
 
@@ -112,7 +117,7 @@ class RepositoryWriter:
         self.bad_packs = tuple(repository.check_packs().values())
         self._index = IndexBuilder()
         self._pack = contextlib.ExitStack()
-        self._stream: BinaryIO | None = None
+        self._stream: NewFile | None = None
         self._pack_id = b""
         self._position = 0
         self._parity = ParityQueue(self._backend, repository.id, repository.document.parity)
@@ -134,8 +139,8 @@ class RepositoryWriter:
             self._next_pack()
         assert self._stream is not None
         try:
-            self._stream.write(record)
-            self._stream.write(payload)
+            # One write: a record is in the pack whole or not at all.
+            self._stream.write(record + payload)
         except OSError as error:
             raise DeviceError(
                 f"{self._backend.location} cannot be written: {error.strerror}.",
@@ -169,23 +174,17 @@ class RepositoryWriter:
 
     def abandon(self) -> None:
         """Drop the open pack; what finished indexes name stays, the rest is garbage that does no harm."""
-        with contextlib.suppress(_AbandonedError):
-            self._pack.__exit__(_AbandonedError, _AbandonedError(), None)
-        self._stream = None
-        self._index.drop_pack(self._pack_id)
+        self._drop_pack()
         with contextlib.suppress(LiferaftError):
             self._parity.settle()
 
     def checkpoint(self) -> None:
-        """Make what was stored so far durable and known to a later capture, without a recovery point.
-
-        A record that was being written when the work was interrupted is cut off.
-        """
-        if self._stream is not None:
-            self._stream.flush()
-            self._stream.truncate(self._position)
-        self._close_pack()
-        self._write_index()
+        """Make what was stored so far durable and known to a later capture, without a recovery point."""
+        try:
+            self._close_pack()
+        finally:
+            # Also when the open pack is lost: those before it are there.
+            self._write_index()
 
     def _next_pack(self) -> None:
         self._close_pack()
@@ -200,14 +199,22 @@ class RepositoryWriter:
     def _close_pack(self) -> None:
         if self._stream is None:
             return
-        self._stream = None
         try:
+            # An interruption between a write and its entry leaves a record that no index knows: the file's own size counts.
+            size = self._stream.tell()
             self._pack.close()
         except BaseException:
-            self._index.drop_pack(self._pack_id)
+            self._drop_pack()
             raise
-        self._index.close_pack(self._pack_id, self._position)
+        self._stream = None
+        self._index.close_pack(self._pack_id, size)
         self._parity.add(self._pack_id)
+
+    def _drop_pack(self) -> None:
+        with contextlib.suppress(_AbandonedError):
+            self._pack.__exit__(_AbandonedError, _AbandonedError(), None)
+        self._stream = None
+        self._index.drop_pack(self._pack_id)
 
     def _write_index(self) -> None:
         self._parity.settle()
@@ -237,6 +244,10 @@ def writing(repository: Repository) -> Iterator[RepositoryWriter]:
             writer.checkpoint()
         except (OSError, ValueError, LiferaftError):
             writer.abandon()
+        except BaseException:
+            # Interrupted once more: the person does not want to wait.
+            writer.abandon()
+            raise
         raise
 
 
@@ -244,12 +255,17 @@ def write_catalogue(repository: Repository) -> None:
     """Make the catalogue anew from the folders, until the folders stand still."""
     backend = writable(repository.backend)
     while True:
-        before = (backend.list("manifests"), backend.list("indexes"))
+        before = _listed(backend)
         points = repository.points()
         indexes = tuple(name for name in before[1] if INDEX_NAME.fullmatch(name))
         backend.write(CATALOGUE, encode(_catalogue(repository, indexes, points)))
-        if (backend.list("manifests"), backend.list("indexes")) == before:
+        if _listed(backend) == before:
             return
+
+
+def _listed(backend: Writer) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """What the catalogue repeats. A key slot that it does not name opens nothing over HTTP."""
+    return backend.list("manifests"), backend.list("indexes"), backend.list("keys")
 
 
 def _catalogue(repository: Repository, indexes: tuple[str, ...], points: tuple[PointSummary, ...]) -> Catalogue:

@@ -8,13 +8,25 @@ from core.documents import encode
 from core.errors import ExitCode
 from core.process import SystemRunner
 from core.units import format_duration, format_size
-from rescue.cli.terminal import hooks_option, json_option, open_sink, progress_option, repository_option
+from images.store.access import Access
+from images.store.signature import SigningKey
+from rescue.cli.terminal import (
+    hooks_option,
+    json_option,
+    open_sink,
+    progress_option,
+    repository_option,
+    sign_option,
+    write_access_options,
+)
 from rescue.jobs.capture import capture_disks
 
 
 @click.command("capture")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(path_type=Path))
 @repository_option
+@write_access_options
+@sign_option
 @click.option("--name", default="", help="A name for people. Default: host and source.")
 @click.option(
     "--sector-size",
@@ -30,6 +42,8 @@ def command(
     name: str,
     sector_size: str | None,
     hooks: Path | None,
+    access: Access,
+    sign: SigningKey | None,
     as_json: bool,
     progress: str,
 ) -> int:
@@ -37,7 +51,8 @@ def command(
 
     SOURCE is a disk (/dev/sda) or a raw image file. Only blocks in use are read; what the repository
     holds already is not stored again. The source is opened read-only and never changed. The
-    repository is made when the folder is missing or empty. Prints the id of the recovery point.
+    repository is made when the folder is missing or empty; an encrypted one, or one with parity, is
+    made by liferaft init. Prints the id of the recovery point.
 
     \b
     liferaft capture /dev/sda --repo /mnt/usb/backup
@@ -45,7 +60,15 @@ def command(
     """
     sink = open_sink(progress)
     result = capture_disks(
-        sources, repository, name=name, runner=SystemRunner(), sink=sink, hooks=hooks, sector_size=int(sector_size or 0)
+        sources,
+        repository,
+        name=name,
+        runner=SystemRunner(),
+        sink=sink,
+        hooks=hooks,
+        sector_size=int(sector_size or 0),
+        access=access,
+        sign=sign,
     )
     if as_json:
         click.echo(encode(result), nl=False)

@@ -8,7 +8,8 @@ from core.documents import encode_readable
 from core.errors import UsageError
 from core.files import write_atomically
 from core.process import SystemRunner
-from rescue.cli.terminal import json_option, repository_option
+from images.store.access import Access
+from rescue.cli.terminal import access_options, json_option, repository_option
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore
 from restore.plan import render
 
@@ -16,6 +17,7 @@ from restore.plan import render
 @click.command("plan")
 @click.argument("point", metavar="ID")
 @repository_option
+@access_options
 @click.option(
     "--target",
     "targets",
@@ -40,6 +42,7 @@ from restore.plan import render
 def command(
     point: str,
     repository: str,
+    access: Access,
     targets: tuple[Path, ...],
     grow: bool,
     no_verify: bool,
@@ -57,7 +60,7 @@ def command(
     liferaft plan latest --repo /mnt/usb/backup --target /dev/sda -o plan.json
     """
     choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
-    plan = plan_restore(repository, point, targets, choices, SystemRunner())
+    plan = plan_restore(repository, point, targets, choices, SystemRunner(), access)
     if output is not None:
         try:
             write_atomically(output, encode_readable(plan).encode())

@@ -7,7 +7,8 @@ import click
 from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner
-from rescue.cli.terminal import hooks_option, json_option, open_sink, progress_option
+from images.store.access import Access
+from rescue.cli.terminal import access_options, hooks_option, json_option, open_sink, progress_option
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, read_plan, run_plan
 from restore.plan import Plan, render
 from restore.report import render_report
@@ -18,6 +19,7 @@ from restore.report import render_report
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved by `liferaft plan -o`.")
 @click.option("--confirm", default="", metavar="DIGEST", help="The digest the plan shows.")
 @click.option("--repo", "repository", default="", metavar="REPO", help="With ID; with --plan: where it is now.")
+@access_options
 @click.option("--target", "targets", multiple=True, metavar="TARGET", type=click.Path(path_type=Path))
 @click.option("--yes", is_flag=True, help="With ID: do not ask. Everything on TARGET is lost.")
 @click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
@@ -32,6 +34,7 @@ def command(
     plan_file: Path | None,
     confirm: str,
     repository: str,
+    access: Access,
     targets: tuple[Path, ...],
     yes: bool,
     grow: bool,
@@ -69,10 +72,11 @@ def command(
                 hint="Give --plan FILE --confirm DIGEST, or ID --repo REPO --target TARGET --yes.",
             )
         choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
-        plan = plan_restore(repository, point, targets, choices, runner)
+        plan = plan_restore(repository, point, targets, choices, runner, access)
         click.echo(render(plan), err=True)
         confirm = confirm or (plan.digest if yes else _ask(plan))
-    report = run_plan(plan, confirm, runner, open_sink(progress), repository=repository, hooks=hooks)
+    sink = open_sink(progress)
+    report = run_plan(plan, confirm, runner, sink, repository=repository, hooks=hooks, access=access)
     click.echo(encode(report) if as_json else render_report(report), nl=False)
     return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
 

@@ -6,7 +6,8 @@ from core.documents import encode_readable
 from core.units import format_size
 from images.model.layout import Disk
 from images.model.manifest import Manifest
-from rescue.cli.terminal import json_option, repository_option
+from images.store.access import Access
+from rescue.cli.terminal import access_options, json_option, repository_option
 from rescue.jobs.points import show_point, volume_of
 from restore.fit import smallest_target
 
@@ -14,13 +15,14 @@ from restore.fit import smallest_target
 @click.command("show")
 @click.argument("point", metavar="ID")
 @repository_option
+@access_options
 @json_option
-def command(point: str, repository: str, as_json: bool) -> None:
+def command(point: str, repository: str, access: Access, as_json: bool) -> None:
     """Show what recovery point ID holds: disks, partitions, filesystems, and the smallest disk it fits on.
 
     ID is the beginning of an id, a name, or "latest".
     """
-    identifier, manifest = show_point(repository, point)
+    identifier, manifest = show_point(repository, point, access)
     if as_json:
         click.echo(encode_readable(manifest), nl=False)
         return

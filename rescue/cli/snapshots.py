@@ -5,20 +5,22 @@ import click
 from core.documents import encode
 from core.errors import ExitCode
 from core.units import format_size
+from images.store.access import Access
 from images.store.repository import PointSummary
-from rescue.cli.terminal import json_option, repository_option
+from rescue.cli.terminal import access_options, json_option, repository_option
 from rescue.jobs.points import list_with_damage
 
 
 @click.command("snapshots")
 @repository_option
+@access_options
 @json_option
-def command(repository: str, as_json: bool) -> int:
+def command(repository: str, access: Access, as_json: bool) -> int:
     """List the recovery points of a repository, oldest first.
 
     Recovery points that are damaged are named on stderr, and the exit code is 5.
     """
-    points, damaged = list_with_damage(repository)
+    points, damaged = list_with_damage(repository, access)
     if as_json:
         click.echo(encode(points), nl=False)
     elif points:

@@ -3,7 +3,7 @@
 A command that opens a repository takes ``--repo`` and the passphrase from here::
 
     @repository_option
-    @access_options
+    @access_options                 # reads only; write_access_options when it changes the repository
     def command(repository: str, access: Access, ...) -> None:
 """
 
@@ -31,6 +31,9 @@ _NAMES = {
     Stage.CAPTURE: "Capturing",
     Stage.STREAM: "Restoring",
     Stage.VERIFY: "Verifying",
+    Stage.EXTRACT: "Extracting",
+    Stage.EXPORT: "Exporting",
+    Stage.COMPARE: "Comparing",
 }
 
 
@@ -149,7 +152,7 @@ _SIGNERS = click.option(
 
 
 def access_options(command: Callable[..., T]) -> Callable[..., T]:
-    """``--passphrase-file`` and ``--require-signature``: gives the command ``access``.
+    """``--passphrase-file`` and ``--require-signature``, for a command that reads: gives it ``access``.
 
     On a terminal, an encrypted repository asks for its passphrase when none is given.
     """
@@ -160,6 +163,18 @@ def access_options(command: Callable[..., T]) -> Callable[..., T]:
     def with_access(*words: object, passphrase_file: Path | None, signers: tuple[Path, ...], **options: object) -> T:
         access = access_from(open_passphrase(passphrase_file), asking("Passphrase"), signers)
         return command(*words, access=access, **options)
+
+    return with_access
+
+
+def write_access_options(command: Callable[..., T]) -> Callable[..., T]:
+    """The same for a command that changes a repository, without ``--require-signature``: whoever writes the catalogue
+    or deletes has to see every recovery point, not only those of one signer."""
+
+    @passphrase_option("passphrase_file")
+    @functools.wraps(command)
+    def with_access(*words: object, passphrase_file: Path | None, **options: object) -> T:
+        return command(*words, access=access_from(open_passphrase(passphrase_file), asking("Passphrase")), **options)
 
     return with_access
 
