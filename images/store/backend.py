@@ -74,6 +74,22 @@ class Reader(Protocol):
         ...
 
 
+class NewFile(Protocol):
+    """A file that is being written, from its beginning to its end.
+
+    An interruption or an error may come at any moment; what :meth:`tell` counts afterwards is whole writes only, and
+    the file becomes exactly these.
+    """
+
+    def write(self, data: bytes | bytearray | memoryview) -> object:
+        """Append all of ``data``; nothing of it when this raises."""
+        ...
+
+    def tell(self) -> int:
+        """Bytes that the file has by now. Waits for writes that are under way."""
+        ...
+
+
 @runtime_checkable
 class Writer(Reader, Protocol):
     """What writing needs on top."""
@@ -102,8 +118,8 @@ class Writer(Reader, Protocol):
         """A whole file, complete and synced when this returns; replaces an old one atomically."""
         ...
 
-    def create(self, name: str) -> "contextlib.AbstractContextManager[BinaryIO]":
-        """A stream for a new file that gets its name, synced, only when the block ends without an error."""
+    def create(self, name: str) -> "contextlib.AbstractContextManager[NewFile]":
+        """A new file that gets its name, synced, only when the block ends without an error."""
         ...
 
 
@@ -201,15 +217,17 @@ class LocalBackend:
             write_atomically(path, content)
 
     @contextlib.contextmanager
-    def create(self, name: str) -> Iterator[BinaryIO]:
+    def create(self, name: str) -> Iterator[NewFile]:
         path = self.folder / name
         partial = path.with_name(path.name + PARTIAL)
         with _space_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with partial.open("xb", buffering=1 << 20) as stream:
-                    yield stream
-                    stream.flush()
+                with partial.open("xb", buffering=0) as stream:
+                    file = _LocalFile(stream.fileno())
+                    yield file
+                    # A write that was torn left its beginning behind.
+                    os.ftruncate(stream.fileno(), file.tell())
                     os.fsync(stream.fileno())
                 partial.rename(path)
             except BaseException:
@@ -228,6 +246,25 @@ class LocalBackend:
 
     def _missing(self, name: str) -> MissingFileError:
         return MissingFileError(f"{self.folder / name} is missing.")
+
+
+class _LocalFile:
+    """The writes to a partial file. Records are large, so that a buffer would only add a copy."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        left = memoryview(data)
+        at = self._size
+        while left:
+            done = os.pwrite(self._descriptor, left, at)
+            left, at = left[done:], at + done
+        self._size = at
+
+    def tell(self) -> int:
+        return self._size
 
 
 @contextlib.contextmanager

@@ -200,7 +200,7 @@ class RepositoryWriter:
         if self._stream is None:
             return
         try:
-            # An interruption between a write and its entry leaves a record that no index knows: the file's own size counts.
+            # An interruption may leave a record that has no entry yet: the size is what the file says.
             size = self._stream.tell()
             self._pack.close()
         except BaseException:
@@ -209,6 +209,12 @@ class RepositoryWriter:
         self._stream = None
         self._index.close_pack(self._pack_id, size)
         self._parity.add(self._pack_id)
+
+    def _drop_pack(self) -> None:
+        with contextlib.suppress(_AbandonedError):
+            self._pack.__exit__(_AbandonedError, _AbandonedError(), None)
+        self._stream = None
+        self._index.drop_pack(self._pack_id)
 
     def _drop_pack(self) -> None:
         with contextlib.suppress(_AbandonedError):

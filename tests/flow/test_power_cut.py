@@ -70,6 +70,9 @@ class _Cuttable:
         self._backend._count()
         return self._stream.write(data)
 
+    def tell(self) -> int:
+        return self._stream.tell()
+
 
 def _capture(repository: Repository, disk: Path) -> str:
     with open_source(disk) as source:
