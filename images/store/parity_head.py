@@ -24,8 +24,12 @@ DIGEST_SIZE = 32
 HEAD_ALIGNMENT = 4 * KIB
 HEAD_SIZE_LIMIT = 16 * MIB
 PARITY_FILE_LIMIT = GIB
+#: A row of parity, of which four are summed up in memory at a time.
+ROW_LIMIT = 16 * MIB
 DATA_BLOCKS_LIMIT = 192
-PARITY_BLOCKS_LIMIT = 64
+#: So that the rows of the largest pack stay within their limit.
+DATA_BLOCKS_LEAST = PACK_SIZE_LIMIT // ROW_LIMIT
+PARITY_BLOCKS_LIMIT = 32
 BLOCK_SIZES = (4 * KIB, 8 * KIB, 16 * KIB, 32 * KIB, 64 * KIB)
 
 _HEAD = struct.Struct("<4sI16s16sQIHHI4x")
@@ -46,13 +50,9 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """``parity`` in the repository document: what writers use for new packs. ``block_size`` in bytes."""
 
     code: ParityKind = ParityKind.REED_SOLOMON
-    data_blocks: Annotated[int, msgspec.Meta(ge=1, le=DATA_BLOCKS_LIMIT)] = 128
+    data_blocks: Annotated[int, msgspec.Meta(ge=DATA_BLOCKS_LEAST, le=DATA_BLOCKS_LIMIT)] = 128
     parity_blocks: Annotated[int, msgspec.Meta(ge=1, le=PARITY_BLOCKS_LIMIT)] = 4
     block_size: Literal[4096, 8192, 16384, 32768, 65536] = 65536
-
-    def __post_init__(self) -> None:
-        if self.parity_blocks > self.data_blocks:
-            raise ValueError(f"{self.parity_blocks} parity blocks for {self.data_blocks} data blocks")
 
 
 def choose_parity(regions: int) -> Parity | None:
@@ -209,11 +209,13 @@ def decode_geometry(data: bytes, repository: bytes, pack: bytes, where: str) -> 
     least, most = -(-geometry.blocks // k), geometry.blocks
     if not least <= groups <= most:
         raise DamagedError(f"{where}, byte 56: number of groups is {groups}, expected {least} to {most}.")
-    if geometry.head_size > HEAD_SIZE_LIMIT or geometry.file_size > PARITY_FILE_LIMIT:
-        raise DamagedError(
-            f"{where}: the numbers ask for heads of {geometry.head_size} bytes in a file of {geometry.file_size}, "
-            f"expected at most {HEAD_SIZE_LIMIT} and {PARITY_FILE_LIMIT}."
-        )
+    for field, limit, found in (
+        ("a row", ROW_LIMIT, geometry.row_size),
+        ("a head", HEAD_SIZE_LIMIT, geometry.head_size),
+        ("the file", PARITY_FILE_LIMIT, geometry.file_size),
+    ):
+        if found > limit:
+            raise DamagedError(f"{where}: by its numbers {field} has {found} bytes, expected at most {limit}.")
     return geometry
 
 
