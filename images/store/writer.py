@@ -216,12 +216,6 @@ class RepositoryWriter:
         self._stream = None
         self._index.drop_pack(self._pack_id)
 
-    def _drop_pack(self) -> None:
-        with contextlib.suppress(_AbandonedError):
-            self._pack.__exit__(_AbandonedError, _AbandonedError(), None)
-        self._stream = None
-        self._index.drop_pack(self._pack_id)
-
     def _write_index(self) -> None:
         self._parity.settle()
         if len(self._index):
