@@ -32,6 +32,9 @@ class Stage(StrEnum):
     BOOT = "boot"
     HOOK = "hook"
     BUILD = "build"
+    EXTRACT = "extract"
+    EXPORT = "export"
+    COMPARE = "compare"
     DONE = "done"
 
 

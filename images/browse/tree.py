@@ -111,6 +111,11 @@ class Tree:
                 raise DamagedError(f"{self._address(found.path)}: the folder has {shown(name)} twice.")
         return listed
 
+    def node(self, path: str, node: int) -> Found:
+        """What a name that :meth:`names` gave stands for."""
+        with self._addressed(path):
+            return Found(path, self.filesystem.entry(node))
+
     def children(self, found: Found) -> Iterator[Found]:
         """What is in a folder, sorted by name.
 
@@ -118,10 +123,7 @@ class Tree:
             DamagedError: as it goes; what came before is right.
         """
         for name, node, _ in self.names(found):
-            path = join(found.path, name)
-            with self._addressed(path):
-                entry = self.filesystem.entry(node)
-            yield Found(path, entry)
+            yield self.node(join(found.path, name), node)
 
     def child(self, found: Found, name: str) -> Found | None:
         """One name in a folder; None when it is not there. The exact spelling wins where case does not count."""
