@@ -57,7 +57,7 @@ class BootSector(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         sector_count: sectors of the volume, without the copy of the boot sector that follows them.
         mft_lcn, mirror_lcn: cluster numbers where $MFT and $MFTMirr begin.
-        record_size, index_size: of an MFT record, of a block of a directory's index.
+        record_size: of an MFT record.
     """
 
     sector_size: int
@@ -66,7 +66,6 @@ class BootSector(msgspec.Struct, frozen=True, kw_only=True):
     mft_lcn: int
     mirror_lcn: int
     record_size: int
-    index_size: int
 
     @property
     def size(self) -> int:
@@ -115,7 +114,7 @@ def parse_boot_sector(sector: bytes) -> BootSector:
         DamagedError: one of them is outside its bounds.
     """
     sector_size, per_cluster = struct.unpack_from("<HB", sector, 11)
-    sector_count, mft_lcn, mirror_lcn, per_record, per_index = struct.unpack_from("<QQQb3xb", sector, 40)
+    sector_count, mft_lcn, mirror_lcn, per_record = struct.unpack_from("<QQQb", sector, 40)
     if sector_size not in (512, 1024, 2048, 4096):
         raise DamagedError(f"its boot sector is damaged: its sectors have {sector_size} bytes")
     # clusters of more than 128 sectors are written as a negative power of two (Windows 10 1709 and newer)
@@ -129,8 +128,7 @@ def parse_boot_sector(sector: bytes) -> BootSector:
         sector_count=sector_count,
         mft_lcn=mft_lcn,
         mirror_lcn=mirror_lcn,
-        record_size=_protected_size(per_record, cluster_size, "MFT records"),
-        index_size=_protected_size(per_index, cluster_size, "index blocks"),
+        record_size=_record_size(per_record, cluster_size),
     )
     if not boot.clusters:
         raise DamagedError(f"its boot sector is damaged: it has {sector_count} sectors")
@@ -140,12 +138,17 @@ def parse_boot_sector(sector: bytes) -> BootSector:
     return boot
 
 
-def _protected_size(clusters: int, cluster_size: int, name: str) -> int:
-    """Bytes of a record or index block: so many clusters or, negative, a power of two."""
+def _record_size(clusters: int, cluster_size: int) -> int:
+    """Bytes of an MFT record: so many clusters or, negative, a power of two."""
     size = clusters * cluster_size if clusters > 0 else 1 << min(-clusters, 31)
-    if size.bit_count() != 1 or not STRIDE <= size <= MAX_RECORD:
-        raise DamagedError(f"its boot sector is damaged: its {name} have {size} bytes")
+    if not is_protected_size(size):
+        raise DamagedError(f"its boot sector is damaged: its MFT records have {size} bytes")
     return size
+
+
+def is_protected_size(size: int) -> bool:
+    """Whether a record or an index block may have so many bytes."""
+    return size.bit_count() == 1 and STRIDE <= size <= MAX_RECORD
 
 
 def serial_of(sector: bytes) -> str:

@@ -54,7 +54,7 @@ def read_ntfs(source: BlockSource) -> UsedMap | None:
         filesystem = msgspec.structs.replace(filesystem, block_size=boot.cluster_size, size=_claimed(boot, source))
         mft = Mft(source, boot)
         filesystem = msgspec.structs.replace(filesystem, label=_label(mft))
-        doubt = doubt_about_closing(mft, boot.index_size)
+        doubt = doubt_about_closing(mft)
         bitmap = _bitmap(mft, boot)
         _check_mirror(mft, boot, source)
         _check_system_files(mft, boot, bitmap)
@@ -78,8 +78,10 @@ def _label(mft: Mft) -> str:
 def _bitmap(mft: Mft, boot: BootSector) -> Stream:
     """The volume's allocation map, long enough and readable to its end.
 
+    Its size is rounded up to 8 bytes by everything that writes one: a longer one was made for more clusters.
+
     Raises:
-        DamagedError: it does not cover every cluster.
+        DamagedError: it does not cover every cluster, or covers more than there are.
         DeviceError: a part of it cannot be read.
     """
     bitmap = mft.stream(SystemFile.BITMAP, AttributeType.DATA)
@@ -87,6 +89,8 @@ def _bitmap(mft: Mft, boot: BootSector) -> Stream:
     if min(bitmap.initialized, bitmap.mapped) < needed:
         found = min(bitmap.initialized, bitmap.mapped)
         raise DamagedError(f"its $Bitmap has {found} bytes, but its {boot.clusters} clusters need {needed}")
+    if bitmap.size > -(-needed // 8) * 8:
+        raise DamagedError(f"its $Bitmap has {bitmap.size} bytes, too many for the {boot.clusters} clusters it claims")
     if bitmap.has_holes:
         raise DamagedError("its $Bitmap has holes")
     for _ in bitmap.pieces(needed, PIECE):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from core.errors import DamagedError
-from images.filesystems.c_ntfs import STRIDE, AttributeType, SystemFile, VolumeFlag, unprotect
+from images.filesystems.c_ntfs import STRIDE, AttributeType, SystemFile, VolumeFlag, is_protected_size, unprotect
 from images.filesystems.ntfs_mft import Mft
 from images.filesystems.ntfs_runs import Stream
 
@@ -43,17 +43,14 @@ class _RestartPage(msgspec.Struct, frozen=True, kw_only=True):
     flags: int
 
 
-def doubt_about_closing(mft: Mft, index_block: int) -> str:
+def doubt_about_closing(mft: Mft) -> str:
     """Why the volume may not be closed; empty when it is.
-
-    Args:
-        index_block: bytes of a block of a directory's index.
 
     Raises:
         DamagedError: what has to be looked at is damaged.
         DeviceError: the source cannot be read.
     """
-    return _doubt_by_flags(mft) or _doubt_by_log(mft) or _doubt_by_hiberfile(mft, index_block)
+    return _doubt_by_flags(mft) or _doubt_by_log(mft) or _doubt_by_hiberfile(mft)
 
 
 def _doubt_by_flags(mft: Mft) -> str:
@@ -136,9 +133,9 @@ def _restart_page(block: bytes, offset: int) -> _RestartPage | None:
     return _RestartPage(lsn=chkdsk_lsn if checked else lsn, version=(major, minor), clients=used, flags=flags)
 
 
-def _doubt_by_hiberfile(mft: Mft, index_block: int) -> str:
+def _doubt_by_hiberfile(mft: Mft) -> str:
     """A hibernated Windows, or Fast Startup, goes on with what it remembers of the volume."""
-    for number in sorted(_root_entries(mft, index_block)):
+    for number in sorted(_root_entries(mft)):
         header = mft.stream(number, AttributeType.DATA)
         if header.size < _HIBERFILE_HEADER:
             return f"a Windows on another partition is hibernated: its {_HIBERFILE} has only {header.size} bytes"
@@ -147,7 +144,7 @@ def _doubt_by_hiberfile(mft: Mft, index_block: int) -> str:
     return ""
 
 
-def _root_entries(mft: Mft, index_block: int) -> set[int]:
+def _root_entries(mft: Mft) -> set[int]:
     """Numbers of the MFT records to which the root directory refers under the name of the hibernation file."""
     attributes = [item for item in mft.attributes(SystemFile.ROOT) if item.name == "$I30"]
     root = next((item.value for item in attributes if item.type == AttributeType.INDEX_ROOT), None)
@@ -156,6 +153,9 @@ def _root_entries(mft: Mft, index_block: int) -> set[int]:
     found = set(_matching(root, 16))
     if not any(item.type == AttributeType.INDEX_ALLOCATION for item in attributes):
         return found
+    (index_block,) = struct.unpack_from("<I", root, 8)
+    if not is_protected_size(index_block):
+        raise DamagedError(f"the index of the root directory has blocks of {index_block} bytes")
     index = mft.stream(SystemFile.ROOT, AttributeType.INDEX_ALLOCATION, "$I30")
     if index.size > _MAX_INDEX:
         raise DamagedError(f"the index of the root directory has {index.size} bytes, too many to search")

@@ -138,11 +138,13 @@ class Mft:
         return stream
 
     def _append(self, stream: Stream, segment: Attribute) -> None:
-        """Append the runs of a segment, which must map the clusters it claims."""
+        """Append the runs of a segment, which must map the clusters it claims. A resident one has none."""
+        if segment.value is not None:
+            return
         for run in decode_runs(segment.pairs, segment.first_vcn, self._boot.clusters, stream.name):
             stream.extend(run)
         end = stream.runs[-1].vcn + stream.runs[-1].clusters if stream.runs else 0
-        if segment.value is None and segment.last_vcn + 1 != end:
+        if segment.last_vcn + 1 != end:
             raise DamagedError(f"a segment of {stream.name} ends at cluster {end}, it claims {segment.last_vcn + 1}")
 
     def _bootstrap(self, attributes: list[Attribute]) -> Stream:

@@ -1,0 +1,441 @@
+"""NTFS: real volumes against ntfs-3g's tools, partclone, dissect.ntfs and themselves."""
+
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.errors import DamagedError
+from images.filesystems.ntfs import read_ntfs
+from images.filesystems.ntfs_runs import decode_runs
+from images.model.extents import Extent, gaps
+from images.sources import BytesSource
+from tests.unit.images.filesystems import real
+from tests.unit.images.filesystems.ntfs_image import (
+    BITMAP,
+    DATA,
+    LOG,
+    MFT,
+    RECORD,
+    VOLUME,
+    VOLUME_INFORMATION,
+    Volume,
+    file_digests,
+    is_mountable,
+    make_ntfs,
+    put,
+    scatter,
+)
+from tests.unit.images.filesystems.real import MIB, run, used, whole
+
+pytestmark = pytest.mark.skipif(
+    bool(real.needs("mkntfs", "ntfscp", "ntfsinfo", "ntfs-3g.probe", "ntfsresize")), reason="ntfs-3g is not installed"
+)
+
+#: MiB, and what mkntfs is asked for.
+LAYOUTS = {
+    "default": (64, ""),
+    "clusters-of-512": (20, "-c 512"),
+    "clusters-of-64k": (64, "-c 65536"),
+    "clusters-of-2m": (600, "-c 2097152"),
+    "4k-sectors": (64, "-s 4096"),
+    "4k-sectors-2m": (600, "-s 4096 -c 2097152"),
+    "sectors-left-over": (33, "-c 16384"),
+    "compressing": (20, "-C"),
+}
+#: Where partclone is asked too: it sleeps for a second.
+BY_PARTCLONE = {"default", "clusters-of-512", "4k-sectors"}
+SMALL = (4, "-c 512")
+
+
+def fill(path: Path, tree: Path) -> None:
+    for item in sorted(tree.rglob("*"))[:25]:
+        if item.is_file():
+            put(path, item.name, item.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return real.make_tree(tmp_path_factory.mktemp("ntfs") / "tree", 5, size=MIB, accent="öß—名")
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Makes copies of one small volume with a file in it."""
+    folder = tmp_path_factory.mktemp("blank")
+    content = make_ntfs(folder / "fs.img", *SMALL)
+    put(content, "file", bytes(range(256)) * 400)
+
+    def copy(place: Path) -> Path:
+        place.write_bytes(content.read_bytes())
+        return place
+
+    return copy
+
+
+def boot_sectors(path: Path) -> tuple[bytes, bytes]:
+    """The boot sector, and what the last sector holds, 512 bytes of each."""
+    with path.open("rb") as file:
+        first = file.read(512)
+        file.seek(path.stat().st_size - struct.unpack_from("<H", first, 11)[0])
+        return first, file.read(512)
+
+
+def clusters_in_use(path: Path) -> int:
+    """By ntfsinfo's count of free clusters."""
+    text = run("ntfsinfo", "-m", "-f", path)
+    facts = {name: int(value) for name, value in re.findall(r"(Volume Size in Clusters|Free Clusters): (\d+)", text)}
+    return facts["Volume Size in Clusters"] - facts["Free Clusters"]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_equals_ntfsinfo_and_partclone(tmp_path: Path, tree: Path, name: str) -> None:
+    path = make_ntfs(tmp_path / "fs.img", *LAYOUTS[name])
+    fill(path, tree)
+    answer, extents = used(path)
+    assert answer.reason == ""
+    assert answer.trusted
+    assert (answer.filesystem.kind.value, answer.filesystem.detail) == ("ntfs", "ntfs")
+    assert answer.filesystem.label == "lift räft"
+    assert answer.filesystem.uuid == run("blkid", "-p", "-o", "value", "-s", "UUID", path).strip()
+    first, last = boot_sectors(path)
+    (sector,), (sectors,) = struct.unpack_from("<H", first, 11), struct.unpack_from("<Q", first, 40)
+    cluster = answer.filesystem.block_size
+    assert cluster == int(run("ntfsinfo", "-m", path).partition("Cluster Size: ")[2].split()[0])
+    clusters = sectors * sector // cluster
+    tail = path.stat().st_size - clusters * cluster
+    assert tail >= sector
+    assert extents[-1].end == path.stat().st_size == answer.filesystem.size
+    assert first == last
+    assert sum(extent.size for extent in extents) == clusters_in_use(path) * cluster + tail
+    if name in BY_PARTCLONE and not real.needs("partclone.ntfs"):
+        theirs = real.partclone_used("partclone.ntfs", path)
+        real.assert_covers(extents, theirs)
+        ours = [gap for extent in extents for gap in gaps(theirs, extent)]
+        assert all(extent.start >= clusters * cluster for extent in ours)
+
+
+@pytest.mark.parametrize("name", ["default", "clusters-of-512", "clusters-of-64k", "4k-sectors", "sectors-left-over"])
+def test_copy_of_used_extents_is_sound_and_complete(tmp_path: Path, tree: Path, name: str) -> None:
+    path = make_ntfs(tmp_path / "fs.img", *LAYOUTS[name])
+    fill(path, tree)
+    copy = real.restore_copy(path, used(path)[1])
+    run("ntfsresize", "--info", "--force", copy)  # compares every file's clusters with $Bitmap
+    run("ntfsfix", "--no-action", copy)
+    assert is_mountable(copy) == 0
+    expected = {
+        path.name: digest for path, digest in ((Path(name), value) for name, value in real.digests(tree).items())
+    }
+    found = file_digests(copy)
+    assert len(found) > 10
+    assert found == {name: expected[name] for name in found}
+
+
+def test_a_full_volume(tmp_path: Path) -> None:
+    path = make_ntfs(tmp_path / "fs.img", *SMALL)
+    source = tmp_path / "fill"
+    for number, clusters in enumerate([4000, 1000, 100, 100, 100, 20, 20, 20, 20, 4, 4, 4, 4, 1, 1, 1, 1]):
+        source.write_bytes(b"fill" * 128 * clusters)
+        run("ntfscp", "-q", path, source, f"fill{number}", codes=(0, 1))  # 1: no space left
+    answer, extents = used(path)
+    assert answer.trusted
+    assert sum(extent.size for extent in extents) == clusters_in_use(path) * 512 + 512
+    assert sum(gap.size for gap in gaps(extents, Extent(0, 4 * MIB))) < 64 * 512
+    assert file_digests(real.restore_copy(path, extents)) == file_digests(path)
+
+
+def test_a_partition_larger_than_its_volume(tmp_path: Path, blank: Callable[[Path], Path]) -> None:
+    """The copy of the boot sector may be at the end of either; what is between belongs to nobody."""
+    path = blank(tmp_path / "fs.img")
+    before = used(path)[1]
+    with path.open("ab") as file:
+        file.write(b"?" * 3 * MIB)
+    answer, after = used(path)
+    assert answer.trusted
+    assert answer.filesystem.size == 4 * MIB
+    assert after == [*before, Extent(7 * MIB - 512, 7 * MIB)]
+
+
+def test_resized(tmp_path: Path, tree: Path) -> None:
+    """ntfsresize schedules a check: whole until it was made. Then the map is the new one, shrunk and grown."""
+    path = make_ntfs(tmp_path / "fs.img", *LAYOUTS["default"])
+    fill(path, tree)
+    expected = file_digests(path)
+    for size in (20 * MIB, 48 * MIB):
+        run("ntfsresize", "-f", "-f", "--size", str(size), path)
+        assert "scheduled for a check" in whole(path)
+        run("ntfsfix", "--clear-dirty", path, codes=(0, 1))  # 1: the new copy of the boot sector has no place yet
+        answer, extents = used(path)
+        assert answer.reason == ""
+        assert answer.filesystem.size <= size
+        clusters = answer.filesystem.size // 4096
+        inside = sum(min(extent.end, clusters * 4096) - extent.start for extent in extents if extent.start < size)
+        assert 0 <= inside - clusters_in_use(path) * 4096 <= 4096
+        copy = real.restore_copy(path, extents)
+        run("ntfsresize", "--info", "--force", copy)
+        assert file_digests(copy) == expected
+
+
+@pytest.mark.parametrize("numbers", [(MFT,), (BITMAP,), (MFT, BITMAP)])
+def test_scattered_system_files(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    """$MFT and $Bitmap in several runs, some of them in extension records; ntfs-3g reads these too."""
+    path = make_ntfs(tmp_path / "fs.img", 24, "-c 512")
+    put(path, "file", bytes(range(256)) * 400)
+    for number in numbers:
+        scatter(path, number)
+    assert is_mountable(path) == 0
+    with_ntfs3g = clusters_in_use(path)
+    answer, extents = used(path)
+    assert answer.reason == ""
+    assert sum(extent.size for extent in extents) == with_ntfs3g * 512 + 512
+    assert file_digests(real.restore_copy(path, extents)) == file_digests(path)
+
+
+def restart_page(version: tuple[int, int], clients: int, flags: int, lsn: int = 1, magic: bytes = b"RSTR") -> bytes:
+    """A restart page of $LogFile of 4 KiB (layout.h: RESTART_PAGE_HEADER, RESTART_AREA)."""
+    page = bytearray(4096)
+    checked = lsn if magic == b"CHKD" else 0
+    struct.pack_into("<4sHHQIIHhh", page, 0, magic, 30, 9, checked, 4096, 4096, 48, version[1], version[0])
+    size = 2 << 20
+    area = struct.pack(
+        "<QHHHHIHHQIHH", lsn, 1, 0xFFFF, clients, flags, 67 - size.bit_length(), 208, 48, size, 0, 48, 64
+    )
+    page[48 : 48 + len(area)] = area
+    client = struct.pack("<QQHHH6xI", 0, 0, 0xFFFF, 0xFFFF, 1, 8) + "NTFS".encode("utf-16-le")
+    page[96 : 96 + len(client)] = client
+    struct.pack_into("<H", page, 30, 1)
+    for end in range(512, 4097, 512):
+        page[end - 2 : end] = b"\x01\x00"
+    return bytes(page)
+
+
+OPEN, CLOSED = (0, 0), (0xFFFF, 0)
+
+
+@pytest.mark.parametrize(
+    ("pages", "probe", "words"),
+    [
+        ([restart_page((1, 1), *OPEN)], 15, "($LogFile) is open"),
+        ([restart_page((1, 1), 0, 2)], 0, ""),
+        ([restart_page((1, 1), *CLOSED)], 0, ""),
+        ([restart_page((1, 1), *CLOSED, lsn=5), restart_page((1, 1), *OPEN, lsn=6)], 15, "($LogFile) is open"),
+        ([restart_page((1, 1), *CLOSED, lsn=7), restart_page((1, 1), *OPEN, lsn=6)], 0, ""),
+        ([restart_page((1, 1), *OPEN, lsn=7), restart_page((1, 1), *CLOSED, lsn=8)], 0, ""),
+        ([restart_page((2, 0), *CLOSED)], 14, "Fast Startup"),
+        ([restart_page((1, 1), *CLOSED, lsn=5), restart_page((2, 0), *OPEN, lsn=6)], 14, "Fast Startup"),
+        ([restart_page((1, 1), *CLOSED, magic=b"CHKD")], 0, ""),
+        ([restart_page((1, 0), *CLOSED)], 15, "no valid restart page"),
+        ([bytes(4096)], 15, "no valid restart page"),
+        ([b"RCRD" + bytes(4092)], 15, "no valid restart page"),
+    ],
+)
+def test_journal_is_judged_as_ntfs3g_does(
+    tmp_path: Path, blank: Callable[[Path], Path], pages: list[bytes], probe: int, words: str
+) -> None:
+    volume = Volume(blank(tmp_path / "fs.img"))
+    content = b"".join(pages)
+    volume.content[volume.place(LOG) : volume.place(LOG) + len(content)] = content
+    path = volume.save()
+    answer, _ = used(path)
+    assert answer.trusted == (not words)
+    assert words in answer.reason
+    found = is_mountable(path)
+    # ntfs-3g 2022.10.3 does not tell the reasons apart in all cases, but refuses
+    assert found == probe or (probe and found in (14, 15))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "probe", "words"),
+    [
+        ("hiberfil.sys", b"hibr" + bytes(8000), 14, "Windows is hibernated"),
+        ("hiberfil.sys", b"HIBR" + bytes(8000), 14, "Windows is hibernated"),
+        ("hiberfil.sys", b"hibr" + bytes(40), 14, "another partition is hibernated"),
+        ("hiberfil.sys", b"WAKE" + bytes(8000), 0, ""),
+        ("hiberfil.sys", bytes(8000), 0, ""),
+        # Windows does not mind the case; ntfs-3g does
+        ("HiberFil.SYS", b"HIBR" + bytes(8000), 0, "Windows is hibernated"),
+        ("hiberfil.sys.old", b"HIBR" + bytes(8000), 0, ""),
+    ],
+)
+@pytest.mark.parametrize("crowd", [0, 40])
+def test_hibernation_is_judged_as_ntfs3g_does(
+    tmp_path: Path, blank: Callable[[Path], Path], name: str, content: bytes, probe: int, words: str, crowd: int
+) -> None:
+    """The file is looked up among few and among many others: in the index's root and in its blocks."""
+    path = blank(tmp_path / "fs.img")
+    for number in range(crowd):
+        put(path, f"a file with a long name, number {number}", b"x")
+    put(path, name, content)
+    answer, _ = used(path)
+    assert answer.trusted == (not words)
+    assert words in answer.reason
+    assert is_mountable(path) == probe
+
+
+def test_scheduled_for_a_check(tmp_path: Path, blank: Callable[[Path], Path]) -> None:
+    path = blank(tmp_path / "fs.img")
+    run("ntfsfix", path)
+    assert "not cleanly unmounted, or is scheduled for a check" in whole(path)
+    run("ntfsfix", "--clear-dirty", path)
+    assert used(path)[0].trusted
+
+
+def clear(first: int, count: int) -> Callable[[Volume], None]:
+    return lambda volume: volume.set_bits(first, first + count, False)
+
+
+def clear_own(number: int, offset: int = 0) -> Callable[[Volume], None]:
+    def change(volume: Volume) -> None:
+        cluster = volume.runs[number][0][0] + offset
+        volume.set_bits(cluster, cluster + 1, False)
+
+    return change
+
+
+def poke(offset: int, content: bytes) -> Callable[[Volume], None]:
+    def change(volume: Volume) -> None:
+        volume.content[offset : offset + len(content)] = content
+
+    return change
+
+
+def poke_record(number: int, offset: int, content: bytes, *, mirror: bool = False) -> Callable[[Volume], None]:
+    def change(volume: Volume) -> None:
+        at = (volume.mirror if mirror else volume.mft) + number * RECORD + offset
+        volume.content[at : at + len(content)] = content
+
+    return change
+
+
+def poke_attribute(number: int, kind: int, offset: int, content: bytes) -> Callable[[Volume], None]:
+    return lambda volume: volume.change(number, kind, offset, content)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (clear(0, 1), "clusters 0 to 16"),
+        (clear_own(MFT), "of attribute 0x80 of MFT record 0 are free"),
+        (clear_own(MFT, 9), "of attribute 0x80 of MFT record 0 are free"),
+        (clear_own(LOG), "of attribute 0x80 of MFT record 2 are free"),
+        (clear_own(BITMAP, 1), "of attribute 0x80 of MFT record 6 are free"),
+        (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 8, b"\x04"), "its version 4.1 is unknown"),
+        (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 10, b"\x01"), "not cleanly unmounted"),
+        (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 11, b"\x40"), "chkdsk has not finished"),
+        (poke_attribute(BITMAP, DATA, 48, struct.pack("<Q", 1000)), "its $Bitmap has 1000 bytes"),
+        (poke_attribute(BITMAP, DATA, 56, struct.pack("<Q", 1016)), "its $Bitmap has 1016 bytes"),
+        (poke_attribute(BITMAP, DATA, 48, struct.pack("<QQ", 1 << 40, 1 << 40)), "too many for the"),
+        (poke_attribute(BITMAP, DATA, 12, b"\x01"), "compressed, encrypted or sparse"),
+        (poke_attribute(BITMAP, DATA, 24, struct.pack("<q", 7)), "a segment of"),
+        (poke_attribute(BITMAP, DATA, 64, bytes.fromhex("4102ffffff7f00")), "has a run of 2 clusters at 2147483647"),
+        (poke_attribute(BITMAP, DATA, 64, b"\x01\x02\x00"), "has holes"),
+        (poke_record(BITMAP, 510, b"\xaa\xaa"), "MFT record 6 is torn"),
+        (poke_record(BITMAP, 0, b"BAAD"), "begins with b'BAAD'"),
+        (poke_record(BITMAP, 22, b"\x00"), "MFT record 6 is not in use"),
+        (poke_record(1, 100, b"\x55", mirror=True), "$MFTMirr does not match"),
+        (poke_record(0, 600, b"\x55", mirror=True), ""),  # behind what is used of the record
+        (poke(11, b"\x00\x03"), "its sectors have 768 bytes"),
+        (poke(13, b"\x81"), "its clusters have 0x81 sectors"),
+        (poke(13, b"\xf3"), "its clusters have 0xf3 sectors"),
+        (poke(40, struct.pack("<Q", 1 << 40)), "it claims"),
+        (poke(40, struct.pack("<Q", 4096)), ""),
+        (poke(40, bytes(8)), "it has 0 sectors"),
+        (poke(48, struct.pack("<Q", 1 << 60)), "$MFT begins at cluster"),
+        (poke(48, struct.pack("<Q", 5)), "MFT record 0"),
+        (poke(64, b"\x80"), "its MFT records have"),
+        (poke(64, b"\x00"), "its MFT records have"),
+    ],
+)
+def test_doubt_is_captured_whole_and_said(
+    tmp_path: Path, blank: Callable[[Path], Path], change: Callable[[Volume], None], words: str
+) -> None:
+    volume = Volume(blank(tmp_path / "fs.img"))
+    change(volume)
+    volume.save()
+    answer = read_ntfs(BytesSource(bytes(volume.content)))
+    assert answer is not None
+    if words:
+        assert not answer.trusted
+        assert list(answer.extents()) == [Extent(0, len(volume.content))]
+    assert words in answer.reason
+
+
+def test_truncated_and_foreign_sources(tmp_path: Path, blank: Callable[[Path], Path]) -> None:
+    content = blank(tmp_path / "fs.img").read_bytes()
+    assert read_ntfs(BytesSource(content[:511])) is None
+    assert read_ntfs(BytesSource(bytes(MIB))) is None
+    cut = read_ntfs(BytesSource(content[:MIB]))
+    assert cut is not None
+    assert "but the volume has 1048576" in cut.reason
+    without_copy = read_ntfs(BytesSource(content[:-512]))
+    assert without_copy is not None
+    assert without_copy.trusted
+
+
+def test_runs_by_the_book() -> None:
+    """The examples of the Linux-NTFS documentation (Data Runs), and one with a hole and a step back."""
+    [one] = decode_runs(bytes.fromhex("2118345600"), 0, 1 << 20, "x")
+    assert (one.vcn, one.clusters, one.lcn) == (0, 0x18, 0x5634)
+    runs = list(decode_runs(bytes.fromhex("3138732534321401e511023142aa000300"), 7, 1 << 24, "x"))
+    assert [(run.vcn, run.clusters, run.lcn) for run in runs] == [
+        (7, 0x38, 0x342573),
+        (0x3F, 0x114, 0x363758),
+        (0x153, 0x42, 0x393802),
+    ]
+    runs = list(decode_runs(bytes.fromhex("1130600110" + "1108e0" + "00"), 0, 1 << 20, "x"))
+    assert [(run.vcn, run.clusters, run.lcn) for run in runs] == [(0, 0x30, 0x60), (0x30, 0x10, None), (0x40, 8, 0x40)]
+    for bad in ("2118345600", "11", "1100", "1180", "9900", "00ff"):
+        clusters = 0x5634 if bad == "2118345600" else 1 << 20
+        if bad == "00ff":
+            assert list(decode_runs(bytes.fromhex(bad), 0, clusters, "x")) == []
+        else:
+            with pytest.raises(DamagedError):
+                list(decode_runs(bytes.fromhex(bad), 0, clusters, "x"))
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[Extent], list[Extent]]:
+    """A small volume, its extents in use, and where its metadata lies."""
+    path = make_ntfs(tmp_path_factory.mktemp("mutants") / "fs.img", 2, "-c 512")
+    for number in range(12):
+        put(path, f"a file with a long name, number {number}", bytes(range(256)) * 100)
+    answer, extents = used(path)
+    assert answer.trusted
+    volume = Volume(path)
+    bitmap, log = volume.place(BITMAP), volume.place(LOG)
+    metadata = [Extent(0, 512), Extent(volume.mft, volume.mft + 12 * RECORD), Extent(bitmap, bitmap + 512)]
+    mirror = Extent(volume.mirror, volume.mirror + 4 * RECORD)
+    return path.read_bytes(), extents, [*metadata, Extent(log, log + 512), mirror]
+
+
+@settings(max_examples=400, deadline=2000)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 1 << 20), st.sampled_from(range(256))), min_size=1, max_size=4
+    )
+)
+def test_any_damage_is_doubt_or_a_superset(
+    pieces: tuple[bytes, list[Extent], list[Extent]], changes: list[tuple[int, int, int]]
+) -> None:
+    """Whatever bytes of the metadata change: no error, and a map that is believed covers what it did before.
+
+    Free bits in $Bitmap itself are left out: nothing contradicts them when they belong to a user's file.
+    """
+    original, before, places = pieces
+    content = bytearray(original)
+    for place, offset, value in changes:
+        extent = places[place]
+        position = extent.start + offset % extent.size
+        content[position] = value | original[position] if place == 2 else value
+    answer = read_ntfs(BytesSource(bytes(content)))
+    if answer is None:
+        assert content[3:11] != original[3:11]
+        return
+    extents = list(answer.extents())
+    real.assert_sound(extents, len(content))
+    real.assert_covers(extents, before)
+    assert answer.trusted or (answer.reason and extents == [Extent(0, len(content))])
