@@ -95,6 +95,7 @@ _FIELDS = {
     "rev_desc_size": (254, "H"),
     "first_meta_bg": (260, "I"),
     "blocks_count_hi": (336, "I"),
+    "mmp_block": (360, "Q"),
     "checksum_type": (373, "B"),
     "backup_group_a": (588, "I"),
     "backup_group_b": (592, "I"),
@@ -131,6 +132,7 @@ class Superblock(msgspec.Struct, frozen=True, kw_only=True):
     rev_desc_size: int
     first_meta_bg: int
     blocks_count_hi: int
+    mmp_block: int
     checksum_type: int
     backup_group_a: int
     backup_group_b: int

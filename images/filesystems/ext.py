@@ -10,6 +10,7 @@ from core.errors import DamagedError, DeviceError
 from images.filesystems import c_ext
 from images.filesystems.c_ext import Compat, Incompat, RoCompat, Superblock
 from images.filesystems.checksums import CRC32C, crc
+from images.filesystems.ext_activity import doubt_about_journal, doubt_about_mmp
 from images.filesystems.ext_groups import check_bitmaps, read_groups, used_extents
 from images.filesystems.used import UsedMap, whole
 from images.model.layout import Filesystem, FilesystemKind
@@ -59,6 +60,11 @@ def read_ext(source: BlockSource) -> UsedMap | None:
         return whole(filesystem, source.size, f"{doubt}")
     try:
         groups = read_groups(source, superblock)
+        doubt = doubt_about_mmp(source, superblock)
+        if not doubt and superblock.compat & Compat.HAS_JOURNAL:
+            doubt = doubt_about_journal(source, superblock, groups)
+        if doubt:
+            return whole(filesystem, source.size, doubt)
         check_bitmaps(source, superblock, groups)
     except (DamagedError, DeviceError) as error:
         return whole(filesystem, source.size, f"{error.message.rstrip('.')}")

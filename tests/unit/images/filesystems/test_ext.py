@@ -50,6 +50,12 @@ LAYOUTS = {
     "ext4-everything": (64, "-t ext4 -O inline_data,large_dir,casefold,encrypt,project,quota,verity,ea_inode"),
     "ext4-odd-size": (0, "-t ext4 -b 1024"),
     "ext4-inode-1024": (64, "-t ext4 -I 1024 -N 3000"),
+    "ext4-orphan-file": (64, "-t ext4 -O orphan_file"),
+    "ext4-32k": (100, "-t ext4 -b 32768"),
+    "ext4-fast-commit": (64, "-t ext4 -O fast_commit"),
+    "ext4-stable-inodes": (64, "-t ext4 -O stable_inodes,uninit_bg,large_file,huge_file"),
+    "ext4-no-resize-inode": (64, "-t ext4 -b 1024 -O ^resize_inode"),
+    "ext4-two-backups-32bit": (80, "-t ext4 -b 1024 -O sparse_super2,^64bit,^flex_bg"),
 }
 
 #: Where partclone is asked too. It sleeps for seconds; and it takes clusters for blocks with bigalloc.
@@ -163,6 +169,61 @@ def test_doubt_is_captured_whole_and_said(tmp_path: Path, tree: Path, commands: 
     reason = whole(path)
     assert words in reason
     assert reason.endswith("")
+
+
+@pytest.mark.parametrize(
+    "options", ["-t ext3", "-t ext4 -b 1024", "-t ext4 -O bigalloc", "-t ext4 -O ^64bit,meta_bg,^resize_inode"]
+)
+def test_clean_superblock_over_a_journal_that_is_not_empty(tmp_path: Path, tree: Path, options: str) -> None:
+    """debugfs writes a transaction (jw); e2fsck plays it although the superblock's flag is off."""
+    path = make_ext(tmp_path / "fs.img", 64, options, tree)
+    assert used(path)[0].trusted
+    debugfs(path, "journal_open", "journal_write -b 333 /dev/zero", "journal_close")
+    assert "needs_recovery" in run("dumpe2fs", "-h", path)
+    assert whole(path) == "its journal needs recovery: it is mounted, or was not cleanly unmounted"
+    debugfs(path, "feature -needs_recovery")
+    assert whole(path).startswith("its journal is not empty")
+    assert "needs_recovery" not in run("dumpe2fs", "-h", path)
+    assert "recover" in run("e2fsck", "-fy", path, codes=(0, 1, 2)).lower()
+    assert used(path)[0].trusted
+
+
+def test_journal_that_is_no_journal(tmp_path: Path) -> None:
+    path = make_ext(tmp_path / "fs.img", 40, "-t ext4 -b 1024 -O ^metadata_csum")
+    blocks = run("debugfs", "-R", "blocks <8>", path).split()
+    content = bytearray(path.read_bytes())
+    content[int(blocks[0]) * 1024] ^= 1
+    path.write_bytes(content)
+    assert whole(path) == f"its journal is damaged: block {blocks[0]} is not its superblock"
+    debugfs(path, "clri <8>")
+    assert whole(path) == "its journal is damaged: its first block cannot be found"
+    debugfs(path, "ssv journal_inum 4000000")
+    assert whole(path) == "its journal is damaged: it has no inode 4000000"
+
+
+def test_multi_mount_protection(tmp_path: Path) -> None:
+    """In use: any sequence but "clean"; the machine's name is in the block (fs/ext4/mmp.c)."""
+    path = make_ext(tmp_path / "fs.img", 40, "-t ext4 -b 1024 -O mmp,^metadata_csum")
+    answer, extents = used(path)
+    assert answer.trusted, answer.reason
+    assert extents == dumpe2fs_used(path)
+    content = bytearray(path.read_bytes())
+    mmp = struct.unpack_from("<Q", content, 1024 + 360)[0] * 1024
+    assert f"block_number: {mmp // 1024}\n" in run("debugfs", "-R", "dump_mmp", path)
+    content[mmp + 16 : mmp + 24] = b"node-7\0\0"
+    for sequence, words in (
+        (17, "it is in use, or was not cleanly unmounted, on node-7"),
+        (0xE24D4D50, "e2fsck is at"),
+    ):
+        struct.pack_into("<I", content, mmp + 4, sequence)
+        path.write_bytes(content)
+        assert words in whole(path)
+    content[mmp] ^= 1
+    path.write_bytes(content)
+    assert "its multi-mount protection is damaged: block" in whole(path)
+    struct.pack_into("<Q", content, 1024 + 360, 1 << 40)
+    path.write_bytes(content)
+    assert "its multi-mount protection is damaged: its block is" in whole(path)
 
 
 def damage_bitmap(path: Path, group: int) -> None:
