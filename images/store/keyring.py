@@ -83,31 +83,72 @@ def read_slots(backend: Reader, names: tuple[str, ...]) -> tuple[list[tuple[str,
     return slots, problems
 
 
+def slot_name(identifier: str) -> str:
+    """The file of a key slot."""
+    return f"keys/{identifier}.json"
+
+
+def slot_names(backend: Reader) -> tuple[str, ...]:
+    """The files of all key slots; needs a backend that lists."""
+    return tuple(f"keys/{name}" for name in backend.list("keys") if _SLOT_NAME.fullmatch(name))
+
+
 def add_slot(backend: Writer, repository: bytes, keys: RepositoryKeys, passphrase: Passphrase, label: str) -> str:
-    """Let one more passphrase open the repository. Returns the slot's id."""
+    """Let one more passphrase open the repository.
+
+    Returns:
+        the slot's id.
+
+    Raises:
+        RefusedError: there are as many slots as a reader tries.
+        DamagedError: what was written does not open; it was taken away again.
+    """
+    if len(slot_names(backend)) >= _SLOTS_TRIED:
+        raise RefusedError(
+            f"{backend.location} has {_SLOTS_TRIED} key slots: there can be no more.",
+            hint="Remove one first: liferaft key list, liferaft key remove.",
+        )
     identifier = os.urandom(16).hex()
     created = datetime.now(UTC).isoformat(timespec="seconds")
     slot = keys.wrap(passphrase, repository, label=label, created=created)
-    backend.write(f"keys/{identifier}.json", encode(slot))
+    name = slot_name(identifier)
+    backend.write(name, encode(slot))
+    where = f"{backend.location}/{name}"
+    # The old passphrase may be taken away next: nothing but what lies there now counts.
+    if unwrap(decode_slot(backend.read(name, _SLOT_LIMIT), where), passphrase, repository, where) is None:
+        backend.remove(name)
+        raise DamagedError(f"{where} does not open right after it was written.", hint="Check the disk or the share.")
     return identifier
+
+
+def find_slot(backend: Reader, identifier: str) -> str:
+    """The id of the one slot whose id begins so.
+
+    Raises:
+        UsageError: none or several do.
+    """
+    found = [name.removeprefix("keys/").removesuffix(".json") for name in slot_names(backend)]
+    matches = [name for name in found if len(identifier) >= 4 and name.startswith(identifier.lower())]
+    if len(matches) != 1:
+        raise UsageError(
+            f"{len(matches) or 'No'} key slots begin with {identifier}.",
+            hint="liferaft key list shows them; give at least 4 digits.",
+        )
+    return matches[0]
 
 
 def remove_slot(backend: Writer, identifier: str) -> None:
     """Take a passphrase's right away. It keeps what whoever had it has copied already.
 
     Args:
-        identifier: the beginning of the slot's id.
+        identifier: the slot's full id.
 
     Raises:
-        UsageError: none or several slots begin so. RefusedError: it is the last one.
+        RefusedError: it is the last one.
     """
-    names = [name for name in backend.list("keys") if _SLOT_NAME.fullmatch(name)]
-    matches = [name for name in names if len(identifier) >= 4 and name.startswith(identifier.lower())]
-    if len(matches) != 1:
-        raise UsageError(f"{len(matches)} key slots begin with {identifier}.", hint="liferaft key list shows them.")
-    if len(names) == 1:
+    if slot_names(backend) == (slot_name(identifier),):
         raise RefusedError(
             "This is the only key slot: without it nobody could ever open the repository again.",
             hint="Add another passphrase first: liferaft key add.",
         )
-    backend.remove(f"keys/{matches[0]}")
+    backend.remove(slot_name(identifier))

@@ -15,7 +15,7 @@ from images.store.access import Access
 from images.store.backend import NewFile, Reader, Writer
 from images.store.document import CHUNK_SIZE, DOCUMENT, new_document
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
-from images.store.keyring import add_slot
+from images.store.keyring import add_slot, slot_name, slot_names
 from images.store.keys import new_keys
 from images.store.parity_queue import ParityQueue
 from images.store.passphrase import Passphrase
@@ -67,13 +67,16 @@ def open_or_create(backend: Reader, access: Access | None = None) -> Repository:
 
 def create_repository(
     backend: Writer, *, passphrase: Passphrase | None = None, parity_blocks: int = 0, chunk_size: int = CHUNK_SIZE
-) -> None:
+) -> bool:
     """Make a repository where there is none.
 
     Args:
         passphrase: encrypt it; the first key slot opens with this.
         parity_blocks: damaged regions of a pack that can be repaired; 0 for no parity.
         chunk_size: bytes, a power of two from 64 KiB to 16 MiB.
+
+    Returns:
+        False when somebody else made one there in the meantime: it is theirs, with their passphrase.
 
     Raises:
         RefusedError: something else lies there, or is a repository already.
@@ -89,17 +92,26 @@ def create_repository(
             hint="Name a new or an empty folder.",
         )
     document = new_document(chunk_size=chunk_size, encrypted=passphrase is not None, parity_blocks=parity_blocks)
+    slot = ""
     if passphrase is not None:
-        add_slot(backend, bytes.fromhex(document.id), new_keys(), passphrase, "first")
+        slot = add_slot(backend, bytes.fromhex(document.id), new_keys(), passphrase, "first")
     # The document comes last: from then on it is a repository, and has everything one needs.
-    if backend.write_new(DOCUMENT, encode(document)):
-        ask = None if passphrase is None else lambda: passphrase
-        write_catalogue(Repository(backend, Access(ask=ask)))
+    if not backend.write_new(DOCUMENT, encode(document)):
+        if slot:
+            backend.remove(slot_name(slot))
+        return False
+    # Slots of a try that was cut off are another master key's: they open nothing, and would be tried for ever.
+    for name in slot_names(backend):
+        if name != slot_name(slot):
+            backend.remove(name)
+    ask = None if passphrase is None else lambda: passphrase
+    write_catalogue(Repository(backend, Access(ask=ask)))
+    return True
 
 
 def _is_our_beginning(backend: Writer) -> bool:
-    """Whether all that lies there are key slots: an earlier try was cut off before it wrote the document."""
-    return backend.foreign() == "keys" and bool(backend.list("keys"))
+    """Whether what lies there are key slots: an earlier try was cut off before it wrote the document."""
+    return backend.foreign() == "keys" and len(backend.list("keys")) == len(slot_names(backend)) > 0
 
 
 class RepositoryWriter:

@@ -16,7 +16,11 @@ from core.errors import ExitCode, LiferaftError, RefusedError
 COMMANDS = {
     "build": "rescue.cli.build",
     "capture": "rescue.cli.capture",
+    "extract": "rescue.cli.extract",
+    "init": "rescue.cli.init",
     "job": "rescue.cli.job",
+    "key": "rescue.cli.key",
+    "ls": "rescue.cli.ls",
     "plan": "rescue.cli.plan",
     "probe": "rescue.cli.probe",
     "restore": "rescue.cli.restore",

@@ -20,6 +20,7 @@ from typing import TextIO, TypeVar
 import click
 
 from core.documents import encode
+from core.errors import UsageError
 from core.events import Event, Sink, Stage, ignore
 from core.units import format_duration, format_size
 from images.store.passphrase import AskPassphrase, Passphrase
@@ -140,6 +141,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 repository_option = click.option(
     "--repo", "repository", required=True, metavar="REPO", help="The repository: a folder, file:… or http(s)://…"
 )
+#: Bytes below which a passphrase gets a hint.
+_SHORT = 16
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _SIGNERS = click.option(
     "--require-signature",
@@ -220,6 +223,13 @@ def passphrase_option(
     )
 
 
+new_passphrase_option = click.option(
+    "--new-passphrase-file",
+    type=_FILE,
+    help="A file with the new passphrase, on one line. Default: it is asked for on the terminal, twice.",
+)
+
+
 def open_passphrase(path: Path | None) -> Passphrase | None:
     """The passphrase in a file; says so on stderr when others may read it."""
     return read_passphrase(path, lambda text: click.echo(f"warning: {text}", err=True)) if path else None
@@ -235,3 +245,30 @@ def asking(prompt: str) -> AskPassphrase | None:
             raise click.Abort from None
 
     return ask if sys.stdin.isatty() else None
+
+
+def new_passphrase(path: Path | None) -> AskPassphrase:
+    """A new passphrase: from a file, or typed twice.
+
+    The function that is returned raises UsageError when there is neither file nor terminal, or both differ.
+    """
+    given = open_passphrase(path)
+
+    def ask() -> Passphrase:
+        if given is not None:
+            return given
+        first, again = asking("New passphrase"), asking("The same again")
+        if first is None or again is None:
+            raise UsageError("There is no new passphrase.", hint="Give it in a file, or run it on a terminal.")
+        passphrase = first()
+        if again() != passphrase:
+            raise UsageError("The two passphrases differ.", hint="Nothing was changed. Try again.")
+        if len(passphrase.encode()) < _SHORT:
+            click.echo(
+                "That is short. Whoever gets hold of the repository can try passphrases undisturbed; "
+                "five random words resist.",
+                err=True,
+            )
+        return passphrase
+
+    return ask
