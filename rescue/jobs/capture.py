@@ -22,6 +22,7 @@ from images.model.layout import DiskIdentity
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, identity_of, probe_machine
 from images.sources import FileSource, open_source
 from images.store.access import Access
+from images.store.backend import LocalBackend
 from images.store.connect import connect
 from images.store.signature import SigningKey
 from images.store.writer import open_or_create, writable
@@ -59,7 +60,7 @@ def capture_disks(
     devices = block_devices(runner) if any(is_device) else ()
     for source, device in zip(sources, is_device, strict=True):
         if device:
-            _guard_source(source, devices, Path(backend.location))
+            _guard_source(source, devices, backend.folder if isinstance(backend, LocalBackend) else None)
     context = HookContext(
         stage=HookStage.BEFORE_CAPTURE, repository=backend.location, disks=tuple(str(source) for source in sources)
     )
@@ -100,7 +101,7 @@ def _origin(survey: DiskSurvey) -> str:
     return survey.disk.path or f"{identity.model} {identity.serial}".strip() or "a disk without a name"
 
 
-def _guard_source(source: Path, devices: tuple[BlockDevice, ...], repository: Path) -> None:
+def _guard_source(source: Path, devices: tuple[BlockDevice, ...], repository: Path | None) -> None:
     """A disk that is in use gives a torn picture; a disk that holds the repository would be written."""
     node = os.path.realpath(source)
     disk = disk_holding(devices, node)
@@ -113,7 +114,7 @@ def _guard_source(source: Path, devices: tuple[BlockDevice, ...], repository: Pa
     ]
     if node not in (disk.name, disk.kname):
         reasons.append(f"{node} is a part of {disk.name}: liferaft captures whole disks")
-    if disk_of_path(devices, repository.absolute()) is disk:
+    if repository is not None and disk_of_path(devices, repository.absolute()) is disk:
         reasons.append(f"{disk.name} carries the repository {repository}: the source is never written")
     if reasons:
         raise RefusedError(
