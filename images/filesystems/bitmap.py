@@ -20,9 +20,9 @@ def set_ranges(pieces: Iterable[bytes], count: int) -> Iterator[tuple[int, int]]
     """
     first = 0
     for piece in pieces:
-        meaningful = min(len(piece) * 8, count - first)
-        if meaningful <= 0:
+        if first >= count:
             return
+        meaningful = min(len(piece) * 8, count - first)
         if piece.count(0) < len(piece):
             bits = np.unpackbits(np.frombuffer(piece, dtype=np.uint8), count=meaningful, bitorder="little")
             edges = np.flatnonzero(np.diff(bits, prepend=np.uint8(0), append=np.uint8(0))) + first

@@ -11,13 +11,29 @@ from pathlib import Path
 from images.filesystems.detect import read_used
 from images.filesystems.used import UsedMap
 from images.model.extents import Extent, gaps, merge
-from images.sources import open_source
+from images.sources import BlockSource, open_source
 
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
 TRUTH = DATA / "_groundtruth"
 NO_DATA = f"{DATA} is not here: real inputs of other projects"
 
 MIB = 1 << 20
+
+
+class CountingSource:
+    """A source that keeps account of what is read from it, in bytes: the longest read, and all of them."""
+
+    def __init__(self, inner: BlockSource) -> None:
+        self._inner = inner
+        self.size = inner.size
+        self.sector_size = inner.sector_size
+        self.longest = 0
+        self.total = 0
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.longest = max(self.longest, length)
+        self.total += length
+        return self._inner.read_at(offset, length)
 
 
 def needs(*tools: str) -> str:

@@ -13,7 +13,7 @@ from core.errors import DamagedError
 from images.filesystems.ntfs import read_ntfs
 from images.filesystems.ntfs_runs import decode_runs
 from images.model.extents import Extent, gaps
-from images.sources import BytesSource
+from images.sources import BytesSource, open_source
 from tests.unit.images.filesystems import real
 from tests.unit.images.filesystems.ntfs_image import (
     BITMAP,
@@ -30,7 +30,7 @@ from tests.unit.images.filesystems.ntfs_image import (
     put,
     scatter,
 )
-from tests.unit.images.filesystems.real import MIB, run, used, whole
+from tests.unit.images.filesystems.real import MIB, CountingSource, run, used, whole
 
 pytestmark = pytest.mark.skipif(
     bool(real.needs("mkntfs", "ntfscp", "ntfsinfo", "ntfs-3g.probe", "ntfsresize")), reason="ntfs-3g is not installed"
@@ -193,6 +193,20 @@ def test_scattered_system_files(tmp_path: Path, numbers: tuple[int, ...]) -> Non
     assert answer.reason == ""
     assert sum(extent.size for extent in extents) == with_ntfs3g * 512 + 512
     assert file_digests(real.restore_copy(path, extents)) == file_digests(path)
+
+
+def test_a_large_volume_is_read_in_pieces(tmp_path: Path) -> None:
+    path = make_ntfs(tmp_path / "fs.img", 1 << 19, "-c 4096")
+    with open_source(path) as source:
+        counted = CountingSource(source)
+        answer = read_ntfs(counted)
+        assert answer is not None
+        assert answer.trusted
+        kept = sum(extent.size for extent in answer.extents())
+    assert kept == (clusters_in_use(path) + 1) * 4096
+    bitmap = (1 << 39) // 4096 // 8
+    assert counted.longest <= 1 << 16 < bitmap
+    assert counted.total < 2 * bitmap + 4 * MIB
 
 
 def restart_page(version: tuple[int, int], clients: int, flags: int, lsn: int = 1, magic: bytes = b"RSTR") -> bytes:
