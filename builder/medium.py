@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -57,12 +60,22 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def build_iso(recipe: Recipe, out: Path, cache_root: Path, live: Path, runner: Runner, sink: Sink) -> BuildReport:
+def build_iso(
+    recipe: Recipe,
+    out: Path,
+    cache_root: Path,
+    live: Path,
+    runner: Runner,
+    sink: Sink,
+    *,
+    job_files: Mapping[str, Path] = MappingProxyType({}),
+) -> BuildReport:
     """Build the medium of ``recipe`` as the hybrid ISO ``out``; the old file stays until the new one is whole.
 
     Args:
         cache_root: the build cache.
         live: the live system's own files (rescue/live).
+        job_files: what lies beside the job on the medium, by name.
 
     Raises:
         UsageError: ``out`` cannot be written there.
@@ -71,6 +84,7 @@ def build_iso(recipe: Recipe, out: Path, cache_root: Path, live: Path, runner: R
     """
     started = time.monotonic()
     _refuse_bad_target(out)
+    _refuse_bad_names(job_files)
     with open_cache(cache_root) as cache:
         mirror = find_mirror(runner)
         base = build_base(recipe, mirror, cache, runner, sink)
@@ -78,6 +92,7 @@ def build_iso(recipe: Recipe, out: Path, cache_root: Path, live: Path, runner: R
         with cache.scratch("iso") as scratch:
             boot = _make_boot_images(base, scratch, runner)
             files = _lay_out(recipe, base, payload, scratch)
+            files |= {f"liferaft/{name}": path for name, path in job_files.items()}
             _write(files, boot, out, runner, sink)
             return _report(out, files, base, payload, time.monotonic() - started)
 
@@ -89,6 +104,15 @@ def _refuse_bad_target(out: Path) -> None:
         raise UsageError(f"The folder {out.parent} does not exist.", hint=f"mkdir -p {out.parent}")
     if out.exists() and not out.is_file():
         raise UsageError(f"{out} is not a plain file.", hint="Build a file first, then copy it to the stick.")
+
+
+def _refuse_bad_names(job_files: Mapping[str, Path]) -> None:
+    for name in job_files:
+        if name in ("job.json", "packages.txt") or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+            raise UsageError(
+                f"{name} cannot lie beside the job on the medium.",
+                hint="Name it with letters, digits, dots and hyphens, and not job.json or packages.txt.",
+            )
 
 
 def _make_boot_images(base: Base, scratch: Path, runner: Runner) -> BootImages:

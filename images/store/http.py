@@ -1,21 +1,30 @@
 """HTTP: the only module that imports requests.
 
 :class:`HttpBackend` reads a repository from any server with range requests; :func:`fetch` and
-:func:`post` serve job documents and reports. Faults that may pass (no connection, 5xx, a short
-answer) are tried again with growing pauses; a 404 or a server that ignores ranges is final.
+:func:`post` serve job documents and reports. Faults that may pass (no connection, 429, 5xx, a body
+that breaks off) are tried again with growing pauses, and only for what is still missing; a 404, a
+certificate that does not hold, or a server that ignores ranges is final. Proxies and certificates
+come from the environment, as requests takes them (docs/backends.md). It does not write.
 """
 
+import contextlib
+import email.utils
 import logging
-import threading
+import random
+import re
+import ssl
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import requests
 import urllib3.exceptions
 
-from core.errors import DamagedError, DeviceError, UnreachableError
+from core.errors import DamagedError, DeviceError, UnreachableError, UsageError
+from core.units import KIB
 from images.store.backend import MissingFileError
 
 log = logging.getLogger(__name__)
@@ -24,12 +33,27 @@ T = TypeVar("T")
 
 #: Seconds to connect, seconds between two bytes.
 TIMEOUT = (10.0, 30.0)
-#: Pauses between tries, in seconds. Together they outlast a server's restart.
+#: Pauses between tries, in seconds. Together they outlast a server's restart. Each is varied by a quarter, so that
+#: the machines of a rack do not come back all at once; they stay in order.
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+_JITTER = 0.25
+#: Seconds that a server may ask for (``Retry-After``), and that may pass without a byte before it is given up.
+_WAIT_LIMIT = 60.0
+_PATIENCE = 180.0
+#: Requests for one file or range, however much each of them brings.
+_REQUESTS_LIMIT = 64
+#: Bytes read at once: what is lost of a body that breaks off is less.
+_PIECE = 256 * KIB
+#: Statuses that may pass, beside 5xx: Request Timeout, Too Early, Too Many Requests (RFC 9110, 8470, 6585).
+_PASSING = (408, 425, 429)
+#: A 5xx that will not: Not Implemented, HTTP Version Not Supported.
+_FINAL = (501, 505)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_IDENTITY = {"Accept-Encoding": "identity"}
 
 
 class HttpBackend:
-    """A repository behind ``http://`` or ``https://``. Read-only."""
+    """A repository behind ``http://`` or ``https://``. Read-only; safe from several threads, each on its connection."""
 
     lists = False
     distant = True
@@ -37,57 +61,69 @@ class HttpBackend:
     def __init__(self, url: str, *, pauses: tuple[float, ...] = PAUSES) -> None:
         self._url, self._auth = split_credentials(url.rstrip("/"))
         self._pauses = pauses
-        self._local = threading.local()
+        # A session goes from thread to thread and keeps its connection, also when the threads of one volume end.
+        self._idle: deque[requests.Session] = deque()
 
     @property
     def location(self) -> str:
         return self._url
 
     def read(self, name: str, limit: int) -> bytes:
-        def once() -> bytes:
-            with self._session().get(f"{self._url}/{name}", timeout=TIMEOUT, stream=True) as answer:
-                self._judge(answer, name)
-                data = bytearray()
-                for piece in answer.iter_content(1 << 16):
-                    data += piece
-                    if len(data) > limit:
-                        raise DeviceError(f"{self._url}/{name} is larger than the {limit} bytes it may have.")
-                expected = answer.headers.get("Content-Length")
-                if expected and "Content-Encoding" not in answer.headers and int(expected) != len(data):
-                    raise requests.ConnectionError(f"{len(data)} of {expected} bytes")
-                return bytes(data)
+        shown = f"{self._url}/{name}"
+        body = _Body()
 
-        return self._again(once, name)
+        def once() -> bytes:
+            wanted = {"Range": f"bytes={body.size}-"} if body.size else {}
+            with self._answer("GET", name, wanted) as answer:
+                if answer.status_code != 206:
+                    body.restart()
+                elif _part(answer, shown)[0] != body.size:
+                    raise DeviceError(f"{shown}: the server answers another range than it was asked for.")
+                body.belongs(answer)
+                rest = answer.headers.get("Content-Length", "")
+                if body.size + int(rest if rest.isdecimal() else 0) > limit:
+                    raise DeviceError(f"{shown} is larger than the {limit} bytes it may have.")
+                body.fill(answer, limit + 1 - body.size)
+            if body.size > limit:
+                raise DeviceError(f"{shown} is larger than the {limit} bytes it may have.")
+            return body.content()
+
+        return _retry(once, shown, self._pauses, body)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
+        shown = f"{self._url}/{name}"
+        end = offset + length
+        body = _Body()
+
         def once() -> bytes:
-            wanted = {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
-            answer = self._session().get(f"{self._url}/{name}", headers=wanted, timeout=TIMEOUT, stream=True)
-            with answer:
-                self._judge(answer, name)
+            start = offset + body.size
+            with self._answer("GET", name, {"Range": f"bytes={start}-{end - 1}"}) as answer:
                 if answer.status_code != 206:
                     raise DeviceError(
                         f"{self._url} does not answer range requests (status {answer.status_code}).",
                         hint="Serve the repository with nginx, Apache or another server that does.",
                     )
-                data = answer.raw.read(length + 1)
-            if len(data) != length:
-                raise requests.ConnectionError(f"{len(data)} of {length} bytes")
-            return bytes(data)
+                first, total = _part(answer, shown)
+                if first != start:
+                    raise DeviceError(f"{shown}: the server answers a range from {first}, expected {start}.")
+                if total is not None and total < end:
+                    raise DamagedError(f"{shown} is truncated: it ends at {total}, expected {end}.")
+                body.belongs(answer)
+                body.fill(answer, end - start)
+            if body.size < length:
+                raise requests.ConnectionError(f"{body.size} of {length} bytes")
+            return body.content()
 
-        return self._again(once, name)
+        return _retry(once, shown, self._pauses, body)
 
     def size(self, name: str) -> int:
         def once() -> int:
-            answer = self._session().head(
-                f"{self._url}/{name}", headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT, allow_redirects=True
-            )
-            self._judge(answer, name)
-            if "Content-Length" not in answer.headers:
-                raise DeviceError(f"{self._url} does not say how large {name} is.", hint="Serve plain files.")
-            return int(answer.headers["Content-Length"])
+            with self._answer("HEAD", name, {}) as answer:
+                if not answer.headers.get("Content-Length", "").isdecimal():
+                    raise DeviceError(f"{self._url} does not say how large {name} is.", hint="Serve plain files.")
+                return int(answer.headers["Content-Length"])
 
-        return self._again(once, name)
+        return _retry(once, f"{self._url}/{name}", self._pauses)
 
     def list(self, folder: str) -> tuple[str, ...]:
         raise DeviceError(f"{self._url} cannot list folders.")
@@ -95,26 +131,84 @@ class HttpBackend:
     def sizes(self, folder: str) -> dict[str, int]:
         raise DeviceError(f"{self._url} cannot list folders.")
 
-    def _session(self) -> requests.Session:
-        session = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = requests.Session()
+    @contextlib.contextmanager
+    def _answer(self, method: str, name: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+        """The answer to one request, its status judged and its body not read yet."""
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = requests.Session()
             session.auth = self._auth
-        assert isinstance(session, requests.Session)
-        return session
+        try:
+            with session.request(
+                method,
+                f"{self._url}/{name}",
+                headers=headers | _IDENTITY,
+                timeout=TIMEOUT,
+                stream=True,
+                allow_redirects=True,
+            ) as answer:
+                if answer.status_code >= 400:
+                    # What the server says of it is read over, so that the connection can be used again.
+                    answer.raw.read(64 * KIB)
+                _judge(answer, f"{self._url}/{name}")
+                yield answer
+        finally:
+            self._idle.append(session)
 
-    def _judge(self, answer: requests.Response, name: str) -> None:
-        if answer.status_code in (404, 410):
-            raise MissingFileError(f"{self._url}/{name} is missing (status {answer.status_code}).")
-        if answer.status_code == 416:
-            raise DamagedError(f"{self._url}/{name} is truncated: it ends before the range asked for (status 416).")
-        if answer.status_code >= 500:
-            raise requests.ConnectionError(f"status {answer.status_code}")
-        if answer.status_code >= 400:
-            raise UnreachableError(f"{self._url}/{name} was refused with status {answer.status_code}.")
 
-    def _again(self, once: Callable[[], T], name: str) -> T:
-        return _retry(once, f"{self._url}/{name}", self._pauses)
+class _Body:
+    """What has arrived of a file or a range, over one or several requests."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pieces: list[bytes] = []
+        self._version: tuple[str | None, ...] | None = None
+
+    def restart(self) -> None:
+        """Drop what is there: the next bytes are the first."""
+        self.size, self._version = 0, None
+        self._pieces.clear()
+
+    def belongs(self, answer: requests.Response) -> None:
+        """Make sure that the answer goes on with the same file. A catalogue may be replaced at any moment."""
+        version = (answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
+        if self._version not in (None, version):
+            self.restart()
+            raise requests.ConnectionError("the file was replaced")
+        self._version = version
+
+    def fill(self, answer: requests.Response, limit: int) -> None:
+        """Take at most ``limit`` bytes. What came before a fault is kept, unless it was an encoded body."""
+        encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
+        end = self.size + limit
+        try:
+            while self.size < end:
+                piece = answer.raw.read(min(_PIECE, end - self.size), decode_content=True)
+                if not piece:
+                    break
+                self._pieces.append(piece)
+                self.size += len(piece)
+        except urllib3.exceptions.HTTPError:
+            if encoded:
+                self.restart()
+            raise
+
+    def content(self) -> bytes:
+        return b"".join(self._pieces)
+
+
+class _BusyError(requests.RequestException):
+    """A status that may pass. ``wait`` is what the server asks for, in seconds."""
+
+    def __init__(self, status: int, wait: float) -> None:
+        super().__init__(f"status {status}")
+        self.wait = wait
+
+
+def connect(address: str) -> HttpBackend:
+    """The backend for an address."""
+    return HttpBackend(address)
 
 
 def fetch(url: str, limit: int, *, pauses: tuple[float, ...] = PAUSES) -> bytes:
@@ -137,11 +231,10 @@ def post(url: str, content: bytes, *, pauses: tuple[float, ...] = PAUSES) -> Non
     shown, auth = split_credentials(url)
 
     def once() -> None:
-        answer = requests.post(
+        with requests.post(
             shown, auth=auth, data=content, headers={"Content-Type": "application/json"}, timeout=TIMEOUT
-        )
-        if answer.status_code >= 400:
-            raise requests.ConnectionError(f"status {answer.status_code}")
+        ) as answer:
+            _judge(answer, shown)
 
     _retry(once, shown, pauses)
 
@@ -156,35 +249,98 @@ def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
     return urllib.parse.urlunsplit(parts._replace(netloc=host)), auth
 
 
-def _retry(once: Callable[[], T], what: str, pauses: tuple[float, ...]) -> T:
-    """Try, pause, try again; UnreachableError when all tries failed."""
-    tries = iter(pauses)
-    while True:
+def _judge(answer: requests.Response, shown: str) -> None:
+    """Raise what a status means; return for success."""
+    status = answer.status_code
+    if status in (404, 410):
+        raise MissingFileError(f"{shown} is missing (status {status}).")
+    if status == 416:
+        raise DamagedError(f"{shown} is truncated: it ends before the range asked for (status 416).")
+    if status in _PASSING or (status >= 500 and status not in _FINAL):
+        raise _BusyError(status, _asked_wait(answer.headers.get("Retry-After", "")))
+    if status in (401, 407):
+        what = "user:password@ in the address" if status == 401 else "HTTPS_PROXY with user:password@"
+        raise UnreachableError(f"{shown} was refused with status {status}.", hint=f"Give the credentials: {what}.")
+    if status >= 300:
+        raise UnreachableError(f"{shown} was refused with status {status}.")
+
+
+def _part(answer: requests.Response, shown: str) -> tuple[int, int | None]:
+    """Where a 206 answer begins and how long the whole file is (RFC 9110 §14.4); None when the server does not say."""
+    found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if found is None or answer.headers.get("Content-Encoding", "identity") != "identity":
+        raise DeviceError(f"{shown}: the server does not say which range it answers.", hint="Serve plain files.")
+    return int(found[1]), None if found[3] == "*" else int(found[3])
+
+
+def _asked_wait(text: str) -> float:
+    """``Retry-After`` in seconds from now: a number of them, or a date (RFC 9110 §10.2.3)."""
+    if text.isdecimal() and len(text) < 10:
+        return float(text)
+    try:
+        return (email.utils.parsedate_to_datetime(text).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    except ValueError:
+        return 0.0
+
+
+def _retry(once: Callable[[], T], what: str, pauses: tuple[float, ...], body: _Body | None = None) -> T:
+    """Try, pause, try again; UnreachableError when all tries failed. A try that brought bytes starts them anew."""
+    tries, began, best = iter(pauses), time.monotonic(), 0
+    for _ in range(_REQUESTS_LIMIT):
         try:
             return once()
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            _refuse_final(error, what)
+            if body is not None and body.size > best:
+                tries, began, best = iter((0.0, *pauses)), time.monotonic(), body.size
             pause = next(tries, None)
-            if pause is None:
-                raise UnreachableError(
-                    f"{what} cannot be reached: {_reason(error)}.",
-                    hint="Is the server running, is the network up, is the address right?",
-                ) from None
-            log.info("%s: %s; trying again in %s s", what, _reason(error), pause)
-            time.sleep(pause)
+            wait = (pause or 0.0) * random.uniform(1 - _JITTER, 1 + _JITTER)
+            if isinstance(error, _BusyError):
+                wait = max(wait, min(error.wait, _WAIT_LIMIT))
+            if pause is None or time.monotonic() - began + wait > _PATIENCE:
+                raise _unreachable(what, error) from None
+            log.info("%s: %s; trying again in %.1f s", what, _reason(error), wait)
+            time.sleep(wait)
+    raise UnreachableError(f"{what} cannot be read: {_REQUESTS_LIMIT} requests brought {best} bytes.")
+
+
+def _unreachable(what: str, error: Exception) -> UnreachableError:
+    return UnreachableError(
+        f"{what} cannot be reached: {_reason(error)}.",
+        hint="Is the server running, is the network up, is the address right?",
+    )
+
+
+def _refuse_final(error: Exception, what: str) -> None:
+    """Raise for what no further try would change."""
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        raise UnreachableError(
+            f"{what} cannot be trusted: {_reason(error)}.",
+            hint="Name the certificate of your own authority in REQUESTS_CA_BUNDLE, and look at this machine's clock.",
+        ) from None
+    if isinstance(error, requests.TooManyRedirects):
+        raise UnreachableError(f"{what} cannot be reached: the server sends its visitors in a circle.") from None
+    if isinstance(error, ValueError) and not isinstance(error, urllib3.exceptions.HTTPError):
+        raise UsageError(f"{what} is not a URL that can be fetched.") from None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what is behind it: requests and urllib3 wrap it several layers deep."""
+    cause: object = error
+    for _ in range(20):
+        if not isinstance(cause, BaseException):
+            return
+        yield cause
+        inner = cause.__cause__ or cause.__context__ or (cause.args and cause.args[0])
+        reason = getattr(cause, "reason", None)
+        cause = reason if isinstance(reason, BaseException) else inner
 
 
 def _reason(error: Exception) -> str:
-    """The cause in a few words: requests wraps it several layers deep."""
-    cause: BaseException = error
-    while True:
-        inner = cause.__cause__ or cause.__context__ or (cause.args and cause.args[0])
-        reason = getattr(cause, "reason", None)
-        if isinstance(reason, BaseException):
-            cause = reason
-        elif isinstance(inner, BaseException) and inner is not cause:
-            cause = inner
-        else:
-            break
+    """The cause in a few words."""
+    *_, cause = _causes(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
     return str(cause) or type(cause).__name__

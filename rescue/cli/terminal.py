@@ -24,7 +24,7 @@ from core.errors import UsageError
 from core.events import Event, Sink, Stage, ignore
 from core.units import format_duration, format_size
 from images.store.passphrase import AskPassphrase, Passphrase
-from rescue.jobs.access import access_from, read_passphrase, read_signer
+from rescue.jobs.access import access_from, read_passphrase, read_signer, read_trusted
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ def access_options(command: Callable[..., T]) -> Callable[..., T]:
     @_SIGNERS
     @functools.wraps(command)
     def with_access(*words: object, passphrase_file: Path | None, signers: tuple[Path, ...], **options: object) -> T:
-        access = access_from(open_passphrase(passphrase_file), asking("Passphrase"), signers)
+        access = access_from(open_passphrase(passphrase_file), asking("Passphrase"), read_trusted(signers))
         return command(*words, access=access, **options)
 
     return with_access

@@ -3,6 +3,7 @@
 Every face and the unattended job come through here. Nothing that is read here is ever part of a message.
 """
 
+import contextlib
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,22 +14,21 @@ from images.store.access import Access
 from images.store.passphrase import AskPassphrase, Passphrase
 from images.store.signature import SigningKey, read_public_key, read_signing_key
 
-_LIMIT = 64 * KIB
+#: Bytes that a passphrase or key file may have.
+LIMIT = 64 * KIB
 _HINT = "The passphrase is the one line of the file; the end of the line does not belong to it."
 
 
-def access_from(passphrase: Passphrase | None, ask: AskPassphrase | None, signers: Sequence[Path] = ()) -> Access:
+def access_from(
+    passphrase: Passphrase | None, ask: AskPassphrase | None = None, trusted: tuple[bytes, ...] = ()
+) -> Access:
     """What a command brings to a repository.
 
     Args:
         passphrase: given in advance; a repository that is not encrypted is refused then.
         ask: who is asked otherwise, at most once; None for nobody.
-        signers: PEM files of the public keys that are trusted; empty when no signature is required.
-
-    Raises:
-        UsageError: a key cannot be read.
+        trusted: public keys, 32 bytes each; empty when no signature is required.
     """
-    trusted = tuple(read_public_key(_read(path, "The public key"), str(path)) for path in signers)
     if passphrase is not None:
         return Access(ask=lambda: passphrase, encrypted_only=True, trusted=trusted)
     return Access(ask=ask and _once(ask), trusted=trusted)
@@ -43,12 +43,13 @@ def read_passphrase(path: Path, warn: Callable[[str], None]) -> Passphrase:
     Raises:
         UsageError: it cannot be read, is empty, or holds more than one line.
     """
-    passphrase = parse_passphrase(_read(path, "The passphrase file"), str(path))
-    status = path.stat()
-    # A pipe (a shell's <(...)) has no readers but us, whatever its mode says.
-    if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        warn(f"{path} can be read by other users of this machine: chmod 600 {path}")
-    return passphrase
+    content = _read(path, "The passphrase file")
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        # A pipe (a shell's <(...)) has no readers but us, whatever its mode says.
+        if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            warn(f"{path} can be read by other users of this machine: chmod 600 {path}")
+    return parse_passphrase(content, str(path))
 
 
 def parse_passphrase(content: bytes, name: str) -> Passphrase:
@@ -68,6 +69,15 @@ def parse_passphrase(content: bytes, name: str) -> Passphrase:
     return Passphrase(lines[0])
 
 
+def read_trusted(paths: Sequence[Path]) -> tuple[bytes, ...]:
+    """The public keys in PEM files, 32 bytes each.
+
+    Raises:
+        UsageError: one cannot be read, or is not an Ed25519 key in PEM.
+    """
+    return tuple(read_public_key(_read(path, "The public key"), str(path)) for path in paths)
+
+
 def read_signer(path: Path) -> SigningKey:
     """The private key that signs recovery points.
 
@@ -80,11 +90,11 @@ def read_signer(path: Path) -> SigningKey:
 def _read(path: Path, noun: str) -> bytes:
     try:
         with path.open("rb") as stream:
-            content = stream.read(_LIMIT + 1)
+            content = stream.read(LIMIT + 1)
     except OSError as error:
         raise UsageError(f"{noun} {path} cannot be read: {error.strerror}.") from None
-    if len(content) > _LIMIT:
-        raise UsageError(f"{path} has more than {_LIMIT // KIB} KiB: it is something else.")
+    if len(content) > LIMIT:
+        raise UsageError(f"{path} has more than {LIMIT // KIB} KiB: it is something else.")
     return content
 
 

@@ -1,15 +1,17 @@
 """The build job: recipe file to medium. What every face that builds calls."""
 
 from importlib.resources import as_file, files
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from builder.cache import default_cache
 from builder.medium import BuildReport, build_iso
 from builder.recipe import Recipe, default_recipe, read_recipe
 from core.documents import decode_written, encode
-from core.events import Sink
+from core.errors import UsageError
+from core.events import Event, Sink, Stage
 from core.process import Runner
-from rescue.jobs.unattended import Job
+from rescue.jobs.access import read_passphrase
+from rescue.jobs.unattended import Job, trusted_keys
 
 
 def build_medium(recipe_path: Path | None, out: Path, cache: Path | None, sink: Sink, runner: Runner) -> BuildReport:
@@ -26,12 +28,35 @@ def build_medium(recipe_path: Path | None, out: Path, cache: Path | None, sink: 
         LiferaftError: a tool failed.
     """
     recipe = default_recipe() if recipe_path is None else read_recipe(recipe_path)
-    _check_job(recipe, recipe_path)
+    job = _check_job(recipe, recipe_path)
+    secret = _passphrase_beside(job, recipe_path, sink) if job and recipe_path else None
     with as_file(files("rescue.live")) as live:
-        return build_iso(recipe, out, cache or default_cache(), live, runner, sink)
+        return build_iso(recipe, out, cache or default_cache(), live, runner, sink, job_files=secret or {})
 
 
-def _check_job(recipe: Recipe, path: Path | None) -> None:
+def _check_job(recipe: Recipe, path: Path | None) -> Job | None:
     """A job that the medium would refuse on the day it is needed is refused now."""
-    if recipe.job is not None:
-        decode_written(encode(recipe.job), Job, name=f"[job] of {path or 'the embedded recipe'}")
+    if recipe.job is None:
+        return None
+    job = decode_written(encode(recipe.job), Job, name=f"[job] of {path or 'the embedded recipe'}")
+    trusted_keys(job)
+    return job
+
+
+def _passphrase_beside(job: Job, recipe: Path, sink: Sink) -> dict[str, Path]:
+    """The file of a relative ``passphrase_file``, by its name: it lies beside the recipe, and on the medium it will
+    lie beside the job."""
+    if not job.passphrase_file or "://" in job.passphrase_file or Path(job.passphrase_file).is_absolute():
+        return {}
+    if PurePath(job.passphrase_file).name != job.passphrase_file:
+        raise UsageError(
+            f"{recipe}: passphrase_file is {job.passphrase_file}: a file that goes onto the medium lies beside the "
+            "recipe, without folders.",
+            hint="A full path means a file of the rescue system.",
+        )
+    path = recipe.absolute().parent / job.passphrase_file
+    # What is not a passphrase now would not be one on the day it is needed.
+    read_passphrase(path, lambda warning: None)
+    warning = f"The medium will hold the passphrase in {path}: whoever has the medium can read the recovery points."
+    sink(Event(stage=Stage.BUILD, message=warning, warning=True))
+    return {job.passphrase_file: path}

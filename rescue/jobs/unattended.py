@@ -18,7 +18,10 @@ from core.events import Event, Sink, Stage
 from core.process import Runner
 from core.units import KIB
 from images.probe import probe_machine
-from images.store.http import fetch, post
+from images.store.access import Access
+from images.store.http import fetch, post, split_credentials
+from images.store.signature import read_public_key
+from rescue.jobs.access import LIMIT, access_from, parse_passphrase, read_passphrase
 from rescue.jobs.restore import BootChoice, RestoreChoices, TargetRule, plan_restore_to_disk, run_plan, target_disk
 from restore.plan import Plan
 from restore.report import Report
@@ -45,6 +48,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         target: which disk; must match exactly one.
         recovery_point: id, name or ``latest``.
         grow, verify, boot, onto_source: as for ``liferaft plan``.
+        passphrase_file: where the passphrase of an encrypted repository is: a file of the rescue system, or an
+            ``https://`` address. A relative path begins at the folder of the job document.
+        passphrase_over_http: allow an ``http://`` address, which everybody in the network can read along.
+        require_signature: public keys as PEM text; the recovery point must be signed with one of them.
         report_url: the result is sent there with POST; empty for nowhere.
         after: what to do then.
     """
@@ -57,8 +64,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     verify: bool = True
     boot: BootChoice = BootChoice.AUTO
     onto_source: bool = False
+    passphrase_file: str = ""
+    passphrase_over_http: bool = False
+    require_signature: tuple[str, ...] = ()
     report_url: str = ""
     after: After = After.STAY
+
+    def __post_init__(self) -> None:
+        if self.passphrase_file.startswith("http://") and not self.passphrase_over_http:
+            raise ValueError(
+                "passphrase_file is an http:// address, where everybody in the network can read the passphrase along: "
+                "give an https:// address or a file, or allow it with passphrase_over_http"
+            )
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,7 +104,7 @@ def read_job(source: str) -> Job:
     Raises:
         UsageError: it is not a job, naming the field. UnreachableError: the URL does not answer.
     """
-    if source.startswith(("http://", "https://")):
+    if _is_url(source):
         content = fetch(source, _LIMIT)
     else:
         try:
@@ -97,7 +114,52 @@ def read_job(source: str) -> Job:
     job = decode_written(content, Job, name=source)
     if job.version > 1:
         raise RefusedError(f"{source} needs job version {job.version}.", hint="Use a newer liferaft.")
-    return job
+    return _placed(job, source)
+
+
+def _placed(job: Job, source: str) -> Job:
+    """The job with a relative ``passphrase_file`` made absolute: it lies beside the document."""
+    if not job.passphrase_file or _is_url(job.passphrase_file) or Path(job.passphrase_file).is_absolute():
+        return job
+    if _is_url(source):
+        raise UsageError(
+            f"{source}: passphrase_file is {job.passphrase_file}, and beside a URL there are no files.",
+            hint="Give the full path on the rescue system, or an https:// address.",
+        )
+    folder = Path(source.removeprefix("file://").removeprefix("file:")).absolute().parent
+    return msgspec.structs.replace(job, passphrase_file=str(folder / job.passphrase_file))
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def trusted_keys(job: Job) -> tuple[bytes, ...]:
+    """The keys of ``require_signature``, 32 bytes each.
+
+    Raises:
+        UsageError: one is not an Ed25519 public key.
+    """
+    return tuple(
+        read_public_key(text.encode(), f"Key {number} of require_signature")
+        for number, text in enumerate(job.require_signature, 1)
+    )
+
+
+def job_access(job: Job) -> Access:
+    """What a job brings to its repository. Nobody is asked: there is nobody.
+
+    Raises:
+        UsageError: the passphrase file or a key is not one. UnreachableError, DeviceError: it cannot be fetched.
+    """
+    passphrase = None
+    if _is_url(job.passphrase_file):
+        shown, _ = split_credentials(job.passphrase_file)
+        passphrase = parse_passphrase(fetch(job.passphrase_file, LIMIT), shown)
+    elif job.passphrase_file:
+        # Not a word about who else may read it: on a medium everybody may.
+        passphrase = read_passphrase(Path(job.passphrase_file), lambda warning: None)
+    return access_from(passphrase, trusted=trusted_keys(job))
 
 
 def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) -> JobResult:
@@ -109,13 +171,14 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
     started = time.monotonic()
     digest = ""
     try:
+        access = job_access(job)
         sink(Event(stage=Stage.PROBE, message="Looking for the job's target"))
         disk = target_disk(probe_machine(runner), job.target)
         choices = RestoreChoices(grow=job.grow, verify=job.verify, boot=job.boot, onto_source=job.onto_source)
-        plan = plan_restore_to_disk(job.repository, job.recovery_point, disk, choices, runner)
+        plan = plan_restore_to_disk(job.repository, job.recovery_point, disk, choices, runner, access)
         digest = plan.digest
         show(plan)
-        report = run_plan(plan, digest, runner, sink, repository=job.repository)
+        report = run_plan(plan, digest, runner, sink, repository=job.repository, access=access)
     except LiferaftError as error:
         return failed(error, time.monotonic() - started, digest)
     return JobResult(

@@ -10,7 +10,7 @@ from builder.medium import build_iso
 from builder.recipe import Recipe
 from builder.rootfs import bootstrap
 from core.errors import LiferaftError, ProcessError, RefusedError, UsageError
-from core.events import ignore
+from core.events import Event, ignore
 from core.process import Result
 from rescue.jobs.build import build_medium
 
@@ -68,3 +68,42 @@ def test_a_job_that_the_medium_would_refuse_is_refused_while_building(tmp_path: 
     with pytest.raises(UsageError, match="aftr") as caught:
         build_medium(recipe, tmp_path / "x.iso", tmp_path / "cache", ignore, runner)
     assert str(recipe) in caught.value.message and runner.started == []
+
+
+def _job_recipe(folder: Path, passphrase_file: str) -> Path:
+    (folder / "site.toml").write_text(
+        f'[job]\nrepository = "/r"\ntarget = {{ only = true }}\npassphrase_file = "{passphrase_file}"\n'
+    )
+    return folder / "site.toml"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing", "cannot be read"),
+        ("two-lines", "has 2 lines"),
+        ("folder/pass", "without folders"),
+        ("job.json", "cannot lie beside the job"),
+        ("a b", "cannot lie beside the job"),
+        ("http://server/pass", "everybody in the network"),
+    ],
+)
+def test_a_passphrase_that_cannot_go_onto_the_medium_is_refused_first(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "two-lines").write_text("a\nb\n")
+    for fine in ("job.json", "a b"):
+        (tmp_path / fine).write_text("secret\n")
+    runner = _Runner()
+    with pytest.raises(UsageError, match=said):
+        build_medium(_job_recipe(tmp_path, name), tmp_path / "x.iso", tmp_path / "cache", ignore, runner)
+    assert runner.started == []
+
+
+def test_a_passphrase_goes_onto_the_medium_and_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "web.pass").write_text("secret words\n")
+    said: list[Event] = []
+    recipe = _job_recipe(tmp_path, "web.pass")
+    with pytest.raises(LiferaftError):
+        build_medium(recipe, tmp_path / "x.iso", tmp_path / "cache", said.append, _Runner("E: no mirror"))
+    warnings = [event.message for event in said if event.warning]
+    assert any("will hold the passphrase" in message for message in warnings)
+    assert not any("secret words" in event.message for event in said)

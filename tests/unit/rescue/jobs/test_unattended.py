@@ -3,11 +3,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from core.errors import ExitCode, RefusedError, UsageError
 from core.events import ignore
 from images.model.layout import DiskIdentity
 from images.model.machine import Firmware, Machine, MachineDisk, SecureBoot
+from images.store.passphrase import Passphrase
 from rescue.jobs.restore import TargetRule, target_disk
 from rescue.jobs.unattended import (
     After,
@@ -15,10 +18,12 @@ from rescue.jobs.unattended import (
     boot_job_source,
     end_machine,
     failed,
+    job_access,
     read_job,
     result_line,
     run_job,
 )
+from tests.flow.servers import serving
 from tests.runners import ScriptedRunner
 
 
@@ -82,6 +87,56 @@ def test_malformed_jobs_name_the_field(text: str, sentence: str, tmp_path: Path)
     (tmp_path / "job.json").write_text(text)
     with pytest.raises(UsageError, match=sentence):
         read_job(str(tmp_path / "job.json"))
+
+
+def test_a_passphrase_lies_beside_the_job(tmp_path: Path) -> None:
+    job = {"repository": "/r", "target": {"only": True}}
+    path = tmp_path / "job.json"
+    for named, found in (("pass", str(tmp_path / "pass")), ("/run/pass", "/run/pass"), ("https://k/p", "https://k/p")):
+        path.write_text(json.dumps({**job, "passphrase_file": named}))
+        assert read_job(str(path)).passphrase_file == found
+        assert read_job(f"file://{path}").passphrase_file == found
+
+
+def test_a_passphrase_over_http_only_when_asked_for(tmp_path: Path) -> None:
+    job = {"repository": "/r", "target": {"only": True}, "passphrase_file": "http://server/pass"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    with pytest.raises(UsageError, match="everybody in the network"):
+        read_job(str(tmp_path / "job.json"))
+    (tmp_path / "job.json").write_text(json.dumps({**job, "passphrase_over_http": True}))
+    assert read_job(str(tmp_path / "job.json")).passphrase_file == "http://server/pass"
+
+
+def test_beside_a_url_there_are_no_files(tmp_path: Path) -> None:
+    job = {"repository": "/r", "target": {"only": True}, "passphrase_file": "pass"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    with serving(tmp_path) as server, pytest.raises(UsageError, match="beside a URL there are no files"):
+        read_job(f"{server.url}/job.json")
+
+
+def test_the_passphrase_of_a_job_is_fetched_or_read(tmp_path: Path) -> None:
+    (tmp_path / "pass").write_text("one two three\n")
+    with serving(tmp_path) as server:
+        job = Job(
+            repository="/r",
+            target=TargetRule(only=True),
+            passphrase_file=f"{server.url}/pass",
+            passphrase_over_http=True,
+        )
+        fetched = job_access(job)
+    for access in (fetched, job_access(msgspec.structs.replace(job, passphrase_file=str(tmp_path / "pass")))):
+        assert access.encrypted_only
+        assert access.ask is not None and access.ask() == Passphrase("one two three")
+    assert job_access(msgspec.structs.replace(job, passphrase_file="")).ask is None
+
+
+def test_required_signatures_are_keys(tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate().public_key()
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    job = Job(repository="/r", target=TargetRule(only=True), require_signature=(pem,))
+    assert job_access(job).trusted == (key.public_bytes_raw(),)
+    with pytest.raises(UsageError, match="Key 1 of require_signature is not an Ed25519 public key"):
+        job_access(msgspec.structs.replace(job, require_signature=("x",)))
 
 
 def test_target_rules() -> None:
