@@ -108,7 +108,8 @@ def examine(backend: Reader, repository: bytes, pack: bytes, *, size: int = 0) -
         size: bytes of the pack as an index has it; 0 when nobody knows.
 
     Raises:
-        UnreachableError: the server does not answer. What is damaged or missing is in the result, not an error.
+        UnreachableError, DeviceError: a server does not answer, or not with the bytes.
+            What is damaged or missing is in the result, not an error.
     """
     data, file = BlockFile(backend, pack_name(pack)), BlockFile(backend, parity_name(pack))
     if not file.exists:

@@ -1,8 +1,8 @@
 """Reading packs and parity files that may be damaged: their sound blocks, a sound head (docs/image-format.md §11).
 
 Nothing is written or repaired here. What cannot be read, lies behind the end of the file or does not
-match its checksum is erased, which is a fact and not an error. A server that does not answer is an
-error: what it holds is not known.
+match its checksum is erased, which is a fact and not an error. A server that does not answer, or
+not with the bytes, is an error: what it holds is not known.
 """
 
 from collections.abc import Iterator
@@ -58,6 +58,9 @@ class BlockFile:
         try:
             return self._backend.read_range(self.name, extent.start, extent.size)
         except (DamagedError, DeviceError) as error:
+            # A lost sector is the disk's; what a server says instead of the bytes tells nothing about them.
+            if self._backend.distant and not isinstance(error, DamagedError | MissingFileError):
+                raise
             self.unreadable = self.unreadable or error.message
             return None
 
@@ -92,16 +95,21 @@ def find_head(file: BlockFile, repository: bytes, pack: bytes) -> Head:
 
 def _head_at(file: BlockFile, offset: int, repository: bytes, pack: bytes) -> Head:
     where = f"{file.place}, offset {offset}"
-    fixed = file.read(Extent(offset, offset + FIXED_SIZE))
-    if fixed is None:
-        raise DamagedError(f"{where}: the parity head is cut off or cannot be read.")
+    fixed = _part_of_head(file, Extent(offset, offset + FIXED_SIZE), where)
     geometry = decode_geometry(fixed, repository, pack, where)
     if offset % geometry.head_offset(1) or offset > geometry.head_offset(geometry.parity_blocks):
         raise DamagedError(f"{where}: the parity head is not at a place that its own numbers give it.")
-    data = file.read(Extent(offset, offset + geometry.head_size))
-    if data is None:
-        raise DamagedError(f"{where}: the parity head is cut off or cannot be read.")
+    data = _part_of_head(file, Extent(offset, offset + geometry.head_size), where)
     return decode_head(data, repository, pack, where)
+
+
+def _part_of_head(file: BlockFile, extent: Extent, where: str) -> bytes:
+    data = file.read(extent)
+    if data is None and extent.end > file.size:
+        raise DamagedError(f"{where}: the parity head is cut off: the file ends at {file.size}.")
+    if data is None:
+        raise DamagedError(f"{where}: the parity head cannot be read: {file.unreadable}")
+    return data
 
 
 def _candidates(file: BlockFile) -> Iterator[int]:

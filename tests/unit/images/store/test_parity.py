@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import DamagedError, DeviceError, RefusedError, UnreachableError
+from core.errors import DamagedError, DeviceError, LiferaftError, UnreachableError
 from images.model.extents import Extent, total
 from images.store.backend import MissingFileError
 from images.store.parity import (
@@ -313,16 +313,19 @@ def test_no_room_for_the_new_pack_leaves_the_old_one() -> None:
     assert backend.files == before
 
 
-def test_a_server_that_does_not_answer_is_not_damage() -> None:
+@pytest.mark.parametrize("error", (UnreachableError, DeviceError))
+def test_a_server_that_does_not_answer_is_not_damage(error: type[LiferaftError]) -> None:
     class Gone(MemoryBackend):
+        distant = True
+
         def read_range(self, name: str, offset: int, length: int) -> bytes:
             if name == DATA:
-                raise UnreachableError("The server does not answer.")
+                raise error("The server does not answer.")
             return super().read_range(name, offset, length)
 
     backend = Gone()
     backend.files = dict(protected().files)
-    with pytest.raises(RefusedError, match="does not answer"):
+    with pytest.raises(error, match="does not answer"):
         examine(backend, REPOSITORY, PACK)
 
 
@@ -390,3 +393,19 @@ def test_a_file_full_of_heads_that_lie_is_read_a_bounded_number_of_times() -> No
     with pytest.raises(DamagedError, match="no other head"):
         find_head(BlockFile(backend, FILE), REPOSITORY, PACK)
     assert backend.bytes_read < 2 * len(backend.files[FILE])
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_small_packs_survive_lost_sectors(data: st.DataObject) -> None:
+    """§11: where there is one group only, a region is a sector of 4096 bytes."""
+    size = data.draw(st.integers(64, 512 << 10), label="size")
+    backend = protected(size, Parity())
+    whole = dict(backend.files)
+    source = random.Random(data.draw(st.integers(0, 1 << 32)))
+    for _ in range(4):
+        name = data.draw(st.sampled_from((DATA, FILE)))
+        start = source.randrange(-(-len(whole[name]) // 4096)) * 4096
+        hurt(backend, name, Extent(start, start + 4096), data.draw(st.sampled_from(("noise", "unreadable"))), source)
+    repair(backend, REPOSITORY, PACK)
+    assert backend.files == whole
