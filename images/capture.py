@@ -90,7 +90,7 @@ def capture(
     warnings = _say_what_is_whole(surveys, sink)
     extents = {volume.id: tuple(volume.used.extents()) for survey in surveys for volume in survey.volumes}
     meter = Meter(sink, Stage.CAPTURE, sum(total(found) for found in extents.values()))
-    with writing(repository) as writer:
+    with writing(repository, sink=sink) as writer:
         lost = tuple(f"{problem}: what it held is stored again" for problem in writer.bad_packs)
         for warning in lost:
             sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))

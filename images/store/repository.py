@@ -130,7 +130,7 @@ class Repository:
                 except (DamagedError, RefusedError) as error:
                     problems.append(error.message)
         else:
-            found = list(self._catalogued_points())
+            found = list(self.catalogued_points())
         return tuple(sorted(found, key=lambda point: (point.created, point.id))), tuple(problems)
 
     def resolve(self, text: str) -> str:
@@ -329,13 +329,18 @@ class Repository:
     def _index_names(self) -> tuple[str, ...]:
         if self.backend.lists:
             return tuple(name for name in self.backend.list("indexes") if INDEX_NAME.fullmatch(name))
-        names = self._catalogue().indexes
+        names = self.catalogue().indexes
         for name in names:
             if not INDEX_NAME.fullmatch(name):
                 raise DamagedError(f"{self.backend.location}/{CATALOGUE}: {name!r} is not the name of an index.")
         return names
 
-    def _catalogue(self) -> Catalogue:
+    def catalogue(self) -> Catalogue:
+        """The catalogue as it lies there.
+
+        Raises:
+            DamagedError: it is missing or damaged.
+        """
         try:
             data = self.backend.read(CATALOGUE, _MANIFEST_LIMIT)
         except MissingFileError as error:
@@ -345,8 +350,9 @@ class Repository:
             ) from None
         return decode_stored(data, Catalogue, name=f"{self.backend.location}/{CATALOGUE}")
 
-    def _catalogued_points(self) -> tuple[PointSummary, ...]:
-        catalogue = self._catalogue()
+    def catalogued_points(self) -> tuple[PointSummary, ...]:
+        """The recovery points that the catalogue lists. Raises DamagedError."""
+        catalogue = self.catalogue()
         if self.keys is None:
             return catalogue.points
         where = f"{self.backend.location}/{CATALOGUE}"
@@ -356,7 +362,7 @@ class Repository:
         return decode_stored(plain, tuple[PointSummary, ...], name=where)
 
     def _listed_keys(self) -> tuple[str, ...]:
-        return self.backend.list("keys") if self.backend.lists else self._catalogue().keys
+        return self.backend.list("keys") if self.backend.lists else self.catalogue().keys
 
     def _size(self, pack: bytes) -> int | None:
         with contextlib.suppress(MissingFileError):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from core.documents import encode
 from core.errors import DeviceError, LiferaftError, RefusedError
+from core.events import Sink, ignore
 from images.model.manifest import Manifest
 from images.store.access import Access
 from images.store.backend import NewFile, Reader, Writer
@@ -17,6 +18,7 @@ from images.store.document import CHUNK_SIZE, DOCUMENT, new_document
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
 from images.store.keyring import add_slot, slot_name, slot_names
 from images.store.keys import new_keys
+from images.store.locks import Lock, LockKind, locked
 from images.store.parity_queue import ParityQueue
 from images.store.passphrase import Passphrase
 from images.store.records import (
@@ -122,8 +124,10 @@ class RepositoryWriter:
         bad_packs: a sentence for each pack that an index names and that is missing or truncated.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, lock: Lock | None = None) -> None:
+        """The lock that the writer works under, if it is to stop when that is lost."""
         self.repository = repository
+        self._lock = lock
         self._backend = writable(repository.backend)
         # What an index promises counts only if the pack is really there, whole.
         self.bad_packs = tuple(repository.check_packs().values())
@@ -147,7 +151,7 @@ class RepositoryWriter:
         key = self.repository.record_key
         record, payload = encode_record(kind, identifier, plain_length, codec, payload, key)
         size = len(record) + len(payload)
-        if self._stream is None or self._position + size > PACK_SIZE_LIMIT:
+        if self._stream is None or self._position + size > PACK_SIZE_LIMIT or len(self._index) >= ENTRIES_WRITTEN:
             self._next_pack()
         assert self._stream is not None
         try:
@@ -172,14 +176,25 @@ class RepositoryWriter:
         Returns:
             the id of the recovery point.
         """
-        self._close_pack()
-        self._write_index()
         data = encode(manifest)
         if self.repository.keys is not None:
             data = seal_file(self.repository.keys, "manifest", self.repository.id, data)
         identifier = chunk_id(data).hex()
-        if sign is not None:
-            self._backend.write(f"manifests/{identifier}.sig", sign.sign(identifier))
+        return self.commit_file(data, sign.sign(identifier) if sign is not None else None)
+
+    def commit_file(self, data: bytes, signature: bytes | None) -> str:
+        """The same, with the manifest's file as it is to lie there.
+
+        Raises:
+            LockLostError: somebody took us for dead; what we count on may have been pruned.
+        """
+        self._close_pack()
+        self._write_index()
+        identifier = chunk_id(data).hex()
+        if self._lock is not None:
+            self._lock.check()
+        if signature is not None:
+            self._backend.write(f"manifests/{identifier}.sig", signature)
         self._backend.write(f"manifests/{identifier}.json", data)
         write_catalogue(self.repository)
         return identifier
@@ -242,35 +257,50 @@ class _AbandonedError(Exception):
 
 
 @contextlib.contextmanager
-def writing(repository: Repository) -> Iterator[RepositoryWriter]:
-    """A writer that leaves no half-written file when the block fails.
+def writing(repository: Repository, operation: str = "capture", sink: Sink = ignore) -> Iterator[RepositoryWriter]:
+    """A writer under a shared lock that leaves no half-written file when the block fails.
 
     On failure what is stored so far is kept and indexed where the folder still takes it, so that the
     same capture run again does not store it twice.
+
+    Raises:
+        RefusedError: somebody prunes, or works exclusively in another way.
     """
-    writer = RepositoryWriter(repository)
-    try:
-        yield writer
-    except BaseException:
+    with locked(writable(repository.backend), LockKind.SHARED, operation, sink=sink) as lock:
+        # What was read before the lock was held may be gone.
+        repository.reload()
+        writer = RepositoryWriter(repository, lock)
         try:
-            writer.checkpoint()
-        except (OSError, ValueError, LiferaftError):
-            writer.abandon()
+            yield writer
         except BaseException:
-            # Interrupted once more: the person does not want to wait.
-            writer.abandon()
+            try:
+                lock.check()
+                writer.checkpoint()
+            except (OSError, ValueError, LiferaftError):
+                writer.abandon()
             raise
-        raise
 
 
-def write_catalogue(repository: Repository) -> None:
-    """Make the catalogue anew from the folders, until the folders stand still."""
+def write_catalogue(
+    repository: Repository,
+    *,
+    points: tuple[PointSummary, ...] | None = None,
+    without_points: frozenset[str] = frozenset(),
+    without_indexes: frozenset[str] = frozenset(),
+) -> None:
+    """Make the catalogue anew from the folders, until the folders stand still.
+
+    Args:
+        points: the recovery points, when whoever calls knows them and nobody can add one.
+        without_points, without_indexes: ids and file names of what is about to be removed: readers hear of it first.
+    """
     backend = writable(repository.backend)
     while True:
         before = _listed(backend)
-        points = repository.points()
-        indexes = tuple(name for name in before[1] if INDEX_NAME.fullmatch(name))
-        backend.write(CATALOGUE, encode(_catalogue(repository, indexes, points)))
+        listed = repository.points() if points is None else points
+        indexes = tuple(name for name in before[1] if INDEX_NAME.fullmatch(name) and name not in without_indexes)
+        listed = tuple(point for point in listed if point.id not in without_points)
+        backend.write(CATALOGUE, encode(_catalogue(repository, indexes, listed)))
         if _listed(backend) == before:
             return
 
