@@ -193,7 +193,7 @@ class BtrfsFilesystem:
                     yield Piece(first, count, self._decoded(part, first - part.offset, count))
                     first += count
 
-        return Content(size, segments=None, extents=tuple(extents), read=read)
+        return Content(size, segments=None, extents=tuple(extents), read=read, recipe=repr(parts))
 
     def _parts(self, node: int, size: int) -> Iterator[_Stored]:
         """The stored parts of a file, in order, clipped to its size; holes and reserved space are left out."""

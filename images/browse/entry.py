@@ -115,6 +115,7 @@ class Content:
             they are compressed, or kept in the node itself.
         extents: every byte range of the volume the content depends on, the node not counted.
         inline: kept in the node itself.
+        recipe: how what the extents hold becomes the content: equal recipes over equal bytes give equal content.
     """
 
     def __init__(
@@ -125,11 +126,13 @@ class Content:
         extents: tuple[Extent, ...],
         read: Callable[[int, int], Iterator[Piece]],
         inline: bool = False,
+        recipe: str = "",
     ) -> None:
         self.size = size
         self.segments = segments
         self.extents = extents
         self.inline = inline
+        self.recipe = recipe
         self._read = read
 
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[Piece]:

@@ -217,7 +217,7 @@ class NtfsFilesystem:
                     yield Piece(begin, stop - begin, data[begin - at : stop - at])
 
         extents = tuple(Extent(run.place, run.place + run.size) for run in runs if run.place >= 0)
-        return Content(size, segments=None, extents=extents, read=read)
+        return Content(size, segments=None, extents=extents, read=read, recipe=f"{unit} {valid} {runs}")
 
     def _unit(self, runs: tuple[Segment, ...], first: int, at: int, length: int) -> bytes | None:
         """One compression unit: all there, or its beginning compressed and the rest a hole; None for a hole."""

@@ -106,13 +106,18 @@ class FstabLine(msgspec.Struct, frozen=True):
 def parse_fstab(text: str) -> Iterator[FstabLine]:
     """The lines that name a volume by what stays the same, and mount it somewhere (fstab(5))."""
     for line in text.splitlines():
-        words = line.split("#", 1)[0].split() if line.lstrip().startswith("#") else line.split()
-        if len(words) < 4 or not words[1].startswith("/"):
+        words = line.split()
+        if len(words) < 4 or words[0].startswith("#") or not words[1].startswith("/"):
             continue
-        tag, value = _tag(words[0])
-        place = words[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        tag, value = _tag(_plain(words[0]))
+        place = _plain(words[1])
         if tag:
             yield FstabLine(tag, value, posixpath.normpath(place), tuple(words[3].split(",")))
+
+
+def _plain(word: str) -> str:
+    """A word of fstab without its octal escapes."""
+    return word.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
 
 
 def _tag(spec: str) -> tuple[str, str]:
