@@ -24,6 +24,7 @@ ONE_DOOR = {
     "parted": "restore/table.py",
     "blkid": "images/signatures.py",
     "requests": "images/store/http.py",
+    "obstore": "images/store/s3.py",
 }
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
