@@ -16,6 +16,8 @@ from core.errors import ExitCode, LiferaftError, RefusedError
 COMMANDS = {
     "build": "rescue.cli.build",
     "capture": "rescue.cli.capture",
+    "diff": "rescue.cli.diff",
+    "export": "rescue.cli.export",
     "extract": "rescue.cli.extract",
     "init": "rescue.cli.init",
     "job": "rescue.cli.job",
