@@ -19,6 +19,7 @@ from core.units import format_size
 from images.probe import MEDIUM_LABEL, BlockDevice, block_devices
 from images.store.connect import open_repository
 from images.store.document import DOCUMENT
+from images.store.passphrase import PassphraseNeededError
 
 #: Where filesystems are mounted: below it one folder for each process, because two consoles run two wizards.
 PLACE = Path("/run/liferaft")
@@ -52,7 +53,8 @@ class FoundRepository(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         path: its folder, as it is mounted now.
         device: the node of the filesystem it lies on; disk: that disk's model and size, for people.
-        points: its recovery points.
+        points: its recovery points; 0 when it is encrypted, and so not opened yet.
+        encrypted: whether it needs a passphrase.
         problem: why it cannot be used; empty when it can.
     """
 
@@ -60,6 +62,7 @@ class FoundRepository(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     disk: str
     points: int
+    encrypted: bool = False
     problem: str = ""
 
 
@@ -230,13 +233,17 @@ def _is_inside(entry: "os.DirEntry[str]", device: int) -> bool:
 
 
 def _describe(path: Path, device: BlockDevice, disk: BlockDevice) -> FoundRepository:
-    points, problem = 0, ""
+    points, encrypted, problem = 0, False, ""
     try:
         points = len(open_repository(str(path)).points())
+    except PassphraseNeededError:
+        encrypted = True
     except LiferaftError as error:
         problem = error.message
     name = " ".join(word for word in ((disk.model or "").strip(), format_size(disk.size)) if word)
-    return FoundRepository(path=str(path), device=device.name, disk=name, points=points, problem=problem)
+    return FoundRepository(
+        path=str(path), device=device.name, disk=name, points=points, encrypted=encrypted, problem=problem
+    )
 
 
 def _runs(process: str) -> bool:

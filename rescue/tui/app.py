@@ -28,6 +28,7 @@ SCREENS: dict[type[messages.Destination], tuple[str, str]] = {
     messages.ToMachine: ("rescue.tui.screens.machine", "MachineScreen"),
     messages.ToRepository: ("rescue.tui.screens.repository", "RepositoryScreen"),
     messages.ToAddress: ("rescue.tui.screens.address", "AddressScreen"),
+    messages.ToPassphrase: ("rescue.tui.screens.passphrase", "PassphraseScreen"),
     messages.ToPoints: ("rescue.tui.screens.points", "PointsScreen"),
     messages.ToTarget: ("rescue.tui.screens.target", "TargetScreen"),
     messages.ToPlan: ("rescue.tui.screens.plan", "PlanScreen"),

@@ -13,9 +13,11 @@ from core.events import Sink
 from core.process import Runner
 from images.model.machine import Machine, MachineDisk
 from images.probe import probe_machine
+from images.store.passphrase import Passphrase
 from rescue.tui.messages import Ending
 
 if TYPE_CHECKING:
+    from images.store.access import Access
     from images.store.repository import PointSummary
     from rescue.jobs.repositories import AttachedRepositories, Findings
     from restore.plan import Plan
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 #: Job -> its module, imported when the job is first asked for; in the order in which a person comes to them.
 LATER = {
     "repositories": "rescue.jobs.repositories",
+    "access": "rescue.jobs.access",
     "points": "rescue.jobs.points",
     "restore": "rescue.jobs.restore",
 }
@@ -40,8 +43,15 @@ class Jobs(Protocol):
         """The repositories on attached disks; their filesystems stay mounted, read-only."""
         ...
 
-    def points(self, repository: str) -> "tuple[PointSummary, ...]":
-        """The recovery points of a repository, oldest first. It is now the chosen one: other mounts are let go."""
+    def points(self, repository: str, passphrase: Passphrase | None = None) -> "tuple[PointSummary, ...]":
+        """The recovery points of a repository, oldest first. It is now the chosen one: other mounts are let go.
+
+        Args:
+            passphrase: opens it; kept, when it is right, until repositories are looked for again.
+
+        Raises:
+            PassphraseNeededError: it is encrypted, and no passphrase is known. WrongPassphraseError.
+        """
         ...
 
     def plan(self, repository: str, point: str, disk: MachineDisk, *, grow: bool, verify: bool) -> "Plan":
@@ -69,33 +79,42 @@ class SystemJobs:
         self._attached: AttachedRepositories | None = None
         #: Where a plan's repository was typed: with the password that the plan does not hold.
         self._typed: dict[str, str] = {}
+        #: Repository, as it was chosen -> its passphrase.
+        self._passphrases: dict[str, Passphrase] = {}
 
     def probe(self) -> Machine:
         return probe_machine(self._runner)
 
     def find_repositories(self) -> "Findings":
+        # Whoever is back at the choice of a repository has left the one whose passphrase was typed.
+        self._passphrases.clear()
         if self._attached is None:
             attached: AttachedRepositories = _load("repositories").AttachedRepositories(self._runner)
             self._attached = attached
         return self._attached.find()
 
-    def points(self, repository: str) -> "tuple[PointSummary, ...]":
+    def points(self, repository: str, passphrase: Passphrase | None = None) -> "tuple[PointSummary, ...]":
         if self._attached is not None:
             self._attached.keep(repository)
-        points: tuple[PointSummary, ...] = _load("points").list_points(repository)
+        access = self._access(repository, passphrase)
+        points: tuple[PointSummary, ...] = _load("points").list_points(repository, access)
+        if passphrase is not None:
+            self._passphrases[repository] = passphrase
         return points
 
     def plan(self, repository: str, point: str, disk: MachineDisk, *, grow: bool, verify: bool) -> "Plan":
         # The disk a point was taken from is the most common target of all: the plan names it, the person confirms.
         restore = _load("restore")
         choices = restore.RestoreChoices(grow=grow, verify=verify, onto_source=True)
-        plan: Plan = restore.plan_restore_to_disk(repository, point, disk, choices, self._runner)
+        access = self._access(repository)
+        plan: Plan = restore.plan_restore_to_disk(repository, point, disk, choices, self._runner, access)
         self._typed[plan.repository] = repository
         return plan
 
     def run(self, plan: "Plan", sink: Sink) -> "Report":
+        repository = self._typed.get(plan.repository, plan.repository)
         report: Report = _load("restore").run_plan(
-            plan, plan.digest, self._runner, sink, repository=self._typed.get(plan.repository, "")
+            plan, plan.digest, self._runner, sink, repository=repository, access=self._access(repository)
         )
         return report
 
@@ -105,6 +124,10 @@ class SystemJobs:
     def close(self) -> None:
         if self._attached is not None:
             self._attached.close()
+
+    def _access(self, repository: str, passphrase: Passphrase | None = None) -> "Access":
+        access: Access = _load("access").access_from(passphrase or self._passphrases.get(repository))
+        return access
 
 
 def _load(job: str) -> ModuleType:

@@ -53,10 +53,18 @@ class ToAddress(Destination):
 
 
 @dataclass(frozen=True)
-class ToPoints(Destination):
-    """Choose a recovery point."""
+class ToPassphrase(Destination):
+    """Type the passphrase of an encrypted repository."""
 
     repository: str
+
+
+@dataclass(frozen=True)
+class ToPoints(Destination):
+    """Choose a recovery point. ``points``: when they have been read already, oldest first."""
+
+    repository: str
+    points: tuple[PointSummary, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
-from core.errors import RefusedError
+from core.errors import LiferaftError, RefusedError
 from core.units import format_size
+from images.store.passphrase import PassphraseNeededError
 from rescue.tui.jobs import Jobs
-from rescue.tui.messages import Go, ToPoints, ToTarget
+from rescue.tui.messages import Go, ToPassphrase, ToPoints, ToTarget
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
@@ -38,6 +39,7 @@ class PointsScreen(WizardScreen):
     def __init__(self, jobs: Jobs, to: ToPoints) -> None:
         super().__init__(jobs)
         self._repository = to.repository
+        self._known = to.points
         self._points: dict[str, PointSummary] = {}
 
     def body(self) -> Iterable[Widget]:
@@ -45,7 +47,16 @@ class PointsScreen(WizardScreen):
         yield Picker()
 
     def on_mount(self) -> None:
-        self.start(lambda: self.Listed(self.jobs.points(self._repository)), "Reading the repository")
+        if self._known is not None:
+            self.post_message(self.Listed(self._known))
+        else:
+            self.start(lambda: self.Listed(self.jobs.points(self._repository)), "Reading the repository")
+
+    def failed(self, error: LiferaftError) -> None:
+        if isinstance(error, PassphraseNeededError):
+            self.post_message(Go(ToPassphrase(self._repository), replace=True))
+        else:
+            super().failed(error)
 
     def on_points_screen_listed(self, message: Listed) -> None:
         self.finished()

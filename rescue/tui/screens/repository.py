@@ -84,6 +84,8 @@ def _rows(found: tuple[FoundRepository, ...]) -> list[Row]:
     rows = []
     for repository in found:
         count = f"{repository.points} recovery points" if repository.points != 1 else "1 recovery point"
+        if repository.encrypted:
+            count = "Encrypted repository"
         where = f"{repository.device.removeprefix('/dev/')}  {repository.disk}"
         rows.append(
             Row(

@@ -8,7 +8,10 @@ from core.events import Event, Sink
 from core.process import SystemRunner
 from images.model.layout import DiskIdentity
 from images.model.machine import Firmware, Machine, MachineDisk, Nic, SecureBoot
+from images.store.access import Access
+from images.store.passphrase import Passphrase
 from images.store.repository import PointSummary
+from rescue.jobs.access import access_from
 from rescue.jobs.points import list_points
 from rescue.jobs.repositories import Findings, FoundRepository
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
@@ -53,6 +56,7 @@ class FileJobs:
         self.notes: tuple[str, ...] = ()
         self.calls: list[str] = []
         self.endings: list[Ending] = []
+        self.access: Access | None = None
         self.watch: Callable[[Event], None] = lambda event: None
 
     def probe(self) -> Machine:
@@ -64,14 +68,15 @@ class FileJobs:
         )
         return Findings(repositories=(found,), notes=self.notes)
 
-    def points(self, repository: str) -> tuple[PointSummary, ...]:
+    def points(self, repository: str, passphrase: Passphrase | None = None) -> tuple[PointSummary, ...]:
         self.calls.append(f"points {repository}")
-        return list_points(repository)
+        self.access = access_from(passphrase)
+        return list_points(repository, self.access)
 
     def plan(self, repository: str, point: str, target: MachineDisk, *, grow: bool, verify: bool) -> Plan:
         self.calls.append(f"plan grow={grow} verify={verify}")
         choices = RestoreChoices(grow=grow, verify=verify)
-        return plan_restore(repository, point, [Path(target.node)], choices, SystemRunner())
+        return plan_restore(repository, point, [Path(target.node)], choices, SystemRunner(), self.access)
 
     def run(self, plan: Plan, sink: Sink) -> Report:
         self.calls.append("run")
@@ -80,7 +85,7 @@ class FileJobs:
             self.watch(event)
             sink(event)
 
-        return run_plan(plan, plan.digest, SystemRunner(), watched)
+        return run_plan(plan, plan.digest, SystemRunner(), watched, access=self.access)
 
     def end(self, ending: Ending) -> None:
         self.endings.append(ending)
