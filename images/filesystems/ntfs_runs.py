@@ -9,7 +9,7 @@ from core.errors import DamagedError
 from images.sources import BlockSource
 
 #: More runs than any real system file has; bounds the memory of a damaged one.
-_MAX_RUNS = 1 << 20
+_MAX_RUNS = 1 << 18
 
 
 class Run(msgspec.Struct, frozen=True):
