@@ -185,7 +185,8 @@ def _loop(runner: Runner, source: BlockSource) -> Iterator[str]:
         offset, inner = offset + inner.offset, inner.inner
     if not isinstance(inner, FileSource):
         raise DeviceError("partclone reads devices and files only")
-    options = [f"--offset={offset}", f"--sizelimit={source.size}", f"--sector-size={inner.sector_size}"]
+    # sectors of 512 bytes whatever the disk has: f2fs's library, which partclone uses, insists on them
+    options = [f"--offset={offset}", f"--sizelimit={source.size}", "--sector-size=512"]
     node = runner.run(["losetup", "--find", "--show", "--read-only", *options, str(inner.path)]).stdout.strip()
     try:
         yield node

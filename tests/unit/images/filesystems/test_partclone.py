@@ -17,9 +17,10 @@ from images.filesystems.detect import read_used
 from images.filesystems.partclone import Partclone, parse_domain
 from images.filesystems.partclone_judge import judge
 from images.model.extents import Extent
-from images.model.layout import FilesystemKind
+from images.model.layout import DiskIdentity, FilesystemKind
 from images.signatures import Signature
 from images.sources import BytesSource, open_source
+from images.survey import survey_disk
 from tests.runners import ScriptedRunner
 from tests.unit.images.filesystems import real
 from tests.unit.images.filesystems.real import MIB, make_file, run
@@ -232,6 +233,14 @@ def test_an_answer_is_believed_and_the_loop_goes_away(minix: Path) -> None:
     assert list(answer.extents()) == [Extent(0, 0x40000)]
     assert runner.calls[0][:4] == ("losetup", "--find", "--show", "--read-only")
     assert runner.calls[-1] == ("losetup", "--detach", "/dev/loop77")
+
+
+def test_a_survey_asks(minix: Path) -> None:
+    asked, _ = scripted(minix_map(used=0x40000))
+    with open_source(minix) as source:
+        survey = survey_disk(source, "disk0", DiskIdentity(), asked.read)
+        assert [list(volume.used.extents()) for volume in survey.volumes] == [[Extent(0, 0x40000)]]
+        assert not survey_disk(source, "disk0", DiskIdentity()).volumes[0].used.trusted
 
 
 def too_short() -> tuple[Partclone, ScriptedRunner]:
