@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from core.errors import DeviceError
 from images.filesystems.detect import read_used
 from images.filesystems.used import UsedMap
 from images.model.extents import Extent, gaps, merge
@@ -21,10 +22,14 @@ MIB = 1 << 20
 
 
 class CountingSource:
-    """A source that keeps account of what is read from it, in bytes: the longest read, and all of them."""
+    """A source that keeps account of what is read from it, in bytes: the longest read, and all of them.
 
-    def __init__(self, inner: BlockSource) -> None:
+    Reads that touch ``bad`` fail, as those of a medium with a bad sector do.
+    """
+
+    def __init__(self, inner: BlockSource, bad: Extent | None = None) -> None:
         self._inner = inner
+        self._bad = bad or Extent(0, 0)
         self.size = inner.size
         self.sector_size = inner.sector_size
         self.longest = 0
@@ -33,6 +38,8 @@ class CountingSource:
     def read_at(self, offset: int, length: int) -> bytes:
         self.longest = max(self.longest, length)
         self.total += length
+        if offset < self._bad.end and self._bad.start < offset + length:
+            raise DeviceError(f"{length} bytes at {offset} cannot be read.")
         return self._inner.read_at(offset, length)
 
 

@@ -338,6 +338,9 @@ def poke_attribute(number: int, kind: int, offset: int, content: bytes) -> Calla
         (clear_own(LOG), "of attribute 0x80 of MFT record 2 are free"),
         (clear_own(BITMAP, 1), "of attribute 0x80 of MFT record 6 are free"),
         (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 8, b"\x04"), "its version 4.1 is unknown"),
+        (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 9, b"\x00"), ""),
+        (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 8, b"\x01\x02"), ""),
+        (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 10, b"\x80"), ""),
         (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 10, b"\x01"), "not cleanly unmounted"),
         (poke_attribute(VOLUME, VOLUME_INFORMATION, 24 + 11, b"\x40"), "chkdsk has not finished"),
         (poke_attribute(BITMAP, DATA, 48, struct.pack("<Q", 1000)), "its $Bitmap has 1000 bytes"),
@@ -390,6 +393,18 @@ def test_truncated_and_foreign_sources(tmp_path: Path, blank: Callable[[Path], P
     assert without_copy.trusted
 
 
+@pytest.mark.parametrize("number", [MFT, LOG, BITMAP])
+def test_bad_sectors_are_doubt(tmp_path: Path, blank: Callable[[Path], Path], number: int) -> None:
+    """Where a part of what must be believed cannot be read, the volume is captured whole, not left out."""
+    path = blank(tmp_path / "fs.img")
+    place = Volume(path).place(number)
+    with open_source(path) as source:
+        answer = read_ntfs(CountingSource(source, Extent(place, place + 512)))
+    assert answer is not None
+    assert not answer.trusted
+    assert "cannot be read" in answer.reason
+
+
 def test_runs_by_the_book() -> None:
     """The examples of the Linux-NTFS documentation (Data Runs), and one with a hole and a step back."""
     [one] = decode_runs(bytes.fromhex("2118345600"), 0, 1 << 20, "x")
@@ -426,7 +441,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[Extent
     return path.read_bytes(), extents, [*metadata, Extent(log, log + 512), mirror]
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=250, deadline=2000)
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 4), st.integers(0, 1 << 20), st.sampled_from(range(256))), min_size=1, max_size=4
