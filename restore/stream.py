@@ -1,15 +1,17 @@
 """The stream: chunks of a volume to their LBA range, and the read-back that proves it.
 
-Neighbouring records of a pack are fetched together, threads decompress and hash, and a chunk
-reaches the target only if its digest matched. Verifying reads what was written from the device.
+Neighbouring records of a pack are fetched together, decompressed and hashed into a page-aligned
+buffer, and written; each of the three has threads of its own (``pipeline.py``). A chunk reaches the
+target only if its digest matched.
+
+Verifying is a pass of its own, after a flush, and reads what was written from the device. Reading a
+chunk back right behind its writing would cost the device the same, would make a spinning disk seek,
+and would miss a later write that lands on an earlier chunk (a disk that lies about its size).
 """
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 
@@ -22,13 +24,20 @@ from images.store.index import Location
 from images.store.pages import Slot
 from images.store.records import RECORD_HEADER_SIZE
 from images.store.repository import Repository
+from restore.buffers import Buffers
+from restore.pipeline import Pipeline
 from restore.targets import Target
-
-T = TypeVar("T")
 
 #: Bytes fetched from a pack at once, and bytes of other records that are read over rather than skipped.
 FETCH_LIMIT = 4 * MIB
 FETCH_GAP = 64 * 1024
+#: Plain bytes of one fetch; neighbours among them are written, or read back, with one request.
+BATCH = 4 * MIB
+#: Plain bytes under way, whatever the number of cores.
+UNDER_WAY = 64 * MIB
+#: Requests under way at the repository, and at the target, beside what the cores do.
+FETCHING = 4
+WRITING = 4
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -85,11 +94,12 @@ class Streamer:
     """
 
     def __init__(self, repository: Repository, target: Target, *, resume: bool = False, threads: int = 0) -> None:
-        self._repository = repository
-        self._target = target
-        self._resume = resume
+        self.repository = repository
+        self.target = target
+        self.resume = resume
         self._threads = threads or os.cpu_count() or 2
-        self._chunk = repository.chunk_size
+        self.chunk = repository.chunk_size
+        self._zero_ids: dict[int, bytes] = {}
 
     def restore(self, placed: Placed, meter: Meter) -> StreamCount:
         """Write a volume.
@@ -100,14 +110,15 @@ class Streamer:
             DeviceError: the target failed.
         """
         zeros: list[int] = []
-
-        def jobs() -> Iterator[Callable[[], StreamCount]]:
-            for fetch in self._fetches(placed, zeros):
-                yield partial(self._write, placed, fetch, meter)
-            for extent in self._extents(placed.volume, zeros):
-                yield partial(self._zero, placed, extent)
-
-        return sum(self._run(jobs()), StreamCount())
+        count = StreamCount()
+        with Pipeline[StreamCount]((FETCHING, self._threads, WRITING), self._buffers()) as pipeline:
+            fetches = self._fetches(placed, zeros)
+            for done in pipeline.run(partial(_Transfer, self, placed, fetch, meter) for fetch in fetches):
+                count += done
+        for extent in self._extents(placed.volume, zeros):
+            self.target.zero(placed.offset + extent.start, extent.size)
+            count += StreamCount(zeroed=extent.size)
+        return count
 
     def verify(self, placed: Placed, meter: Meter) -> int:
         """Read a volume back and compare each chunk with its id. Returns the bytes compared.
@@ -115,108 +126,178 @@ class Streamer:
         Raises:
             DeviceError: what is on the target is not what was written; names the LBA ranges.
         """
-        slots = self._repository.slots(placed.volume, placed.where)
-        jobs = (partial(self._compare, placed, slot, meter) for slot in slots)
         compared = 0
         bad: list[str] = []
-        for size, wrong in self._run(jobs):
-            compared += size
-            if wrong:
-                bad.append(wrong)
+        with Pipeline[_Compared]((WRITING, self._threads), self._buffers()) as pipeline:
+            runs = self._runs(self.repository.slots(placed.volume, placed.where))
+            for done in pipeline.run(partial(_Comparison, self, placed, run, meter) for run in runs):
+                compared += done.size
+                bad += done.wrong
         if bad:
             shown = "; ".join(bad[:5]) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise DeviceError(
-                f"{placed.where}: what {self._target.node} holds is not what was written: {shown}.",
+                f"{placed.where}: what {self.target.node} holds is not what was written: {shown}.",
                 hint="The disk is failing, or something else wrote to it. Do not trust it.",
             )
         return compared
 
-    def _run(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
-        """Results in order, with a bounded number of jobs under way; the first failure ends it."""
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="stream") as pool:
-            waiting: deque[Future[T]] = deque()
-            try:
-                for job in jobs:
-                    waiting.append(pool.submit(job))
-                    if len(waiting) > 2 * self._threads:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+    def _buffers(self) -> Buffers:
+        size = max(BATCH, self.chunk)
+        wanted = FETCHING + self._threads + WRITING
+        return Buffers(max(FETCHING, min(wanted, UNDER_WAY // size)), size)
+
+    def _runs(self, slots: Iterable[Slot]) -> Iterator[tuple[Slot, ...]]:
+        """Slots of neighbouring chunks, as many as one buffer holds."""
+        run: list[Slot] = []
+        for slot in slots:
+            if run and (slot.number != run[-1].number + 1 or len(run) * self.chunk >= BATCH):
+                yield tuple(run)
+                run = []
+            run.append(slot)
+        if run:
+            yield tuple(run)
 
     def _fetches(self, placed: Placed, zeros: list[int]) -> Iterator[_Fetch]:
         """Gather neighbours; chunk numbers of zero chunks are left in ``zeros``."""
         group: list[_Wanted] = []
-        for slot in self._repository.slots(placed.volume, placed.where):
+        for slot in self.repository.slots(placed.volume, placed.where):
             if slot.id is None:
                 zeros.append(slot.number)
                 continue
-            place = self._repository.locate(slot.id)
+            place = self.repository.locate(slot.id)
             if place is None:
-                raise self._repository.missing(slot.id, self._name(placed, slot.number))
+                raise self.repository.missing(slot.id, self.name(placed, slot.number))
             wanted = _Wanted(slot.number, slot.id, place)
-            if group and not _joins(group, wanted):
+            if group and not _joins(group, wanted, max(1, BATCH // self.chunk)):
                 yield _Fetch(tuple(group))
                 group = []
             group.append(wanted)
         if group:
             yield _Fetch(tuple(group))
 
-    def _write(self, placed: Placed, fetch: _Fetch, meter: Meter) -> StreamCount:
-        left = [wanted for wanted in fetch.wanted if not (self._resume and self._matches(placed, wanted))]
-        kept = sum(wanted.place.plain_length for wanted in fetch.wanted) - sum(w.place.plain_length for w in left)
-        if left:
-            where = self._name(placed, left[0].number)
-            data = memoryview(self._repository.read_pack(fetch.pack, fetch.start, fetch.length, where))
-            for wanted in left:
-                record = data[wanted.place.offset - fetch.start :]
-                where = self._name(placed, wanted.number)
-                plain = self._repository.decode(wanted.id, wanted.place, record, where)
-                if len(plain) != self._length(placed.volume, wanted.number):
-                    raise DamagedError(f"{where}: the chunk has {len(plain)} bytes.")
-                self._target.write_at(placed.offset + wanted.number * self._chunk, plain)
-                meter.advance(len(plain))
-        if kept:
-            meter.advance(kept)
-        return StreamCount(written=sum(wanted.place.plain_length for wanted in left), kept=kept)
+    def matches(self, placed: Placed, wanted: _Wanted) -> bool:
+        """Whether the target holds the chunk already."""
+        view = self.target.read_at(placed.offset + wanted.number * self.chunk, self.length(placed, wanted.number))
+        return self.repository.identify(view) == wanted.id
 
-    def _zero(self, placed: Placed, extent: Extent) -> StreamCount:
-        self._target.zero(placed.offset + extent.start, extent.size)
-        return StreamCount(zeroed=extent.size)
+    def zero_id(self, length: int) -> bytes:
+        """The id of that many zero bytes."""
+        if length not in self._zero_ids:
+            self._zero_ids[length] = self.repository.identify(bytes(length))
+        return self._zero_ids[length]
 
-    def _matches(self, placed: Placed, wanted: _Wanted) -> bool:
-        length = self._length(placed.volume, wanted.number)
-        return (
-            self._repository.identify(self._target.read_at(placed.offset + wanted.number * self._chunk, length))
-            == wanted.id
-        )
-
-    def _compare(self, placed: Placed, slot: Slot, meter: Meter) -> tuple[int, str]:
-        length = self._length(placed.volume, slot.number)
-        view = self._target.read_at(placed.offset + slot.number * self._chunk, length)
-        same = self._repository.identify(view) == (slot.id or self._repository.identify(bytes(length)))
-        if slot.id is not None:
-            meter.advance(length)
-        return length, "" if same else self._lbas(placed, slot.number)
-
-    def _length(self, volume: Volume, number: int) -> int:
-        return min(self._chunk, volume.size - number * self._chunk)
+    def length(self, placed: Placed, number: int) -> int:
+        """Bytes of a chunk: the last one of a volume may be shorter."""
+        return min(self.chunk, placed.volume.size - number * self.chunk)
 
     def _extents(self, volume: Volume, numbers: list[int]) -> Iterator[Extent]:
         """Runs of chunk numbers as extents of the volume."""
         start = 0
         for at, number in enumerate(numbers):
             if at + 1 == len(numbers) or numbers[at + 1] != number + 1:
-                first = numbers[start] * self._chunk
-                yield Extent(first, number * self._chunk + self._length(volume, number))
+                first = numbers[start] * self.chunk
+                yield Extent(first, number * self.chunk + min(self.chunk, volume.size - number * self.chunk))
                 start = at + 1
 
-    def _name(self, placed: Placed, number: int) -> str:
-        return f"{placed.where}, {self._lbas(placed, number)}"
+    def name(self, placed: Placed, number: int) -> str:
+        """How errors name a chunk."""
+        return f"{placed.where}, {self.lbas(placed, number)}"
 
-    def _lbas(self, placed: Placed, number: int) -> str:
-        return lba_range(placed.volume, number, self._chunk, placed.sector_size)
+    def lbas(self, placed: Placed, number: int) -> str:
+        """The sectors of the source disk that a chunk holds."""
+        return lba_range(placed.volume, number, self.chunk, placed.sector_size)
+
+
+class _Transfer:
+    """One fetch on its way to the target."""
+
+    def __init__(self, streamer: Streamer, placed: Placed, fetch: _Fetch, meter: Meter, buffer: memoryview) -> None:
+        self._streamer = streamer
+        self._placed = placed
+        self._fetch = fetch
+        self._meter = meter
+        self._buffer = buffer
+        self._left: tuple[_Wanted, ...] = ()
+        self._data = memoryview(b"")
+        self.stages = (self._read, self._decode, self._write)
+        self.result = StreamCount()
+
+    def _read(self) -> None:
+        """The records from their pack, without those whose chunks the target holds already."""
+        streamer, fetch = self._streamer, self._fetch
+        self._left = fetch.wanted
+        if streamer.resume:
+            self._left = tuple(wanted for wanted in fetch.wanted if not streamer.matches(self._placed, wanted))
+        if self._left:
+            where = streamer.name(self._placed, self._left[0].number)
+            self._data = memoryview(streamer.repository.read_pack(fetch.pack, fetch.start, fetch.length, where))
+
+    def _decode(self) -> None:
+        """Each proven chunk to its place in the buffer: behind the one before."""
+        streamer = self._streamer
+        for place, wanted in enumerate(self._left):
+            where = streamer.name(self._placed, wanted.number)
+            record = self._data[wanted.place.offset - self._fetch.start :]
+            plain = streamer.repository.decode(wanted.id, wanted.place, record, where)
+            if len(plain) != streamer.length(self._placed, wanted.number):
+                raise DamagedError(f"{where}: the chunk has {len(plain)} bytes.")
+            self._buffer[place * streamer.chunk : place * streamer.chunk + len(plain)] = plain
+        self._data = memoryview(b"")
+
+    def _write(self) -> None:
+        """Neighbours with one request."""
+        streamer, written, first = self._streamer, 0, 0
+        for place, wanted in enumerate(self._left):
+            if place + 1 < len(self._left) and self._left[place + 1].number == wanted.number + 1:
+                continue
+            start = first * streamer.chunk
+            end = place * streamer.chunk + streamer.length(self._placed, wanted.number)
+            offset = self._placed.offset + self._left[first].number * streamer.chunk
+            streamer.target.write_from(offset, self._buffer[start:end])
+            self._meter.advance(end - start)
+            written += end - start
+            first = place + 1
+        total = sum(wanted.place.plain_length for wanted in self._fetch.wanted)
+        if total > written:
+            self._meter.advance(total - written)
+        self.result = StreamCount(written=written, kept=total - written)
+
+
+class _Compared(msgspec.Struct, frozen=True):
+    """Bytes compared, and the LBA ranges that are not what they should be."""
+
+    size: int = 0
+    wrong: tuple[str, ...] = ()
+
+
+class _Comparison:
+    """A run of neighbouring chunks, read back."""
+
+    def __init__(
+        self, streamer: Streamer, placed: Placed, run: tuple[Slot, ...], meter: Meter, buffer: memoryview
+    ) -> None:
+        self._streamer = streamer
+        self._placed = placed
+        self._run = run
+        self._meter = meter
+        size = (len(run) - 1) * streamer.chunk + streamer.length(placed, run[-1].number)
+        self._view = buffer[:size]
+        self.stages = (self._read, self._compare)
+        self.result = _Compared()
+
+    def _read(self) -> None:
+        offset = self._placed.offset + self._run[0].number * self._streamer.chunk
+        self._streamer.target.read_into(offset, self._view)
+
+    def _compare(self) -> None:
+        streamer, wrong = self._streamer, list[str]()
+        for place, slot in enumerate(self._run):
+            plain = self._view[place * streamer.chunk : (place + 1) * streamer.chunk]
+            if streamer.repository.identify(plain) != (slot.id or streamer.zero_id(len(plain))):
+                wrong.append(streamer.lbas(self._placed, slot.number))
+            if slot.id is not None:
+                self._meter.advance(len(plain))
+        self.result = _Compared(len(self._view), tuple(wrong))
 
 
 def lba_range(volume: Volume, number: int, chunk_size: int, sector_size: int) -> str:
@@ -226,12 +307,13 @@ def lba_range(volume: Volume, number: int, chunk_size: int, sector_size: int) ->
     return f"LBA {start // sector_size} to {end // sector_size - 1}"
 
 
-def _joins(group: list[_Wanted], wanted: _Wanted) -> bool:
+def _joins(group: list[_Wanted], wanted: _Wanted, limit: int) -> bool:
     last, first = group[-1].place, group[0].place
     end = last.offset + RECORD_HEADER_SIZE + last.payload_length
     new_end = wanted.place.offset + RECORD_HEADER_SIZE + wanted.place.payload_length
     return (
-        wanted.place.pack == last.pack
+        len(group) < limit
+        and wanted.place.pack == last.pack
         and 0 <= wanted.place.offset - end <= FETCH_GAP
         and new_end - first.offset <= FETCH_LIMIT
     )

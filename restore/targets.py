@@ -207,6 +207,11 @@ class Target:
         buffer[: len(data)] = data
         self._write(offset, memoryview(buffer)[: len(data)])
 
+    def write_from(self, offset: int, aligned: memoryview) -> None:
+        """Write all of ``aligned``, which starts on a page boundary, without copying it. Raises DeviceError."""
+        self._bound(offset, len(aligned))
+        self._write(offset, aligned)
+
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeros, by the cheapest way the target has. Raises DeviceError."""
         self._bound(offset, length)
@@ -219,8 +224,14 @@ class Target:
 
     def read_at(self, offset: int, length: int) -> memoryview:
         """Read back; the view is valid until this thread's next call. Raises DeviceError."""
-        self._bound(offset, length)
         view = memoryview(self._buffer(length))[:length]
+        self.read_into(offset, view)
+        return view
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view``, which starts on a page boundary. Raises DeviceError."""
+        length = len(view)
+        self._bound(offset, length)
         done = 0
         try:
             while done < length:
@@ -232,7 +243,6 @@ class Target:
             raise DeviceError(
                 f"{self.node}: reading back {length} bytes at {offset} failed: {error.strerror}."
             ) from None
-        return view
 
     def flush(self) -> None:
         """Everything written is on the disk when this returns; nothing of it stays in the page cache."""
