@@ -11,7 +11,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from core.errors import DeviceError, UsageError
 
@@ -38,6 +38,15 @@ class BlockSource(Protocol):
         Raises:
             DeviceError: the range is outside the source or cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class Prefetching(Protocol):
+    """A source that can be told what will be read soon."""
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Begin to fetch a range into memory and return at once. A range that cannot be had is no error here."""
         ...
 
 
@@ -87,6 +96,11 @@ class FileSource:
         except OSError as error:
             raise DeviceError(f"{self.path}: {length} bytes at {offset} cannot be read: {error.strerror}.") from None
         return data
+
+    def prefetch(self, offset: int, length: int) -> None:
+        # Only an advice: what cannot be read says so when it is read.
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 @contextlib.contextmanager
@@ -154,6 +168,10 @@ class WindowSource:
         if offset < 0 or length < 0 or offset + length > self._size:
             raise DeviceError(f"{length} bytes at {offset} are outside a partition of {self._size} bytes.")
         return self.inner.read_at(self.offset + offset, length)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        if isinstance(self.inner, Prefetching):
+            self.inner.prefetch(self.offset + offset, length)
 
 
 class BytesSource:

@@ -15,6 +15,8 @@ from core.files import sync_folder, write_atomically, write_new
 
 #: Files that are being written, or were when the power went.
 PARTIAL = ".partial"
+#: Bytes of a new file after which they are sent on to the disk, so that its sync has little left to wait for.
+WRITE_EARLY = 32 << 20
 
 
 class MissingFileError(DeviceError):
@@ -254,6 +256,7 @@ class _LocalFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._size = 0
+        self._begun = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         left = memoryview(data)
@@ -262,6 +265,12 @@ class _LocalFile:
             done = os.pwrite(self._descriptor, left, at)
             left, at = left[done:], at + done
         self._size = at
+        if at - self._begun >= WRITE_EARLY:
+            # On Linux this advice begins to write the range's dirty pages and does not wait for them (mm/fadvise.c).
+            # Without it they lie until the final sync, up to a tenth of the memory (vm.dirty_background_ratio).
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._descriptor, self._begun, at - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = at
 
     def tell(self) -> int:
         return self._size
