@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from core.errors import DamagedError, DeviceError, LiferaftError, UnreachableError, UsageError
@@ -111,7 +111,7 @@ def parse_address(address: str) -> S3Address:
 
 def connect(address: str) -> "S3Backend":
     """The backend for an address, with the credentials of the environment where it holds none."""
-    return S3Backend(parse_address(address))
+    return S3Backend(parse_address(address), retry=_RETRY)
 
 
 class S3Backend:
@@ -175,7 +175,12 @@ class S3Backend:
 
     def size(self, name: str) -> int:
         with self._translated(name):
-            return obstore.head(self._store, name)["size"]
+            try:
+                return obstore.head(self._store, name)["size"]
+            except (PermissionDeniedError, UnauthenticatedError):
+                # An answer to HEAD has no body, and so no reason. This one has.
+                obstore.get_range(self._store, name, start=0, length=1)
+                raise
 
     def list(self, folder: str) -> tuple[str, ...]:
         return tuple(name for name in self._names(folder) if not name.endswith(PARTIAL))
@@ -250,7 +255,8 @@ class S3Backend:
         with self._translated(folder):
             found = obstore.list_with_delimiter(self._store, folder or None)
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
-        return tuple(sorted(path.rpartition("/")[2] for path in paths))
+        # A console keeps an empty object for a folder, which comes back without a name.
+        return tuple(sorted(filter(None, (path.rpartition("/")[2] for path in paths if path != folder))))
 
     def _shown(self, name: str) -> str:
         return f"{self.location}/{name}"

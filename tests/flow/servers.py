@@ -158,7 +158,11 @@ def serving(folder: Path, *, ranges: bool = True, tls: tuple[Path, Path] | None 
 
 
 class Relay:
-    """A wire to a server on this machine that can be cut. One thread for each direction of each connection."""
+    """A wire to a server on this machine that can be cut. One thread for each direction of each connection.
+
+    Attributes:
+        cuts: how often it was cut.
+    """
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -168,6 +172,7 @@ class Relay:
         self._lock = threading.Lock()
         self._down = False
         self._left: int | None = None
+        self.cuts = 0
         self._thread = threading.Thread(target=self._accept)
         self._thread.start()
 
@@ -183,10 +188,6 @@ class Relay:
         with self._lock:
             self._down, self._left = False, None
 
-    @property
-    def is_cut(self) -> bool:
-        return self._down
-
     def close(self) -> None:
         self._break()
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -195,11 +196,11 @@ class Relay:
 
     def _break(self) -> None:
         with self._lock:
+            self.cuts += not self._down
             self._down = True
             for end in self._open:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-            self._open.clear()
 
     def _accept(self) -> None:
         while True:
@@ -213,8 +214,17 @@ class Relay:
                     continue
                 server = socket.create_connection(("127.0.0.1", self._to))
                 self._open += [client, server]
-            for ends in ((client, server), (server, client)):
-                threading.Thread(target=self._copy, args=(*ends, ends[0] is client), daemon=True).start()
+            threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
+
+    def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        back = threading.Thread(target=self._copy, args=(server, client, False), daemon=True)
+        back.start()
+        self._copy(client, server, True)
+        back.join()
+        with self._lock:
+            for end in (client, server):
+                self._open.remove(end)
+                end.close()
 
     def _copy(self, source: socket.socket, target: socket.socket, upward: bool) -> None:
         with contextlib.suppress(OSError):
