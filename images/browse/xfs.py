@@ -115,7 +115,9 @@ class XfsFilesystem:
         if inode.inode.di_aformat == _LOCAL:
             found = short_attributes(fork.read())
         elif inode.inode.di_aformat in (_EXTENTS, _BTREE):
-            found = leaf_attributes(self._attribute_fork(inode, inode.inode.di_aformat == _BTREE))
+            attribute_fork = self._attribute_fork(inode, inode.inode.di_aformat == _BTREE)
+            # A fork that is set up and has no block yet holds nothing.
+            found = leaf_attributes(attribute_fork) if attribute_fork.places else iter(())
         else:
             return ()
         return tuple(sorted(map(named, found), key=lambda attribute: attribute.name))
@@ -194,7 +196,7 @@ class XfsFilesystem:
                 yield Child(name.decode("utf-8", "surrogateescape"), number, kind)
 
     def _target(self, inode: INode) -> str:
-        """A symbolic link; in version 5 each of its blocks begins with a header of 56 bytes."""
+        """A symbolic link; in version 5 each of its extents begins with a header of 56 bytes."""
         size = int(inode.size)
         if size > _LINK_LIMIT:
             raise DamagedError(f"Inode {inode.inum}: a symbolic link of {size} bytes.")
@@ -205,12 +207,11 @@ class XfsFilesystem:
         else:
             data = b""
             for segment in self._segments(inode):
-                for at in range(0, segment.size, self._block):
-                    block = self._source.read_at(segment.place + at, self._block)
-                    magic, offset, length = struct.unpack_from(">4sII", block)
-                    if magic != b"XSLM" or offset != len(data) or 56 + length > self._block:
-                        raise DamagedError(f"Inode {inode.inum}: a link block with magic {magic.hex()} at {offset}.")
-                    data += block[56 : 56 + length]
+                block = self._source.read_at(segment.place, min(segment.size, _LINK_LIMIT + self._block))
+                magic, offset, length = struct.unpack_from(">4sII", block)
+                if magic != b"XSLM" or offset != len(data) or 56 + length > len(block):
+                    raise DamagedError(f"Inode {inode.inum}: a link block with magic {magic.hex()}, {length} bytes.")
+                data += block[56 : 56 + length]
         if len(data) != size:
             raise DamagedError(f"Inode {inode.inum}: a link of {len(data)} bytes, expected {size}.")
         return bytes(data).decode("utf-8", "surrogateescape")
