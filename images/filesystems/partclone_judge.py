@@ -7,22 +7,23 @@ that cannot be judged is not believed. Structures: kernel include/uapi/linux/btr
 include/uapi/linux/minix_fs.h; Apple's Technical Note TN1150 (HFS Plus).
 """
 
-import hashlib
 import struct
 from collections.abc import Callable
 
 import msgspec
 
-from images.filesystems.checksums import CRC32C, crc
-from images.model.extents import Extent
+from core.errors import DamagedError
+from images.filesystems import partclone_btrfs
+from images.filesystems.checksums import crc
+from images.filesystems.partclone_btrfs import checksum_matches, tree_extents
+from images.model.extents import Extent, merge
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource
 
 _CRC32 = 0xEDB88320
 
-_BTRFS_OFFSET = 64 << 10
-_BTRFS_SIZE = 4096
-_BTRFS_COPIES = (_BTRFS_OFFSET, 64 << 20, 256 << 30)
+#: Of the superblock, beside the first.
+_BTRFS_COPIES = (64 << 20, 256 << 30)
 #: Nothing is ever allocated below; boot loaders use it.
 _BTRFS_RESERVED = 1 << 20
 _BTRFS_FLAGS = 0x3  # written, relocated
@@ -90,21 +91,15 @@ def _judge_btrfs(source: BlockSource) -> Judgement:
 
     Otherwise btrfs is never dirty: what the superblock points to is whole.
     """
-    content = _at(source, _BTRFS_OFFSET, _BTRFS_SIZE)
+    content = _at(source, partclone_btrfs.OFFSET, partclone_btrfs.SIZE)
     own, flags, magic, log_root, size, used, devices, sector_size, node_size = struct.unpack_from(
         "<16xQQ8s24xQ8xQQ8xQII", content, 32
     )
     ro_compat, incompat, checksum_type = struct.unpack_from("<QQH", content, 180)
     damage = "its superblock is damaged: "
-    if magic != b"_BHRfS_M" or own != _BTRFS_OFFSET:
+    if magic != b"_BHRfS_M" or own != partclone_btrfs.OFFSET:
         return Judgement(doubt=f"{damage}it is not where it says it is")
-    digests: dict[int, Callable[[bytes], bytes]] = {
-        0: lambda data: (crc(CRC32C, 0xFFFFFFFF, data) ^ 0xFFFFFFFF).to_bytes(4, "little"),
-        2: lambda data: hashlib.sha256(data).digest(),
-        3: lambda data: hashlib.blake2b(data, digest_size=32).digest(),
-    }  # 1 is xxhash, which partclone checks
-    digest = digests.get(checksum_type)
-    if digest is not None and not content.startswith(digest(content[32:])):
+    if not checksum_matches(content, checksum_type):
         return Judgement(doubt=f"{damage}it does not match its checksum")
     if checksum_type > 3 or incompat & ~_BTRFS_INCOMPAT or ro_compat & ~_BTRFS_RO_COMPAT:
         features = f"incompat {incompat:#x}, ro_compat {ro_compat:#x}, checksum {checksum_type}"
@@ -117,8 +112,15 @@ def _judge_btrfs(source: BlockSource) -> Judgement:
         return Judgement(doubt=f"it is a seed, was damaged or is being changed (flags {flags:#x})")
     if log_root:
         return Judgement(doubt="its log needs recovery: it is mounted, or was not cleanly unmounted")
-    copies = [Extent(offset, offset + node_size) for offset in _BTRFS_COPIES[1:] if offset + node_size <= size]
-    return Judgement(size=size, block_size=sector_size, at_least=used, kept=(Extent(0, _BTRFS_RESERVED), *copies))
+    if size > source.size:
+        return Judgement(doubt=f"it claims {size} bytes, but the volume has {source.size}")
+    copies = [Extent(offset, offset + node_size) for offset in _BTRFS_COPIES if offset + node_size <= size]
+    try:
+        trees = tree_extents(source, content)
+    except DamagedError as error:
+        return Judgement(doubt=error.message)
+    kept = tuple(merge(sorted([Extent(0, _BTRFS_RESERVED), *copies, *trees])))
+    return Judgement(size=size, block_size=sector_size, at_least=used, kept=kept)
 
 
 def _judge_f2fs(source: BlockSource) -> Judgement:

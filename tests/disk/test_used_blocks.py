@@ -1,9 +1,13 @@
 """Used blocks of filesystems that the kernel wrote: mounted, frozen, unmounted. Needs root and loop devices."""
 
 import contextlib
+import gzip
+import json
+import lzma
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -279,3 +283,50 @@ def test_partclone_sees_a_part_of_a_disk(tmp_path: Path, files: Path) -> None:
     for file in files.rglob("*.bin"):
         data = file.read_bytes()
         assert {data[offset : offset + 4096] for offset in range(0, len(data) // 4096 * 4096, 4096)} <= blocks
+
+
+@pytest.mark.skipif(not real.DATA.is_dir(), reason=real.NO_DATA)
+@pytest.mark.skipif(bool(real.needs("qemu-img", "partclone.btrfs")), reason="qemu-img or partclone are missing")
+@pytest.mark.parametrize("name", ["Xfs/Data/xfs5.vhdx", "Btrfs/Data/btrfs.vhdx"])
+def test_disks_that_hyper_v_wrote(tmp_path: Path, name: str) -> None:
+    """Equal to partclone's map of them, but for what we keep on purpose."""
+    place = f"LTRData+DiscUtils/Tests/LibraryTests/{name}"
+    container, disk = tmp_path / "disk.vhdx", tmp_path / "disk.raw"
+    container.write_bytes(gzip.decompress((real.DATA / f"{place}.gz").read_bytes()))
+    run("qemu-img", "convert", "-O", "raw", container, disk)
+    truth = json.loads((real.TRUTH / f"{place}.gt.json").read_text())
+    sectors = truth["sfdisk"]["partitions"][0]
+    partclone = truth["partitions"][0]["partclone"]
+    with open_source(disk) as source:
+        window = WindowSource(source, sectors["start"] * 512, sectors["size"] * 512)
+        answer = read_used(window, Partclone(SystemRunner()).read)
+        extents = list(answer.extents())
+    assert answer.trusted, answer.reason
+    assert answer.filesystem.uuid == truth["partitions"][0]["blkid"]["UUID"]
+    kept = 16 * 4096 if "Xfs" in name else MIB  # four free lists of four blocks; what is in front of all block groups
+    size = partclone["bitmap_popcount"] * partclone["block_size"]
+    assert size <= total(extents) <= size + kept
+
+
+@pytest.mark.skipif(not real.DATA.is_dir(), reason=real.NO_DATA)
+@pytest.mark.skipif(bool(real.needs("btrfs", "partclone.btrfs")), reason="btrfs-progs or partclone are missing")
+@pytest.mark.parametrize("name", sorted(path.name for path in real.DATA.glob("kdave+btrfs-progs/**/*.raw.xz")))
+def test_damaged_btrfs(tmp_path: Path, name: str) -> None:
+    """A copy of what is believed has exactly the faults that btrfs check finds in the original."""
+    path = tmp_path / "fs.raw"
+    path.write_bytes(lzma.decompress(next(real.DATA.glob(f"kdave+btrfs-progs/**/{name}")).read_bytes()))
+    with open_source(path) as source:
+        answer = read_used(source, Partclone(SystemRunner()).read)
+        extents = list(answer.extents())
+        real.assert_sound(extents, source.size)
+    if not answer.trusted:
+        assert answer.reason
+        return
+    found = [
+        subprocess.run(
+            ["btrfs", "check", "--readonly", "--check-data-csum", item], capture_output=True, text=True, timeout=60
+        )
+        for item in (path, real.restore_copy(path, extents))
+    ]
+    assert found[0].returncode == found[1].returncode
+    assert found[0].stderr == found[1].stderr
