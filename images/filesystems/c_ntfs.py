@@ -32,8 +32,9 @@ class SystemFile(IntEnum):
 
 
 class AttributeType(IntEnum):
-    """Kinds of attributes that are read."""
+    """Kinds of attributes that are read, and the bounds of all kinds."""
 
+    FIRST = 0x10
     LIST = 0x20
     FILE_NAME = 0x30
     VOLUME_NAME = 0x60
@@ -41,6 +42,8 @@ class AttributeType(IntEnum):
     DATA = 0x80
     INDEX_ROOT = 0x90
     INDEX_ALLOCATION = 0xA0
+    BITMAP = 0xB0
+    LAST = 0x1000
     END = 0xFFFFFFFF
 
 
@@ -115,6 +118,8 @@ def parse_boot_sector(sector: bytes) -> BootSector:
     """
     sector_size, per_cluster = struct.unpack_from("<HB", sector, 11)
     sector_count, mft_lcn, mirror_lcn, per_record = struct.unpack_from("<QQQb", sector, 40)
+    if any(sector[14:21]) or any(sector[22:24]) or any(sector[32:36]):
+        raise DamagedError("its boot sector is damaged: fields of FAT's boot sector are not zero")
     if sector_size not in (512, 1024, 2048, 4096):
         raise DamagedError(f"its boot sector is damaged: its sectors have {sector_size} bytes")
     # clusters of more than 128 sectors are written as a negative power of two (Windows 10 1709 and newer)
@@ -186,20 +191,25 @@ def parse_attributes(record: bytes, name: str) -> Iterator[Attribute]:
     """The attributes of an unprotected MFT record.
 
     Raises:
-        DamagedError: a length or an offset is outside the record.
+        DamagedError: a length or an offset is outside the record, or the attributes are not in order of their types.
     """
     (offset,) = struct.unpack_from("<H", record, 20)
-    (used,) = struct.unpack_from("<I", record, 24)
-    used = min(used, len(record))
+    used, size = struct.unpack_from("<II", record, 24)
+    if size != len(record) or used > size:
+        raise DamagedError(f"{name} claims to use {used} of {size} bytes, but has {len(record)}")
+    previous = AttributeType.FIRST
     while offset + 4 <= used:
         (kind,) = struct.unpack_from("<I", record, offset)
         if kind == AttributeType.END:
             return
+        if kind % 0x10 or not previous <= kind <= AttributeType.LAST:
+            raise DamagedError(f"{name} has an attribute of type {kind:#x} behind one of {previous:#x}")
         length = struct.unpack_from("<I", record, offset + 4)[0] if offset + 8 <= used else 0
         nonresident = offset + 9 <= used and record[offset + 8]
         if offset % 8 or length % 8 or length < (64 if nonresident else 24) or offset + length > used:
             raise DamagedError(f"{name} has an attribute of {length} bytes at {offset}")
         yield _parse_attribute(record[offset : offset + length], kind, f"{name}, attribute {kind:#x},")
+        previous = kind
         offset += length
     raise DamagedError(f"the attributes of {name} do not end")
 

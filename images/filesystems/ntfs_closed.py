@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from core.errors import DamagedError
+from images.filesystems.bitmap import set_ranges
 from images.filesystems.c_ntfs import STRIDE, AttributeType, SystemFile, VolumeFlag, is_protected_size, unprotect
 from images.filesystems.ntfs_mft import Mft
 from images.filesystems.ntfs_runs import Stream
@@ -31,6 +32,9 @@ _HIBERFILE_HEADER = 4096
 _HIBERNATED = (b"hibr", b"HIBR")
 #: Bytes of the root directory's index that are searched: more than half a million files.
 _MAX_INDEX = 64 << 20
+#: Where an index's root keeps its flags, and the flag that the index has blocks besides.
+_INDEX_FLAGS = 28
+_HAS_BLOCKS = 0x1
 _NUMBER = (1 << 48) - 1
 
 
@@ -152,6 +156,8 @@ def _root_entries(mft: Mft) -> set[int]:
         raise DamagedError("the root directory has no index")
     found = set(_matching(root, 16))
     if not any(item.type == AttributeType.INDEX_ALLOCATION for item in attributes):
+        if root[_INDEX_FLAGS] & _HAS_BLOCKS:
+            raise DamagedError("the blocks of the root directory's index are missing")
         return found
     (index_block,) = struct.unpack_from("<I", root, 8)
     if not is_protected_size(index_block):
@@ -159,19 +165,27 @@ def _root_entries(mft: Mft) -> set[int]:
     index = mft.stream(SystemFile.ROOT, AttributeType.INDEX_ALLOCATION, "$I30")
     if index.size > _MAX_INDEX:
         raise DamagedError(f"the index of the root directory has {index.size} bytes, too many to search")
-    for number, block in enumerate(index.pieces(index.size // index_block * index_block, index_block)):
-        if block[:4] == b"INDX":  # a block that was never used has another beginning
+    in_use = mft.stream(SystemFile.ROOT, AttributeType.BITMAP, "$I30")
+    blocks = index.size // index_block
+    if in_use.size * 8 < blocks:
+        raise DamagedError(f"the bitmap of the root directory has {in_use.size} bytes for {blocks} blocks")
+    bitmap = in_use.read(0, min(in_use.size, -(-blocks // 8)))
+    for first, end in set_ranges([bitmap], blocks):
+        for number in range(first, end):
+            block = index.read(number * index_block, index_block)
             found |= set(_matching(unprotect(block, b"INDX", f"block {number} of the root directory"), 24))
     return found
 
 
 def _matching(node: bytes, header: int) -> Iterator[int]:
     """MFT record numbers of a node's entries with the name that is looked for. ``header``: where its lengths lie."""
+    start, length = struct.unpack_from("<II", node, header)
+    offset, end = header + start, header + length
+    if end > len(node):
+        raise DamagedError(f"a node of the root directory has {length} bytes of entries")
     wanted = _HIBERFILE.encode("utf-16-le")
     if wanted not in node.lower():
         return
-    start, length = struct.unpack_from("<II", node, header)
-    offset, end = header + start, min(header + length, len(node))
     while offset + 16 <= end:
         reference, size, key, flags = struct.unpack_from("<QHHH", node, offset)
         if size < 16 or size % 8 or offset + size > end or key > size - 16:
