@@ -145,7 +145,8 @@ class HttpBackend:
                 f"{self._url}/{name}",
                 headers=headers | _IDENTITY,
                 timeout=TIMEOUT,
-                stream=True,
+                # An answer to HEAD is whole at once; closed before it is read, it would take its connection along.
+                stream=method != "HEAD",
                 allow_redirects=True,
             ) as answer:
                 if answer.status_code >= 400:
@@ -240,8 +241,15 @@ def post(url: str, content: bytes, *, pauses: tuple[float, ...] = PAUSES) -> Non
 
 
 def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """A URL without ``user:password@``, which must reach no log and no plan, and what it held."""
-    parts = urllib.parse.urlsplit(url)
+    """A URL without ``user:password@``, which must reach no log and no plan, and what it held.
+
+    Raises:
+        UsageError: it is no URL.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"That is not a URL that can be fetched: {error}.") from None
     if parts.username is None:
         return url, None
     host = parts.netloc.rpartition("@")[2]
