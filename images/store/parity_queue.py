@@ -5,7 +5,7 @@ for each GiB, and whoever writes the index waits for it. It decides nothing: wha
 in its document.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from images.store.backend import Writer
 from images.store.parity import protect
@@ -41,6 +41,9 @@ class ParityQueue:
         Raises:
             DeviceError, DamagedError: as ``protect``. That pack has no parity; it is asked for only once.
         """
-        work, self._work = self._work, None
+        work = self._work
         if work is not None:
+            # Whoever interrupts the waiting finds the work still here, and may wait again.
+            wait((work,))
+            self._work = None
             self.stored += work.result()

@@ -28,6 +28,8 @@ from images.store.writer import create_repository, writable
 from images.survey import survey_disk
 from tests.flow.disks import MIB, gpt_disk
 from tests.flow.servers import serving
+from tests.flow.servers_s3 import BUCKET, moto
+from tests.flow.test_s3 import use
 
 REPOSITORY, PACK = bytes(range(16)), bytes(range(100, 116))
 
@@ -231,6 +233,32 @@ def test_parity_over_http(repo: Path) -> None:
         assert solver.read(90_000, 400_000) == whole[90_000:490_000]
         with pytest.raises(RefusedError, match="read-only"):
             writable(backend)
+
+
+def test_parity_in_an_object_store(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured, damaged by another client, repaired; what that client then reads is what it read before."""
+    with moto() as server:
+        use(server, monkeypatch)
+        backend = writable(connect(server.address("parity")))
+        create_repository(backend, parity_blocks=2)
+        repository = Repository(backend)
+        _capture(repository, gpt_disk(tmp_path / "disk.img", tree))
+        ((pack, size),) = repository.indexes().pack_sizes().items()
+        assert examine(backend, repository.id, pack, size=size).sound
+        client = server.client()
+        keys = [f"parity/{name(pack)}" for name in (pack_name, parity_name)]
+        whole = [client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
+        assert len(whole[0]) == size
+        client.put_object(Bucket=BUCKET, Key=keys[0], Body=whole[0][: size - 100_000])
+        client.put_object(Bucket=BUCKET, Key=keys[1], Body=bytes(50_000) + whole[1][50_000:])
+        assert repository.check_packs()
+        before = repair(backend, repository.id, pack, size=size)
+        assert before.damaged
+        assert before.damaged_parity
+        assert [client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys] == whole
+        client.delete_object(Bucket=BUCKET, Key=keys[0])
+        with pytest.raises(DamagedError, match="cannot be repaired"):
+            repair(backend, repository.id, pack, size=size)
 
 
 def _protected(folder: Path) -> bytes:

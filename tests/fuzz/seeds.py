@@ -27,6 +27,7 @@ from images.store.records import Codec, RecordKind, chunk_id, encode_record
 from images.store.repository import Catalogue, PointSummary
 from images.store.sealed import seal_document
 from images.store.signature import new_signing_key, read_signing_key
+from tests.fuzz.parity import parity_seeds
 
 _REPOSITORY = bytes(range(16))
 
@@ -44,6 +45,7 @@ def seeds(target: str) -> list[bytes]:
         "sealed": lambda: [encode(seal_document(RepositoryKeys(bytes(32)), "points", _REPOSITORY, b"x" * 40))],
         "key-slot": _slots,
         "signature": lambda: [read_signing_key(new_signing_key()[0], "seed").sign("00" * 32)],
+        "parity": parity_seeds,
         "plan": lambda: [b'{"version":1,"steps":[],"targets":[],"notes":[]}'],
     }
     maker = makers.get(target)

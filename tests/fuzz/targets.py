@@ -37,6 +37,7 @@ from images.tables.detect import read_table
 from restore.fit import fit
 from restore.plan import Plan
 from restore.planner import head_extents
+from tests.fuzz.parity import parity_target
 from tests.fuzz.seeds import sample_manifest
 from tests.fuzz.sparse import SparseSource, make
 
@@ -70,6 +71,7 @@ def targets() -> dict[str, Callable[[], Target]]:
         "index": lambda: _index,
         "key-slot": lambda: _slot,
         "signature": lambda: _signature,
+        "parity": parity_target,
     }
 
 
