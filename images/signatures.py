@@ -36,5 +36,15 @@ def probe(descriptor: int, offset: int, size: int) -> Signature | None:
             return None
     except (RuntimeError, OSError):
         return Signature(ambiguous=True)
-    found = {name: str(value) for name, value in prober.items()}
-    return Signature(name=found.get("TYPE", ""), uuid=found.get("UUID", ""), label=found.get("LABEL", ""))
+    return Signature(name=_text(prober, "TYPE"), uuid=_text(prober, "UUID"), label=_text(prober, "LABEL"))
+
+
+def _text(prober: blkid.Probe, name: str) -> str:
+    """What libblkid found under a name; empty when it found nothing.
+
+    Old labels are bytes of some code page: what is no text is replaced. (The binding's ``items()`` fails on them.)
+    """
+    try:
+        return bytes(prober[name]).decode(errors="replace")
+    except KeyError:
+        return ""

@@ -159,3 +159,25 @@ def bitmap_digest(extents: list[Extent], block_size: int, blocks: int) -> str:
     for extent in extents:
         bits[extent.start // block_size : -(-extent.end // block_size)] = 1
     return hashlib.sha256(np.packbits(bits, bitorder="little").tobytes()).hexdigest()
+
+
+@pytest.mark.skipif(not real.DATA.is_dir(), reason=real.NO_DATA)
+def test_signatures_of_util_linux(tmp_path: Path) -> None:
+    """Filesystems, RAID members and containers of all sorts, most of them cut short: none is taken for another."""
+    path, trusted = tmp_path / "volume", 0
+    images = sorted(real.DATA.glob("util-linux+util-linux/tests/ts/blkid/images-fs/*.img.xz"))
+    assert images
+    for image in images:
+        content = lzma.decompress(image.read_bytes())
+        if not content or len(content) > 16 * MIB:
+            continue
+        path.write_bytes(content)
+        answer, extents = used(path)
+        assert answer.trusted or extents == [Extent(0, len(content))], image
+        if answer.trusted:
+            trusted += 1
+            facts = run("blkid", "-p", "-o", "value", "-s", "TYPE", path).strip()
+            assert answer.filesystem.detail == facts, image
+        else:
+            assert answer.reason, image
+    assert trusted
