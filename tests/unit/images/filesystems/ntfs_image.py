@@ -6,6 +6,7 @@ dissect.ntfs says where files lie.
 
 import hashlib
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from dissect.ntfs import NTFS
@@ -16,6 +17,8 @@ from tests.unit.images.filesystems.real import MIB, make_file, run
 DATA, VOLUME_NAME, VOLUME_INFORMATION, ATTRIBUTE_LIST, END = 0x80, 0x60, 0x70, 0x20, 0xFFFFFFFF
 MFT, MIRROR, LOG, VOLUME, BITMAP = 0, 1, 2, 3, 6
 RECORD = 1024
+#: MiB, and what mkntfs is asked for.
+SMALL = (4, "-c 512")
 
 
 def make_ntfs(path: Path, mebibytes: int, options: str = "") -> Path:
@@ -30,6 +33,18 @@ def put(path: Path, name: str, content: bytes) -> None:
     source = path.with_suffix(".put")
     source.write_bytes(content)
     run("ntfscp", "-q", path, source, name)
+
+
+def copier(folder: Path) -> Callable[[Path], Path]:
+    """A function that makes copies of one small volume with a file in it."""
+    content = make_ntfs(folder / "fs.img", *SMALL)
+    put(content, "file", bytes(range(256)) * 400)
+
+    def copy(place: Path) -> Path:
+        place.write_bytes(content.read_bytes())
+        return place
+
+    return copy
 
 
 def is_mountable(path: Path) -> int:
