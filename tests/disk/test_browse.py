@@ -348,9 +348,13 @@ def test_exfat_is_as_exfat_fuse_shows_it(cluster: str, tmp_path: Path) -> None:
     with image.open("wb") as file:
         file.truncate(64 * MIB)
     run("mkfs.exfat", "-c", cluster, image)
-    with fused("mount.exfat-fuse", image, tmp_path / "mnt", "rw") as top:
-        fill_plain(top)
-    with fused("mount.exfat-fuse", image, tmp_path / "mnt", "ro") as top:
-        theirs = plain_view(top)
+    device = run("losetup", "--find", "--show", image).strip()
+    try:
+        with fused("mount.exfat-fuse", Path(device), tmp_path / "mnt", "rw") as top:
+            fill_plain(top)
+        with fused("mount.exfat-fuse", Path(device), tmp_path / "mnt", "ro") as top:
+            theirs = plain_view(top)
+    finally:
+        run("losetup", "--detach", device)
     with opened(image) as tree:
         assert our_plain_view(tree) == theirs

@@ -5,11 +5,11 @@ import contextlib
 import gzip
 import json
 import lzma
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import zstandard
 
@@ -115,16 +115,29 @@ def raw_image(name: Path, folder: Path) -> tuple[Path, int, int | None] | None:
     return out, entry["start"] * unit, entry["size"] * unit
 
 
+def _copy_sparse(stream: IO[bytes], out: Path) -> None:
+    """Zeros become holes: some of these volumes are large and nearly empty."""
+    zeros = bytes(1 << 20)
+    with out.open("wb") as copy:
+        while piece := stream.read(len(zeros)):
+            if piece == zeros[: len(piece)]:
+                copy.seek(len(piece), 1)
+            else:
+                copy.write(piece)
+        copy.truncate()
+
+
 def _unpack(relative: Path, out: Path) -> bool:
     plain = DATA / relative
     if plain.is_file():
-        shutil.copyfile(plain, out)
+        with plain.open("rb") as stream:
+            _copy_sparse(stream, out)
         return True
     openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstandard.open}
     for ending, opener in openers.items():
         if (packed := plain.with_name(plain.name + ending)).is_file():
-            with opener(packed, "rb") as stream, out.open("wb") as copy:
-                shutil.copyfileobj(stream, copy)
+            with opener(packed, "rb") as stream:
+                _copy_sparse(stream, out)
             return True
     folder = plain.parent
     if folder.name.endswith(".tar.gz.d") and (packed := folder.with_name(folder.name.removesuffix(".d"))).is_file():
@@ -132,7 +145,6 @@ def _unpack(relative: Path, out: Path) -> bool:
             member = next(member for member in archive if member.name.endswith(out.name))
             source = archive.extractfile(member)
             assert source is not None
-            with out.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
+            _copy_sparse(source, out)
         return True
     return False
