@@ -32,7 +32,7 @@ LAYOUTS = {
     "packed-bitmap": (64, "--pack-bitmap"),
     "boundary-of-4m": (64, "-b 4M -c 128K"),
 }
-BY_PARTCLONE = {"default", "boundary-of-4m"}
+BY_PARTCLONE = {"default"}
 SMALL = (4, "-c 512 -b 512")
 
 

@@ -42,7 +42,7 @@ LAYOUTS = {
     "compressing": (20, "-C"),
 }
 #: Where partclone is asked too: it sleeps for a second.
-BY_PARTCLONE = {"default", "clusters-of-512", "4k-sectors"}
+BY_PARTCLONE = {"default", "4k-sectors"}
 
 
 def fill(path: Path, tree: Path) -> None:
