@@ -17,7 +17,7 @@ def sync_folder(folder: Path) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``: a reader, or a power cut, sees the old file or the new one, never a part."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         with partial.open("xb") as stream:
             stream.write(content)
@@ -36,7 +36,7 @@ def write_new(path: Path, content: bytes) -> bool:
     Returns:
         False when there is one already; it is not changed.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.partial")
+    partial = _partial(path)
     try:
         with partial.open("xb") as stream:
             stream.write(content)
@@ -55,3 +55,8 @@ def write_new(path: Path, content: bytes) -> bool:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
+
+
+def _partial(path: Path) -> Path:
+    """A name of our own: another machine may have our process number, and so may we after a power cut."""
+    return path.with_name(f"{path.name}.{os.urandom(6).hex()}.partial")

@@ -17,12 +17,11 @@ from images.store.backend import MissingFileError
 from images.store.census import Census
 from images.store.findings import FINDINGS_LIMIT, Damage, DamageKind, Hit
 from images.store.hits import HitFinder
-from images.store.index import Location
 from images.store.index_table import IndexTable, Mask, sort_keys
 from images.store.index_tables import IndexTables
 from images.store.keyring import read_slots
 from images.store.parity import PackCondition, ParityState, examine, parity_name
-from images.store.proof import Promise, prove_all
+from images.store.proof import Promise, promise_of, prove_all
 from images.store.records import PACK_HEADER_SIZE, check_pack_header
 from images.store.repository import INDEX_NAME, MANIFEST_NAME, Repository, pack_name
 from images.store.trees import LostPage, TreeWalk
@@ -40,6 +39,7 @@ class Inspection:
         manifests: sound recovery points, by id.
         tables: sound indexes. bad: for each of them, which entries cannot be read.
         pack_files: bytes of each pack that is there. bad_packs: ids of those with any damage.
+        proven_packs: whose every record was read and is sound.
         conditions: of packs whose parity was looked at and is not sound, or shows damage.
         damages, damage_count: findings.
     """
@@ -55,6 +55,7 @@ class Inspection:
         self.parity_files: set[bytes] = set()
         self.bad_packs: set[bytes] = set()
         self.conditions: dict[bytes, PackCondition] = {}
+        self.proven_packs: set[bytes] = set()
         self.proven_records = 0
         self.proven_bytes = 0
         self.lost: set[bytes] = set()
@@ -167,7 +168,7 @@ class Inspection:
             self.bad_packs.add(pack)
         rows = table.of_pack(place)
         if len(rows):
-            self._prove(number, table, iter([_promise(table, int(rows[-1]))]))
+            self._prove(number, table, iter([promise_of(table, int(rows[-1]))]))
 
     # -- trees -------------------------------------------------------------------------------------------------------
 
@@ -242,10 +243,11 @@ class Inspection:
                     if pack not in done:
                         self._examine(pack, int(table.sizes[place]))
                     done.add(pack)
+        self.proven_packs |= done - self.bad_packs
 
     def _promises(self, table: IndexTable, place: int, pack: bytes) -> Iterator[Promise]:
         """The records of a pack; where an index cannot say the size right, those that lie inside the file."""
-        return (_promise(table, int(row)) for row in table.of_pack(place))
+        return (promise_of(table, int(row)) for row in table.of_pack(place))
 
     def _prove(self, number: int, table: IndexTable, promises: Iterator[Promise], meter: Meter | None = None) -> None:
         for proven in prove_all(self.repository, promises):
@@ -322,12 +324,6 @@ class Inspection:
                 if len(hits) >= FINDINGS_LIMIT:
                     return tuple(hits)
         return tuple(hits)
-
-
-def _promise(table: IndexTable, row: int) -> Promise:
-    entry = table.entries[row]
-    place = Location(table.packs[int(entry["pack"])], int(entry["offset"]), int(entry["payload"]), int(entry["plain"]))
-    return Promise(row, bytes(entry["id"]), place)
 
 
 def _pack_id(text: str) -> bytes | None:

@@ -100,6 +100,10 @@ class HeldLock(msgspec.Struct, frozen=True):
         return f"{self.document.operation} on {owner.host} (process {owner.pid}), since {since} UTC"
 
 
+class LockedError(RefusedError):
+    """Somebody else is working in the repository."""
+
+
 class LockLostError(DeviceError):
     """Our own lock is gone: somebody took us for dead, and may be deleting what we count on."""
 
@@ -167,7 +171,7 @@ def locked(
         watch: seconds a lock that looks dead is watched. refresh: seconds between refreshes.
 
     Raises:
-        RefusedError: somebody else is working here; who, what, since when, and what to do.
+        LockedError: somebody else is working here; who, what, since when, and what to do.
     """
     lock = _acquire(backend, kind, operation, sink, watch, refresh, pause)
     try:
@@ -209,7 +213,7 @@ def _acquire(
         if not hindering:
             return Lock(backend, name, document, refresh)
         backend.remove(name)
-    raise RefusedError(
+    raise LockedError(
         f"{backend.location} is in use: {hindering[0].text}.",
         hint="Wait until it has ended. If you are sure that it is not running any more: liferaft unlock --all.",
         reasons=tuple(f"{backend.location} is in use: {lock.text}." for lock in hindering),

@@ -13,6 +13,7 @@ import msgspec
 from core.errors import DamagedError, DeviceError, UnreachableError
 from core.units import MIB
 from images.store.index import Location
+from images.store.index_table import IndexTable
 from images.store.records import RECORD_HEADER_SIZE, RecordHeader, decode_record
 from images.store.repository import Repository, pack_name
 
@@ -35,26 +36,35 @@ class Promise(msgspec.Struct, frozen=True):
         return self.place.offset + RECORD_HEADER_SIZE + self.place.payload_length
 
 
+def promise_of(table: IndexTable, row: int) -> Promise:
+    """What an index says in one of its rows."""
+    entry = table.entries[row]
+    pack = table.packs[int(entry["pack"])]
+    place = Location(pack, int(entry["offset"]), int(entry["payload"]), int(entry["plain"]))
+    return Promise(row, bytes(entry["id"]), place)
+
+
 class Proven(msgspec.Struct, frozen=True):
     """What became of a promise.
 
     Attributes:
         error: why it was not kept; None when the record is sound.
-        header, payload: of a sound record, when payloads were asked for; the payload as it lies in the pack
-            in a plain repository, unsealed in an encrypted one.
+        header, payload: of a sound record, when they were asked for; the payload as it was compressed, not sealed.
+        id: 32 bytes, under which whoever asked wants to store it.
     """
 
     promise: Promise
     error: DamagedError | DeviceError | None = None
     header: RecordHeader | None = None
     payload: bytes = b""
+    id: bytes = b""
 
 
-#: Makes a result of a sound record from its header and its bytes, header included.
-Keep = Callable[[Promise, RecordHeader, memoryview], Proven]
+#: Makes a result of a sound record: its header, its bytes with the header, its plain content.
+Keep = Callable[[Promise, RecordHeader, memoryview, bytes], Proven]
 
 
-def just_proven(promise: Promise, header: RecordHeader, data: memoryview) -> Proven:
+def just_proven(promise: Promise, header: RecordHeader, data: memoryview, plain: bytes) -> Proven:
     """Nothing but the fact."""
     return Proven(promise)
 
@@ -127,10 +137,10 @@ def _prove(repository: Repository, promise: Promise, data: memoryview, keep: Kee
         ):
             if found != expected:
                 raise DamagedError(f"{where}: the record's {field} is {found}, the index says {expected}.")
-        repository.prove(header, data, where)
+        plain = repository.prove(header, data, where)
     except DamagedError as error:
         return Proven(promise, error)
-    return keep(promise, header, data)
+    return keep(promise, header, data, plain)
 
 
 def _addressed(repository: Repository, promise: Promise, error: DamagedError | DeviceError) -> DamagedError:

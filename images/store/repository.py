@@ -162,12 +162,8 @@ class Repository:
         Raises:
             DamagedError: its bytes do not hash to its id.
         """
-        name = f"manifests/{identifier}.json"
-        data = self.backend.read(name, _MANIFEST_LIMIT)
-        found = chunk_id(data).hex()
-        if found != identifier:
-            raise DamagedError(f"{self.backend.location}/{name}: its digest is {found[:16]}…, not its name.")
-        shown = f"{self.backend.location}/{name}"
+        data = self.manifest_file(identifier)
+        shown = f"{self.backend.location}/manifests/{identifier}.json"
         if self.access.trusted:
             check_signature(self.signature(identifier), identifier, self.access.trusted, f"{shown[:-5]}.sig")
         if self.keys is not None:
@@ -177,6 +173,15 @@ class Repository:
             raise RefusedError(f"Recovery point {identifier[:12]} needs manifest version {manifest.version}.")
         check_manifest(manifest, shown)
         return manifest
+
+    def manifest_file(self, identifier: str) -> bytes:
+        """The manifest's bytes as they lie there, sealed or not, proven by the id. Raises DamagedError."""
+        name = f"manifests/{identifier}.json"
+        data = self.backend.read(name, _MANIFEST_LIMIT)
+        found = chunk_id(data).hex()
+        if found != identifier:
+            raise DamagedError(f"{self.backend.location}/{name}: its digest is {found[:16]}…, not its name.")
+        return data
 
     def signature(self, identifier: str) -> bytes | None:
         """The signature file of a recovery point; None when it has none."""
@@ -221,7 +226,7 @@ class Repository:
         """All indexes, opened once."""
         with self._lock:
             if self._indexes is None:
-                self._indexes = IndexSet(self.backend, self.id, self._index_names())
+                self._indexes = IndexSet(self.backend, self.id, self.index_names())
             return self._indexes
 
     def reload(self) -> None:
@@ -326,7 +331,7 @@ class Repository:
         names = self.backend.list("manifests")
         return [name.removesuffix(".json") for name in names if MANIFEST_NAME.fullmatch(name)]
 
-    def _index_names(self) -> tuple[str, ...]:
+    def index_names(self) -> tuple[str, ...]:
         if self.backend.lists:
             return tuple(name for name in self.backend.list("indexes") if INDEX_NAME.fullmatch(name))
         names = self.catalogue().indexes

@@ -16,19 +16,25 @@ from core.errors import ExitCode, LiferaftError, RefusedError
 COMMANDS = {
     "build": "rescue.cli.build",
     "capture": "rescue.cli.capture",
+    "check": "rescue.cli.check",
+    "copy": "rescue.cli.copy",
     "diff": "rescue.cli.diff",
     "export": "rescue.cli.export",
     "extract": "rescue.cli.extract",
+    "forget": "rescue.cli.forget",
     "init": "rescue.cli.init",
     "job": "rescue.cli.job",
     "key": "rescue.cli.key",
     "ls": "rescue.cli.ls",
     "plan": "rescue.cli.plan",
     "probe": "rescue.cli.probe",
+    "prune": "rescue.cli.prune",
+    "rebuild-index": "rescue.cli.rebuild_index",
     "restore": "rescue.cli.restore",
     "show": "rescue.cli.show",
     "snapshots": "rescue.cli.snapshots",
     "tui": "rescue.cli.tui",
+    "unlock": "rescue.cli.unlock",
 }
 
 
