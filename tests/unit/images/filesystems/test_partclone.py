@@ -7,16 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import DamagedError, ProcessError
+from core.errors import DamagedError, DeviceError, ProcessError
 from core.process import Result
 from images.filesystems import partclone
 from images.filesystems.detect import read_used
 from images.filesystems.partclone import Partclone, parse_domain
+from images.filesystems.partclone_btrfs import tree_extents
 from images.filesystems.partclone_judge import judge
-from images.model.extents import Extent
+from images.model.extents import Extent, clip, merge, total
 from images.model.layout import DiskIdentity, FilesystemKind
 from images.signatures import Signature
 from images.sources import BytesSource, open_source
@@ -24,6 +25,7 @@ from images.survey import survey_disk
 from tests.runners import ScriptedRunner
 from tests.unit.images.filesystems import real
 from tests.unit.images.filesystems.real import MIB, make_file, run
+from tests.unit.images.filesystems.test_xfs import PatchedSource
 
 MAP = """# Domain logfile created by partclone v0.3.23
 # current_pos  current_status
@@ -86,10 +88,10 @@ def make(tool: str, path: Path, megabytes: int, *options: str) -> Path:
 
 
 def doubt(kind: FilesystemKind, path: Path, *changes: tuple[int, str, int]) -> str:
-    content = bytearray(path.read_bytes())
+    patches = {}
     for offset, form, value in changes:
-        struct.pack_into(form, content, offset, value)
-    return judge(kind, BytesSource(bytes(content))).doubt
+        patches |= {offset + place: byte for place, byte in enumerate(struct.pack(form, value))}
+    return judge(kind, PatchedSource(path.read_bytes(), patches)).doubt
 
 
 _B = 64 << 10
@@ -282,3 +284,77 @@ def test_without_root_a_device_or_the_program(minix: Path, monkeypatch: pytest.M
         assert read_used(source, asked.read).reason == "partclone.minix is not installed"
         assert read_used(source).reason == "liferaft has no reader for minix"
     assert runner.calls == []
+
+
+def chunks_of(path: Path) -> list[Extent]:
+    """Where the chunks lie that may hold trees, as btrfs-progs prints them."""
+    found = []
+    text = run("btrfs", "inspect-internal", "dump-tree", "-t", "chunk", path)
+    for chunk in re.split(r"\titem \d+ key ", text)[1:]:
+        kind = re.search(r"length (\d+) owner \d+ stripe_len \d+ type (\S+)", chunk)
+        if kind and re.search(r"METADATA|SYSTEM", kind[2]):
+            found += [Extent(int(at), int(at) + int(kind[1])) for at in re.findall(r"devid \d+ offset (\d+)", chunk)]
+    return list(merge(sorted(found)))
+
+
+@pytest.mark.parametrize("options", ["", "-m single", "-M", "-n 65536", "-n 4096 -s 4096"])
+def test_chunks_of_trees_are_kept(tmp_path: Path, options: str) -> None:
+    path = make("mkfs.btrfs", tmp_path / "fs", 200, "-q", "-f", *options.split())
+    with open_source(path) as source:
+        superblock = source.read_at(64 << 10, 4096)
+        extents = list(tree_extents(source, superblock))
+        assert extents == chunks_of(path)
+        assert extents
+        kept = judge(FilesystemKind.BTRFS, source).kept
+        assert all(total(clip(kept, extent)) == extent.size for extent in extents)
+
+
+@pytest.fixture(scope="module")
+def btrfs(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, int]:
+    """A volume, and where its chunk tree's only node lies."""
+    path = make("mkfs.btrfs", tmp_path_factory.mktemp("btrfs") / "fs", 120, "-q", "-f", "-n", "4096")
+    content = path.read_bytes()
+    system = int.from_bytes(content[_B + 811 + 9 : _B + 811 + 17], "little")
+    physical = int.from_bytes(content[_B + 811 + 17 + 48 + 8 : _B + 811 + 17 + 48 + 16], "little")
+    return content, int.from_bytes(content[_B + 88 : _B + 96], "little") - system + physical
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 4095) | st.integers(811, 1000), st.integers(0, 255)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_chunk_tree_is_kept_inside_or_an_error(
+    btrfs: tuple[bytes, int], changes: list[tuple[bool, int, int]]
+) -> None:
+    content, node = btrfs
+    patches = {(node if in_node else _B) + offset: value for in_node, offset, value in changes}
+    source = PatchedSource(content, patches | {_B + 196: 1, _B + 197: 0})  # past the checksums
+    try:
+        extents = tree_extents(source, source.read_at(_B, 4096))
+    except (DamagedError, DeviceError) as error:
+        assert error.message
+        return
+    real.assert_sound(list(extents), source.size)
+
+
+def test_chunk_trees_that_are_none(btrfs: tuple[bytes, int]) -> None:
+    content, node = btrfs
+    with pytest.raises(DamagedError, match="is damaged"):
+        tree_extents(PatchedSource(content, {node + 2000: content[node + 2000] ^ 1}), content[_B : _B + 4096])
+    for offset, form, value, words in (
+        (88, "<Q", 1 << 40, "where no system chunk is"),
+        (199, "<B", 9, "has 9 levels"),
+        (199, "<B", 3, "is damaged"),
+        (160, "<I", 5000, "5000 bytes of system chunks"),
+        (160, "<I", 20, "is cut short"),
+        (811 + 17 + 44, "<H", 9, "has 9 stripes"),
+        (811 + 17 + 48 + 8, "<Q", 1 << 40, "outside"),
+    ):
+        superblock = bytearray(content[_B : _B + 4096])
+        struct.pack_into(form, superblock, offset, value)
+        with pytest.raises((DamagedError, DeviceError), match=words):
+            tree_extents(BytesSource(content), bytes(superblock))
