@@ -64,7 +64,14 @@ class RepositoryKeys:
 
     def wrap(self, passphrase: Passphrase, repository: bytes, *, label: str, created: str) -> KeySlot:
         """A new slot that gives these keys for ``passphrase``; ``repository`` is its 16-byte id."""
-        slot = KeySlot(label=label, created=created, salt=os.urandom(_SALT_SIZE).hex())
+        slot = KeySlot(
+            label=label,
+            created=created,
+            iterations=_ITERATIONS,
+            lanes=_LANES,
+            memory=_MEMORY_KIB,
+            salt=os.urandom(_SALT_SIZE).hex(),
+        )
         key = XaesKey(_stretch(slot, passphrase))
         nonce, sealed = key.seal(self._master, _associated(slot, repository))
         return msgspec.structs.replace(slot, nonce=nonce.hex(), sealed=sealed.hex())

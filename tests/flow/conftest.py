@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,15 @@ from core.process import SystemRunner
 from images.capture import CaptureResult
 from rescue.jobs.capture import capture_disks
 from tests.flow.disks import TOOLS, make_tree, need
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_key_slots() -> Iterator[None]:
+    """New key slots cost next to nothing to open; what they cost in earnest is in tests/unit/images/store."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("images.store.keys._ITERATIONS", 1)
+        patched.setattr("images.store.keys._MEMORY_KIB", 512)
+        yield
 
 
 @pytest.fixture(scope="session")

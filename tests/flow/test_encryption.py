@@ -4,7 +4,6 @@ import base64
 import json
 import shutil
 import struct
-import time
 import zlib
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return secret_disk(tmp_path_factory.mktemp("secret"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def made(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two encrypted repositories and a plain one, each with the same disk: ``one``, ``two``, ``plain``."""
     folder = tmp_path_factory.mktemp("made")
@@ -124,11 +123,9 @@ def test_two_captures_of_one_disk_share_everything(repo: Path, disk: Path) -> No
     assert len(list_points(str(repo), ACCESS)) == 2
 
 
-def test_a_wrong_passphrase_is_refused_quickly_and_tells_nothing(made: Path) -> None:
-    started = time.monotonic()
+def test_a_wrong_passphrase_is_refused_and_tells_nothing(made: Path) -> None:
     with pytest.raises(WrongPassphraseError) as caught:
         list_points(str(made / "one"), WRONG)
-    assert time.monotonic() - started < 5, "an argon2id derivation takes a tenth of a second"
     assert caught.value.code == ExitCode.REFUSED == 3
     said = f"{caught.value.message} {caught.value.hint}"
     assert not any(name.decode() in said for name in NAMES) and "stable" not in said
