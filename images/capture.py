@@ -7,7 +7,7 @@ of the GIL); the calling thread writes packs in the order of the disk.
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -16,11 +16,13 @@ import zstandard
 
 from core.events import Event, Meter, Sink, Stage, ticking
 from core.units import MIB, format_size
+from images.filesystems.used import whole
 from images.model.extents import Extent, total
 from images.model.layout import Layout
 from images.model.machine import Machine
 from images.model.manifest import CaptureMode, Manifest, Volume
-from images.sources import BlockSource, Prefetching
+from images.salvage import Salvage
+from images.sources import BlockSource, FileSource, Prefetching, UnreadableSectorsError, WindowSource
 from images.store.pages import Slot, height_for, write_tree
 from images.store.records import Codec, RecordKind
 from images.store.repository import Repository
@@ -36,6 +38,13 @@ UNDER_WAY = 32 * MIB
 READ_AHEAD = 32 * MIB
 
 
+class LostExtent(msgspec.Struct, frozen=True):
+    """Bytes of a volume that could not be read."""
+
+    volume: str
+    extent: Extent
+
+
 class CaptureResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a capture did. Bytes and seconds.
 
@@ -43,6 +52,7 @@ class CaptureResult(msgspec.Struct, frozen=True, kw_only=True):
         id: the recovery point.
         read: allocated bytes read from the source; stored: bytes added to the repository.
         new_records, warnings: as counted and said on the way.
+        lost: what could not be read from the source.
     """
 
     id: str
@@ -52,6 +62,7 @@ class CaptureResult(msgspec.Struct, frozen=True, kw_only=True):
     new_records: int
     seconds: float
     warnings: tuple[str, ...]
+    lost: tuple[LostExtent, ...] = ()
 
 
 class _Piece(msgspec.Struct, frozen=True):
@@ -92,16 +103,17 @@ def capture(
         DeviceError: reading the source or writing the repository failed; what is stored stays for the next try.
     """
     started = datetime.now(UTC)
+    surveys = tuple(_with_readable_maps(survey) for survey in surveys)
     warnings = _say_what_is_whole(surveys, sink)
-    extents = {volume.id: tuple(volume.used.extents()) for survey in surveys for volume in survey.volumes}
-    meter = Meter(sink, Stage.CAPTURE, sum(total(found) for found in extents.values()))
+    allocated = {volume.id: total(volume.used.extents()) for survey in surveys for volume in survey.volumes}
+    meter = Meter(sink, Stage.CAPTURE, sum(allocated.values()))
     with writing(repository, sink=sink) as writer:
         lost = tuple(f"{problem}: what it held is stored again" for problem in writer.bad_packs)
         for warning in lost:
             sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))
-        with _Workers(writer, threads or os.cpu_count() or 2) as workers, ticking(meter):
+        with _Workers(writer, threads or os.cpu_count() or 2, sink) as workers, ticking(meter):
             volumes = tuple(
-                _capture_volume(survey, volume, extents[volume.id], writer, workers, meter)
+                _capture_volume(survey, volume, allocated[volume.id], writer, workers, meter)
                 for survey in surveys
                 for volume in survey.volumes
             )
@@ -124,7 +136,22 @@ def capture(
         new_records=writer.records,
         seconds=(datetime.now(UTC) - started).total_seconds(),
         warnings=(*warnings, *lost),
+        lost=tuple(LostExtent(volume.id, extent) for volume in volumes for extent in volume.lost),
     )
+
+
+def _with_readable_maps(survey: DiskSurvey) -> DiskSurvey:
+    """The survey, in which volumes whose map turns out to have unreadable sectors are captured whole."""
+    return msgspec.structs.replace(survey, volumes=tuple(_with_readable_map(volume) for volume in survey.volumes))
+
+
+def _with_readable_map(volume: VolumeSurvey) -> VolumeSurvey:
+    try:
+        total(volume.used.extents())
+    except UnreadableSectorsError:
+        reason = "its allocation map has sectors that cannot be read"
+        return msgspec.structs.replace(volume, used=whole(volume.used.filesystem, volume.source.size, reason))
+    return volume
 
 
 def _say_what_is_whole(surveys: tuple[DiskSurvey, ...], sink: Sink) -> tuple[str, ...]:
@@ -145,7 +172,7 @@ def _say_what_is_whole(surveys: tuple[DiskSurvey, ...], sink: Sink) -> tuple[str
 def _capture_volume(
     survey: DiskSurvey,
     volume: VolumeSurvey,
-    extents: tuple[Extent, ...],
+    allocated: int,
     writer: RepositoryWriter,
     workers: "_Workers",
     meter: Meter,
@@ -160,7 +187,8 @@ def _capture_volume(
             writer.put(RecordKind.PAGE, identifier, len(data), packed.codec, packed.payload)
         return identifier
 
-    slots = workers.slots(volume.source, split(extents, chunk_size), meter)
+    salvage = Salvage(volume.source, _answering(volume.source), workers.tell_loss(survey, volume))
+    slots = workers.slots(salvage, split(volume.used.extents(), chunk_size), meter)
     root = write_tree(slots, chunks, store_page)
     return Volume(
         id=volume.id,
@@ -171,10 +199,18 @@ def _capture_volume(
         size=volume.source.size,
         root=root.hex() if root else None,
         height=height_for(chunks),
-        allocated=total(extents),
+        allocated=allocated,
         mode=CaptureMode.USED if volume.used.trusted else CaptureMode.WHOLE,
         reason=volume.used.reason,
+        lost=salvage.lost(),
     )
+
+
+def _answering(source: BlockSource) -> Callable[[], bool]:
+    """Whether the disk behind a volume still answers."""
+    while isinstance(source, WindowSource):
+        source = source.inner
+    return source.answers if isinstance(source, FileSource) else lambda: True
 
 
 def split(extents: Iterable[Extent], chunk_size: int) -> Iterator[_Piece]:
@@ -210,8 +246,9 @@ def _announced(source: BlockSource, pieces: Iterator[_Piece], ahead: int) -> Ite
 class _Workers:
     """The threads that read, hash and compress."""
 
-    def __init__(self, writer: RepositoryWriter, threads: int) -> None:
+    def __init__(self, writer: RepositoryWriter, threads: int, sink: Sink) -> None:
         self._writer = writer
+        self._sink = sink
         self._chunk_size = writer.repository.chunk_size
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="capture")
@@ -224,11 +261,22 @@ class _Workers:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def slots(self, source: BlockSource, pieces: Iterator[_Piece], meter: Meter) -> Iterator[Slot]:
+    def tell_loss(self, survey: DiskSurvey, volume: VolumeSurvey) -> Callable[[Extent], None]:
+        """Says each range of a volume that is lost, as sectors of the disk."""
+        sector = survey.disk.sector_size
+
+        def tell(extent: Extent) -> None:
+            first, end = volume.offset + extent.start, volume.offset + extent.end
+            text = f"{volume.id}: LBA {first // sector} to {-(-end // sector) - 1} cannot be read and are kept as zeros"
+            self._sink(Event(stage=Stage.CAPTURE, message=text, warning=True))
+
+        return tell
+
+    def slots(self, source: Salvage, pieces: Iterator[_Piece], meter: Meter) -> Iterator[Slot]:
         """Store the chunks of ``pieces`` and give their slots, in order."""
         waiting: deque[tuple[_Piece, Future[_Packed]]] = deque()
         limit = max(2 * self._threads, UNDER_WAY // self._chunk_size)
-        for piece in _announced(source, pieces, max(1, READ_AHEAD // self._chunk_size)):
+        for piece in _announced(source.source, pieces, max(1, READ_AHEAD // self._chunk_size)):
             waiting.append((piece, self._pool.submit(self._pack, source, piece)))
             if len(waiting) > limit:
                 yield self._store(*waiting.popleft(), meter)
@@ -251,9 +299,9 @@ class _Workers:
         meter.advance(total(piece.extents))
         return Slot(piece.number, packed.id)
 
-    def _pack(self, source: BlockSource, piece: _Piece) -> _Packed:
+    def _pack(self, source: Salvage, piece: _Piece) -> _Packed:
         start = piece.number * self._chunk_size
-        length = min(self._chunk_size, source.size - start)
+        length = min(self._chunk_size, source.source.size - start)
         data: bytes | bytearray
         if piece.extents[0].size == length:
             data = source.read_at(start, length)

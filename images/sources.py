@@ -5,7 +5,9 @@ construction (the law: the source is never written) and safe to use from several
 """
 
 import contextlib
+import errno
 import fcntl
+import mmap
 import os
 import stat
 import struct
@@ -15,9 +17,15 @@ from typing import Protocol, runtime_checkable
 
 from core.errors import DeviceError, UsageError
 
+#: What the kernel answers for sectors that a disk cannot give: I/O error, medium error, protection error, remote I/O.
+_UNREADABLE = frozenset({errno.EIO, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO})
 _BLKGETSIZE64 = 0x80081272
 _BLKSSZGET = 0x1268
 _BLKPBSZGET = 0x127B
+
+
+class UnreadableSectorsError(DeviceError):
+    """Sectors of the range cannot be read; the others of the source may well be."""
 
 
 class BlockSource(Protocol):
@@ -36,7 +44,8 @@ class BlockSource(Protocol):
         """Exactly ``length`` bytes from ``offset``.
 
         Raises:
-            DeviceError: the range is outside the source or cannot be read.
+            UnreadableSectorsError: some of its sectors cannot be read.
+            DeviceError: the range is outside the source, or reading failed in another way.
         """
         ...
 
@@ -87,15 +96,44 @@ class FileSource:
         if offset < 0 or length < 0 or offset + length > self._size:
             raise DeviceError(f"{self.path}: {length} bytes at {offset} are outside its {self._size} bytes.")
         try:
-            data = os.pread(self._descriptor, length, offset)
-            while len(data) < length:
-                more = os.pread(self._descriptor, length - len(data), offset + len(data))
-                if not more:
-                    raise DeviceError(f"{self.path} ended at {offset + len(data)}; it had {self._size} bytes before.")
-                data += more
+            return self._read(offset, length)
         except OSError as error:
-            raise DeviceError(f"{self.path}: {length} bytes at {offset} cannot be read: {error.strerror}.") from None
+            kind = UnreadableSectorsError if error.errno in _UNREADABLE else DeviceError
+            if kind is UnreadableSectorsError and self.is_device and length <= mmap.PAGESIZE:
+                # The page cache loses a whole page with one sector: ask the disk itself.
+                with contextlib.suppress(OSError):
+                    return self._read_uncached(offset, length)
+            raise kind(f"{self.path}: {length} bytes at {offset} cannot be read: {error.strerror}.") from None
+
+    def answers(self) -> bool:
+        """Whether the disk still gives its first sector, and its old size, when it is asked past all caches."""
+        if not self.is_device:
+            return True
+        try:
+            found = struct.unpack("=Q", fcntl.ioctl(self._descriptor, _BLKGETSIZE64, bytes(8)))[0]
+            return bool(found == self._size) and bool(self._read_uncached(0, self._sector_size))
+        except OSError:
+            return False
+
+    def _read(self, offset: int, length: int) -> bytes:
+        data = os.pread(self._descriptor, length, offset)
+        while len(data) < length:
+            more = os.pread(self._descriptor, length - len(data), offset + len(data))
+            if not more:
+                raise DeviceError(f"{self.path} ended at {offset + len(data)}; it had {self._size} bytes before.")
+            data += more
         return data
+
+    def _read_uncached(self, offset: int, length: int) -> bytes:
+        """Whole sectors past the page cache. Raises OSError."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+        try:
+            with mmap.mmap(-1, mmap.PAGESIZE) as buffer, memoryview(buffer) as view, view[:length] as part:
+                if os.preadv(descriptor, [part], offset) != length:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                return bytes(part)
+        finally:
+            os.close(descriptor)
 
     def prefetch(self, offset: int, length: int) -> None:
         # Only an advice: what cannot be read says so when it is read.

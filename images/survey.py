@@ -22,7 +22,7 @@ from images.model.layout import (
     PartitionTable,
 )
 from images.model.manifest import VolumeRole
-from images.sources import BlockSource, FileSource, WindowSource
+from images.sources import BlockSource, FileSource, UnreadableSectorsError, WindowSource
 from images.tables.detect import read_table
 
 #: The head keeps what lies before the first partition, at most this much (docs/image-format.md §7).
@@ -93,7 +93,7 @@ def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity, ask: A
 def _survey_bare(source: FileSource, disk_id: str, identity: DiskIdentity, ask: Asked | None) -> DiskSurvey:
     """A disk without a table: one filesystem, or nothing that can be captured with sense."""
     window = WindowSource(source, 0, source.size)
-    used = read_used(window, ask)
+    used = _used(window, ask)
     filesystem = used.filesystem
     if filesystem.kind is FilesystemKind.UNKNOWN and not filesystem.detail:
         raise RefusedError(
@@ -147,7 +147,7 @@ def _partitions(source: FileSource, table: PartitionTable, ask: Asked | None) ->
             partition=partition.id,
             offset=extent.start,
             source=window,
-            used=read_used(window, ask),
+            used=_used(window, ask),
         )
 
 
@@ -159,3 +159,12 @@ def _inside(source: FileSource, partition: Partition) -> Extent:
             "The disk or image is truncated."
         )
     return extent
+
+
+def _used(window: WindowSource, ask: Asked | None) -> UsedMap:
+    """What to keep of a volume; all of it when the sectors that would tell cannot be read."""
+    try:
+        return read_used(window, ask)
+    except UnreadableSectorsError:
+        unknown = Filesystem(kind=FilesystemKind.UNKNOWN)
+        return whole(unknown, window.size, "the sectors that say what it holds cannot be read")

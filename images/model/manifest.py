@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from images.model.extents import Extent
 from images.model.layout import Layout
 from images.model.machine import Machine
 
@@ -26,7 +27,10 @@ class CaptureMode(StrEnum):
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One captured volume. Offsets and sizes in bytes on the source disk; ``root`` is hex, None for nothing."""
+    """One captured volume. Offsets and sizes in bytes on the source disk; ``root`` is hex, None for nothing.
+
+    ``lost``: bytes of the volume that could not be read from the source and are zero here; merged and sorted.
+    """
 
     id: str
     disk: str
@@ -39,6 +43,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     allocated: int
     mode: CaptureMode
     reason: str = ""
+    lost: tuple[Extent, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,6 +71,10 @@ def _volume(volume: Volume, disk: Disk) -> Iterator[str]:
         yield f"{volume.size} bytes at {volume.offset} are outside the disk's {disk.size}"
     if not 0 <= volume.height <= _HEIGHT_LIMIT or not 0 <= volume.allocated <= volume.size:
         yield f"height {volume.height} or {volume.allocated} allocated bytes are out of bounds"
+    ends = [0, *(extent.end for extent in volume.lost)]
+    starts = [*(extent.start for extent in volume.lost), volume.size]
+    if any(end > start for end, start in zip(ends, starts, strict=True)):
+        yield "its lost extents overlap, are out of order or lie outside"
     parts = {part.id: part for part in disk.table.partitions} if disk.table else {}
     if volume.role is VolumeRole.PARTITION:
         part = parts.get(volume.partition)
