@@ -6,21 +6,35 @@ needs :class:`Writer`. Reading is safe from several threads.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, TypeVar, runtime_checkable
+
+import msgspec
 
 from core.errors import DamagedError, DeviceError, RefusedError
 from core.files import sync_folder, write_atomically, write_new
 
 #: Files that are being written, or were when the power went.
 PARTIAL = ".partial"
+#: Requests that a network takes at once.
+_UNDER_WAY = 8
+
+T = TypeVar("T")
 #: Bytes of a new file after which they are sent on to the disk, so that its sync has little left to wait for.
 WRITE_EARLY = 32 << 20
 
 
 class MissingFileError(DeviceError):
     """A file of the repository is not there: not the same as damaged."""
+
+
+class FileStart(msgspec.Struct, frozen=True):
+    """The first bytes of a file that has ``size`` bytes."""
+
+    data: bytes
+    size: int
 
 
 class Reader(Protocol):
@@ -56,6 +70,15 @@ class Reader(Protocol):
         Raises:
             MissingFileError: there is no such file.
             DamagedError: it is shorter. DeviceError: it cannot be read.
+        """
+        ...
+
+    def read_start(self, name: str, length: int) -> "FileStart":
+        """At most ``length`` bytes from the beginning, and how large the whole is: one request instead of two.
+
+        Raises:
+            MissingFileError: there is no such file.
+            DamagedError: it is empty. DeviceError: it cannot be read.
         """
         ...
 
@@ -125,6 +148,15 @@ class Writer(Reader, Protocol):
         ...
 
 
+def for_each(backend: Reader, work: Callable[[str], T], names: Sequence[str]) -> "list[T]":
+    """The results of ``work`` for every name, in order. Over a network several are under way at once: what counts
+    there is how often one waits for an answer."""
+    if not backend.distant or len(names) < 2:
+        return [work(name) for name in names]
+    with ThreadPoolExecutor(min(_UNDER_WAY, len(names)), thread_name_prefix="files") as pool:
+        return list(pool.map(work, names))
+
+
 class LocalBackend:
     """A folder: on a disk, a USB stick, NFS or SMB."""
 
@@ -158,6 +190,12 @@ class LocalBackend:
                 f"{self.folder / name} is truncated: it ends at {offset + len(data)}, expected {offset + length}."
             )
         return data
+
+    def read_start(self, name: str, length: int) -> FileStart:
+        size = self.size(name)
+        if not size:
+            raise DamagedError(f"{self.folder / name} is empty.")
+        return FileStart(self.read_range(name, 0, min(length, size)), size)
 
     def size(self, name: str) -> int:
         try:

@@ -25,7 +25,7 @@ import urllib3.exceptions
 
 from core.errors import DamagedError, DeviceError, UnreachableError, UsageError
 from core.units import KIB
-from images.store.backend import MissingFileError
+from images.store.backend import FileStart, MissingFileError
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class HttpBackend:
             with self._answer("GET", name, wanted) as answer:
                 if answer.status_code != 206:
                     body.restart()
-                elif _part(answer, shown)[0] != body.size:
+                elif _content_range(answer, shown)[0] != body.size:
                     raise DeviceError(f"{shown}: the server answers another range than it was asked for.")
                 body.belongs(answer)
                 rest = answer.headers.get("Content-Length", "")
@@ -91,28 +91,38 @@ class HttpBackend:
         return _retry(once, shown, self._pauses, body)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
+        return self._part(name, offset, length, exact=True).data
+
+    def read_start(self, name: str, length: int) -> FileStart:
+        return self._part(name, 0, length, exact=False)
+
+    def _part(self, name: str, offset: int, length: int, *, exact: bool) -> FileStart:
+        """A range, or when not ``exact`` what there is of it; the file's size is 0 when the server does not say it."""
         shown = f"{self._url}/{name}"
-        end = offset + length
         body = _Body()
 
-        def once() -> bytes:
-            start = offset + body.size
+        def once() -> FileStart:
+            start, end = offset + body.size, offset + length
             with self._answer("GET", name, {"Range": f"bytes={start}-{end - 1}"}) as answer:
                 if answer.status_code != 206:
                     raise DeviceError(
                         f"{self._url} does not answer range requests (status {answer.status_code}).",
                         hint="Serve the repository with nginx, Apache or another server that does.",
                     )
-                first, total = _part(answer, shown)
+                first, total = _content_range(answer, shown)
                 if first != start:
                     raise DeviceError(f"{shown}: the server answers a range from {first}, expected {start}.")
-                if total is not None and total < end:
+                if exact and total is not None and total < end:
                     raise DamagedError(f"{shown} is truncated: it ends at {total}, expected {end}.")
+                if not exact:
+                    if total is None:
+                        raise DeviceError(f"{self._url} does not say how large {name} is.", hint="Serve plain files.")
+                    end = min(end, total)
                 body.belongs(answer)
                 body.fill(answer, end - start)
-            if body.size < length:
+            if offset + body.size < end:
                 raise requests.ConnectionError(f"{body.size} of {length} bytes")
-            return body.content()
+            return FileStart(body.content(), total or 0)
 
         return _retry(once, shown, self._pauses, body)
 
@@ -275,7 +285,7 @@ def _judge(answer: requests.Response, shown: str) -> None:
         raise UnreachableError(f"{shown} was refused with status {status}.")
 
 
-def _part(answer: requests.Response, shown: str) -> tuple[int, int | None]:
+def _content_range(answer: requests.Response, shown: str) -> tuple[int, int | None]:
     """Where a 206 answer begins and how long the whole file is (RFC 9110 §14.4); None when the server does not say."""
     found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if found is None or answer.headers.get("Content-Encoding", "identity") != "identity":

@@ -6,15 +6,18 @@ not write any: that is the writer's part.
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 from core.errors import DamagedError, DeviceError
 from core.units import KIB, MIB
-from images.store.backend import MissingFileError, Reader
+from images.store.backend import MissingFileError, Reader, for_each
 from images.store.index import Index, Location, index_in_memory
 
 #: Bytes of indexes held in memory: those of 1 TiB of different chunks. More is read where it lies.
 HELD_LIMIT = 48 * MIB
-#: Over a network an index up to this size is fetched whole at once; of a larger one only the parts that are asked for …
+#: Over a network the first request for an index brings so many bytes: all of that of a small capture …
+_START = 64 * KIB
+#: … one up to this size is fetched whole at once; of a larger one only the parts that are asked for …
 _FETCHED_WHOLE = 256 * KIB
 #: … until this many of its 256 parts were asked for.
 _PARTS_BEFORE_WHOLE = 32
@@ -38,14 +41,12 @@ class IndexSet:
         self._files: list[str] = []
         self.problems: tuple[str, ...] = ()
         problems: list[str] = []
-        for name in names:
-            try:
-                index = self._open(name)
-            except (DamagedError, MissingFileError) as error:
-                problems.append(error.message.rstrip("."))
-                continue
-            self._indexes.append(index)
-            self._files.append(name)
+        for name, found in zip(names, for_each(backend, self._open, names), strict=True):
+            if isinstance(found, Index):
+                self._indexes.append(found)
+                self._files.append(name)
+            else:
+                problems.append(found)
         self.problems = tuple(problems)
 
     def __iter__(self) -> Iterator[Index]:
@@ -73,19 +74,49 @@ class IndexSet:
                     self._latest = number
                     yield place
 
-    def _open(self, name: str) -> Index:
+    def _open(self, name: str) -> Index | str:
+        """An index, or what is wrong with it."""
         path = f"indexes/{name}"
         shown = f"{self._backend.location}/{path}"
-        size = self._backend.size(path)
-        whole_at_once = size <= _FETCHED_WHOLE if self._backend.distant else True
+        try:
+            if self._backend.distant:
+                return self._open_distant(path, shown)
+            size = self._backend.size(path)
+            if self._hold(size, shown):
+                return index_in_memory(self._backend.read(path, _INDEX_LIMIT), self._repository, shown)
+            return Index(partial(self._backend.read_range, path), size, self._repository, shown)
+        except (DamagedError, MissingFileError) as error:
+            return error.message.rstrip(".")
+
+    def _open_distant(self, path: str, shown: str) -> Index:
+        start = self._backend.read_start(path, _START)
+        if start.size <= _FETCHED_WHOLE and self._hold(start.size, shown):
+            data = start.data
+            if len(data) < start.size:
+                data += self._backend.read_range(path, len(data), start.size - len(data))
+            return index_in_memory(data, self._repository, shown)
+
+        known = start.data
+
+        def read(offset: int, length: int) -> bytes:
+            if offset + length <= len(known):
+                return known[offset : offset + length]
+            return self._backend.read_range(path, offset, length)
+
+        index = Index(read, start.size, self._repository, shown)
+        # Header and fan-out have been taken from it; of what is not held nothing may add up.
+        known = b""
+        return index
+
+    def _hold(self, size: int, shown: str) -> bool:
+        """Whether there is room for so many bytes; then they count."""
         if size > _INDEX_LIMIT:
             raise DamagedError(f"{shown} has {size} bytes, more than an index may have.")
-        if whole_at_once and self._held + size <= HELD_LIMIT:
+        with self._lock:
+            if self._held + size > HELD_LIMIT:
+                return False
             self._held += size
-            return index_in_memory(self._backend.read(path, _INDEX_LIMIT), self._repository, shown)
-        return Index(
-            lambda offset, length: self._backend.read_range(path, offset, length), size, self._repository, shown
-        )
+            return True
 
     def _consider_whole(self, number: int) -> None:
         """Fetch an index whole when so many parts of it were asked for that the rest will be, too."""

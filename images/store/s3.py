@@ -22,7 +22,7 @@ from obstore.store import S3Store
 
 from core.errors import DamagedError, DeviceError, LiferaftError, UnreachableError, UsageError
 from core.units import MIB
-from images.store.backend import PARTIAL, MissingFileError, NewFile
+from images.store.backend import PARTIAL, FileStart, MissingFileError, NewFile
 
 if TYPE_CHECKING:
     # The library has these for type checkers only.
@@ -172,6 +172,15 @@ class S3Backend:
                 f"{self._shown(name)} is truncated: it ends at {offset + len(data)}, expected {offset + length}."
             )
         return data
+
+    def read_start(self, name: str, length: int) -> FileStart:
+        with self._translated(name):
+            answer = obstore.get(self._store, name, options={"range": (0, length)})
+            size = answer.meta["size"]
+            data = answer.bytes().to_bytes()
+        if len(data) != min(length, size):
+            raise DeviceError(f"{self._shown(name)}: {len(data)} bytes came, expected {min(length, size)}.")
+        return FileStart(data, size)
 
     def size(self, name: str) -> int:
         with self._translated(name):

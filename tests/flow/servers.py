@@ -62,6 +62,8 @@ def by_map(letters: str, fault: str) -> Faults:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body are two writes; the second would wait for an acknowledgement that waits for it.
+    disable_nagle_algorithm = True
     server: RangeServer
 
     def do_GET(self) -> None:

@@ -318,11 +318,12 @@ def test_damage_has_its_address(server: S3Server, tmp_path: Path) -> None:
     assert check(open_repository(address)) == 2
 
 
-def test_a_wire_that_is_cut_for_a_moment(server: S3Server, tmp_path: Path) -> None:
+def test_a_wire_that_is_cut_for_a_moment(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("images.store.s3._RETRY", QUICK | {"max_retries": 100})
     disk = noise(tmp_path / "disk.img", 48)
     with relay(server) as wire:
         wire.cut(after=20 * MIB)
-        mending = threading.Timer(1.5, wire.mend)
+        mending = threading.Timer(0.7, wire.mend)
         mending.start()
         take(disk, server.address(tmp_path.name, wire.port))
         mending.join()

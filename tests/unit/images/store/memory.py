@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from core.errors import DamagedError, DeviceError
 from images.model.extents import Extent
-from images.store.backend import PARTIAL, MissingFileError
+from images.store.backend import PARTIAL, FileStart, MissingFileError
 
 
 class MemoryBackend:
@@ -43,6 +43,10 @@ class MemoryBackend:
             raise DamagedError(f"memory/{name} is truncated.")
         self.bytes_read += length
         return data
+
+    def read_start(self, name: str, length: int) -> FileStart:
+        size = self.size(name)
+        return FileStart(self.read_range(name, 0, min(length, size)), size)
 
     def size(self, name: str) -> int:
         return len(self._file(name))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from images.store import indexes
-from images.store.backend import LocalBackend
+from images.store.backend import FileStart, LocalBackend
 from images.store.index import IndexBuilder, Location
 from images.store.indexes import IndexSet
 from images.store.records import chunk_id
@@ -21,6 +21,8 @@ class Counting(LocalBackend):
         super().__init__(folder)
         self.distant = distant
         self.whole: list[str] = []
+        self.starts = 0
+        self.sizes_asked = 0
         self.parts = 0
         self.bytes = 0
 
@@ -34,6 +36,17 @@ class Counting(LocalBackend):
         self.parts += 1
         self.bytes += length
         return super().read_range(name, offset, length)
+
+    def read_start(self, name: str, length: int) -> FileStart:
+        self.starts += 1
+        # A folder makes it of two calls, which do not count; over a network it is one request.
+        found = LocalBackend(self.folder).read_start(name, length)
+        self.bytes += len(found.data)
+        return found
+
+    def size(self, name: str) -> int:
+        self.sizes_asked += 1
+        return super().size(name)
 
 
 def _write(folder: Path, entries: int) -> tuple[str, dict[bytes, Location]]:
@@ -60,7 +73,10 @@ def test_every_record_is_found_however_little_is_held(
     backend = Counting(tmp_path, distant=distant)
     found = IndexSet(backend, REPOSITORY, tuple(name for name, _ in files))
     assert found.problems == ()
-    assert 0 < len(backend.whole) < len(files)
+    if distant:
+        assert (backend.starts, backend.whole) == (len(files), [])
+    else:
+        assert 0 < len(backend.whole) < len(files)
     for _, places in files:
         for identifier, place in places.items():
             assert next(found.places(identifier)) == place
@@ -77,7 +93,7 @@ def test_one_look_up_over_a_network_costs_one_part(tmp_path: Path) -> None:
     for identifier, place in some:
         assert next(found.places(identifier)) == place
     assert backend.whole == []
-    assert backend.bytes < 22 * (48 * 102_400 // 256 + 4096)
+    assert backend.bytes < 64 * 1024 + 22 * (48 * 102_400 // 256 + 4096)
 
 
 def test_many_look_ups_fetch_the_whole_once(tmp_path: Path) -> None:
@@ -88,6 +104,28 @@ def test_many_look_ups_fetch_the_whole_once(tmp_path: Path) -> None:
         assert next(found.places(identifier)) == place
     assert backend.whole == [f"indexes/{name}"]
     assert backend.parts < 50
+
+
+def test_small_indexes_cost_one_request_each(tmp_path: Path) -> None:
+    files = [_write(tmp_path, 20 + number) for number in range(50)]
+    backend = Counting(tmp_path, distant=True)
+    found = IndexSet(backend, REPOSITORY, tuple(name for name, _ in files))
+    for _, places in files:
+        for identifier, place in places.items():
+            assert next(found.places(identifier)) == place
+    assert (backend.starts, backend.sizes_asked, backend.parts, backend.whole) == (50, 0, 0, [])
+    assert backend.bytes == sum(path.stat().st_size for path in (tmp_path / "indexes").iterdir())
+    assert found.files() == tuple(name for name, _ in files)
+
+
+@pytest.mark.parametrize("distant", [False, True])
+@pytest.mark.parametrize("length", [0, 63, 1000, 70_000])
+def test_a_cut_index_is_left_out(tmp_path: Path, distant: bool, length: int) -> None:
+    name, _ = _write(tmp_path, 2000)
+    os.truncate(tmp_path / "indexes" / name, length)
+    found = IndexSet(Counting(tmp_path, distant=distant), REPOSITORY, (name,))
+    assert (len(found), len(found.problems)) == (0, 1)
+    assert name in found.problems[0]
 
 
 def test_a_damaged_index_is_left_out_and_named(tmp_path: Path) -> None:
