@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from core.errors import DamagedError, RefusedError
-from core.units import ALIGNMENT, align_up, subtract, to_bytes
-from images.model.extents import Extent, merge
+from core.units import ALIGNMENT, align_up, format_size, subtract, to_bytes
+from images.model.extents import Extent, merge, total
 from images.model.layout import Disk, FilesystemKind, PartitionTable, TableKind
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
@@ -282,6 +282,13 @@ def _notes(manifest: Manifest, candidates: Sequence[Candidate], options: PlanOpt
         for volume in manifest.volumes
         if volume.role is not VolumeRole.HEAD and volume.reason
     ]
+    for volume in manifest.volumes:
+        if volume.lost:
+            size = format_size(total(volume.lost))
+            notes.append(
+                f"{volume.id} lacks {size} that could not be read when it was captured; zeros take their place. "
+                f"liferaft show --lost names the files."
+            )
     for disk, candidate in zip(manifest.layout.disks, candidates, strict=True):
         if _is_source(disk, candidate):
             notes.append(f"The target is the disk {disk.id} was captured from: what changed there since is lost.")

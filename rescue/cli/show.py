@@ -4,11 +4,13 @@ import click
 
 from core.documents import encode_readable
 from core.units import format_size
+from images.browse.tree import shown
 from images.model.layout import Disk
 from images.model.manifest import Manifest
 from images.store.access import Access
 from rescue.cli.terminal import access_options, json_option, repository_option
-from rescue.jobs.points import show_point, volume_of
+from rescue.jobs.lost import VolumeLoss
+from rescue.jobs.points import lost_in, show_point, volume_of
 from restore.fit import smallest_target
 
 
@@ -16,12 +18,16 @@ from restore.fit import smallest_target
 @click.argument("point", metavar="ID")
 @repository_option
 @access_options
+@click.option("--lost", is_flag=True, help="What could not be read when it was captured: sectors, and the files there.")
 @json_option
-def command(point: str, repository: str, access: Access, as_json: bool) -> None:
+def command(point: str, repository: str, access: Access, lost: bool, as_json: bool) -> None:
     """Show what recovery point ID holds: disks, partitions, filesystems, and the smallest disk it fits on.
 
     ID is the beginning of an id, a name, or "latest".
     """
+    if lost:
+        _show_losses(lost_in(repository, point, access), as_json)
+        return
     identifier, manifest = show_point(repository, point, access)
     if as_json:
         click.echo(encode_readable(manifest), nl=False)
@@ -45,3 +51,26 @@ def _show_disk(disk: Disk, manifest: Manifest) -> None:
         label = f'"{filesystem.label}"' if filesystem and filesystem.label else ""
         used = f"{format_size(volume.allocated)} kept ({volume.mode})" if volume else "not captured"
         click.echo(f"  {partition.number:3}  {kind:<9} {label:<12} {format_size(size):>11}  {used}")
+    for volume in manifest.volumes:
+        if volume.disk == disk.id and volume.lost:
+            lost = format_size(sum(extent.size for extent in volume.lost))
+            click.echo(f"  {volume.id}: {lost} could not be read when it was captured; --lost names the files")
+
+
+def _show_losses(found: tuple[VolumeLoss, ...], as_json: bool) -> None:
+    if as_json:
+        click.echo(encode_readable(found), nl=False)
+        return
+    if not found:
+        click.echo("Nothing: every sector that counts was read.")
+    for loss in found:
+        click.echo(f"{loss.volume}: {format_size(loss.size)} could not be read and are zeros here")
+        for run in loss.sectors:
+            click.echo(f"  LBA {run.first_lba} to {run.first_lba + run.sector_count - 1}")
+        for holder in loss.files:
+            parts = ", ".join(f"{extent.start} to {extent.end - 1}" for extent in holder.ranges)
+            click.echo(f"  {shown(holder.path)}  {f'bytes {parts}' if parts else 'compressed: any part may be hit'}")
+        if not loss.files:
+            click.echo("  no file was found there: free space, or the filesystem's own")
+        for note in loss.notes:
+            click.echo(f"  note: {note}")

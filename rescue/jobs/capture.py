@@ -27,6 +27,7 @@ from images.store.connect import connect
 from images.store.signature import SigningKey
 from images.store.writer import open_or_create, writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
+from rescue.jobs.lost import loss_warnings, losses
 
 
 def capture_disks(
@@ -70,8 +71,9 @@ def capture_disks(
             _survey(stack, path, f"disk{number}", devices, sector_size, Partclone(runner).read)
             for number, path in enumerate(sources)
         )
+        opened = open_or_create(backend, access)
         result = capture(
-            open_or_create(backend, access),
+            opened,
             surveys,
             name=name or f"{socket.gethostname()}-{'-'.join(source.stem for source in sources)}",
             origin=f"{socket.gethostname()}: {', '.join(_origin(survey) for survey in surveys)}",
@@ -80,6 +82,11 @@ def capture_disks(
             sink=sink,
             sign=sign,
         )
+    if result.lost:
+        found = loss_warnings(losses(opened, result.id, opened.manifest(result.id)))
+        for warning in found:
+            sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))
+        result = msgspec.structs.replace(result, warnings=result.warnings + found)
     after = msgspec.structs.replace(context, stage=HookStage.AFTER_CAPTURE, recovery_point=result.id)
     warnings = run_hooks(hooks, after, runner, sink)
     return msgspec.structs.replace(result, warnings=result.warnings + warnings)
