@@ -121,7 +121,7 @@ KINDS = {
     "xfs": _xfs(""),
     "xfs-rmap": _xfs("-m rmapbt=1,reflink=1 -d agcount=4"),
     "btrfs": _btrfs(""),
-    "btrfs-mixed": _btrfs("-M -O ^no-holes"),
+    "btrfs-mixed": msgspec.structs.replace(_btrfs("-M -O ^no-holes"), sizes=(120, 0, 0)),
 }
 
 
