@@ -16,10 +16,11 @@ from images.model.manifest import Manifest, Volume
 from images.store.pages import Page, decode_page, encode_page, height_for
 from images.store.proof import Promise, Proven, prove_all
 from images.store.records import Codec, RecordHeader, RecordKind, chunk_id, unseal
+from images.store.repair import catalogue_problem
 from images.store.repository import Repository, pack_name
 from images.store.signature import SigningKey
 from images.store.trees import TreeWalk
-from images.store.writer import RepositoryWriter, writing
+from images.store.writer import RepositoryWriter, write_catalogue, writing
 
 
 class CopiedPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +77,9 @@ def copy_points(
         meter = Meter(sink, Stage.COPY, one.count(ids, sink))
         with ticking(meter):
             points = tuple(_copy_one(one, identifier, meter, sink) for identifier in ids)
+        if all(point.already for point in points) and catalogue_problem(target):
+            # An earlier copy was cut off between its last manifest and the catalogue.
+            write_catalogue(target)
         return CopyResult(points=points, records=writer.records, stored=writer.stored, same=same)
 
 
