@@ -125,8 +125,7 @@ class Repository:
         problems: list[str] = []
         if self.backend.lists or self.access.trusted:
             # A catalogue is not signed: when signatures are required it only says where to look.
-            listed = self.manifest_ids() if self.backend.lists else [point.id for point in self.catalogued_points()]
-            for identifier in listed:
+            for identifier in self.manifest_ids():
                 try:
                     found.append(summarize(identifier, self.manifest(identifier)))
                 except (DamagedError, RefusedError, MissingFileError) as error:
@@ -146,7 +145,7 @@ class Repository:
             raise UsageError(f"{self.backend.location} holds no recovery points.", hint="Take one: liferaft capture.")
         if text == "latest" and points:
             return points[-1].id
-        known = self.manifest_ids() if self.backend.lists else [point.id for point in points]
+        known = self.manifest_ids()
         matches = [identifier for identifier in known if len(text) >= 4 and identifier.startswith(text.lower())]
         matches = matches or [point.id for point in points if point.name == text][-1:]
         if len(matches) == 1:
@@ -329,8 +328,9 @@ class Repository:
         return found
 
     def manifest_ids(self) -> list[str]:
-        """The ids of all manifests, sound or not; needs a backend that lists."""
-        names = self.backend.list("manifests")
+        """The ids of all manifests, sound or not; those of the catalogue where folders cannot be listed."""
+        lists = self.backend.lists
+        names = self.backend.list("manifests") if lists else [f"{point.id}.json" for point in self.catalogued_points()]
         return [name.removesuffix(".json") for name in names if MANIFEST_NAME.fullmatch(name)]
 
     def index_names(self) -> tuple[str, ...]:
