@@ -5,7 +5,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["images", "restore", "core"], enable_loader_override=False):
+with atheris.instrument_imports(include=["images", "restore", "core", "dissect"], enable_loader_override=False):
     from tests.fuzz.seeds import seeds
     from tests.fuzz.targets import guarded, targets
 

@@ -37,6 +37,7 @@ from images.tables.detect import read_table
 from restore.fit import fit
 from restore.plan import Plan
 from restore.planner import head_extents
+from tests.fuzz.browsing import browse_target, btrfs_trees, ext_trees, fat_trees, ntfs_trees, xfs_trees
 from tests.fuzz.parity import parity_target
 from tests.fuzz.seeds import sample_manifest
 from tests.fuzz.sparse import SparseSource, make
@@ -72,6 +73,11 @@ def targets() -> dict[str, Callable[[], Target]]:
         "key-slot": lambda: _slot,
         "signature": lambda: _signature,
         "parity": parity_target,
+        "browse-ext": browse_target(ext_trees),
+        "browse-fat": browse_target(fat_trees),
+        "browse-ntfs": browse_target(ntfs_trees),
+        "browse-btrfs": browse_target(btrfs_trees),
+        "browse-xfs": browse_target(xfs_trees),
     }
 
 
