@@ -1,6 +1,7 @@
 """Making repositories, and who may open and sign them: what ``liferaft init`` and ``liferaft key`` do.
 
-No job here touches data: passphrases open key slots, and only those are written and removed.
+No job here touches data: passphrases open key slots, and only those are written and removed. Whoever takes one away
+holds the repository's exclusive lock, so that two people cannot take away each other's.
 """
 
 import os
@@ -15,6 +16,7 @@ from images.store.backend import Reader, Writer
 from images.store.connect import connect
 from images.store.document import CHUNK_SIZE, read_document
 from images.store.keyring import add_slot, find_slot, opened_slots, read_slots, remove_slot
+from images.store.locks import LockKind, locked
 from images.store.passphrase import AskPassphrase, Passphrase, PassphraseNeededError
 from images.store.repository import Repository
 from images.store.signature import new_signing_key
@@ -86,16 +88,17 @@ def add_passphrase(repository: str, access: Access, new: AskPassphrase, label: s
         the id of the new slot.
 
     Raises:
-        RefusedError: ``access`` does not open it, or the new passphrase opens it already.
+        RefusedError: ``access`` does not open it, the new passphrase opens it already, or it is in use.
     """
     opened, writer = _open(repository, access)
     passphrase = new()
-    already = _slots_of(writer, opened.id, passphrase)
-    if already:
-        raise RefusedError(f"That passphrase opens the repository already (key slot {already[0][:8]}).")
     assert opened.keys is not None
-    identifier = add_slot(writer, opened.id, opened.keys, passphrase, label)
-    write_catalogue(opened)
+    with locked(writer, LockKind.SHARED, "key add"):
+        already = _slots_of(writer, opened.id, passphrase)
+        if already:
+            raise RefusedError(f"That passphrase opens the repository already (key slot {already[0][:8]}).")
+        identifier = add_slot(writer, opened.id, opened.keys, passphrase, label)
+        write_catalogue(opened)
     return identifier
 
 
@@ -112,28 +115,29 @@ def change_passphrase(repository: str, access: Access, new: AskPassphrase, label
         the id of the slot that the new passphrase opens.
 
     Raises:
-        UsageError: both are the same. RefusedError: ``access`` does not open it.
+        UsageError: both are the same. RefusedError: ``access`` does not open it, or it is in use.
     """
     opened, writer = _open(repository, access)
     if access.ask is None:
         raise PassphraseNeededError(f"The present passphrase of {writer.location} is needed.")
     old = access.ask()
-    theirs = _slots_of(writer, opened.id, old)
     passphrase = new()
     if passphrase == old:
         raise UsageError("The new passphrase is the old one.", hint="Nothing was changed.")
-    already = _slots_of(writer, opened.id, passphrase)
-    if already:
-        identifier = already[0]
-    else:
-        assert opened.keys is not None
+    assert opened.keys is not None
+    with locked(writer, LockKind.EXCLUSIVE, "key change") as lock:
+        theirs = _slots_of(writer, opened.id, old)
+        if not theirs:
+            raise RefusedError("Somebody else has taken the old passphrase away meanwhile. Nothing was changed.")
+        already = _slots_of(writer, opened.id, passphrase)
         label = label or _label_of(writer, theirs[0])
-        identifier = add_slot(writer, opened.id, opened.keys, passphrase, label)
-    # Whoever cannot list folders knows slots from the catalogue: it must not name only those that are gone.
-    write_catalogue(opened)
-    for slot in theirs:
-        remove_slot(writer, slot)
-    write_catalogue(opened)
+        identifier = already[0] if already else add_slot(writer, opened.id, opened.keys, passphrase, label)
+        # Whoever cannot list folders knows slots from the catalogue: it must not name only those that are gone.
+        write_catalogue(opened)
+        lock.check()
+        for slot in theirs:
+            remove_slot(writer, slot)
+        write_catalogue(opened)
     return identifier
 
 
@@ -152,15 +156,17 @@ def remove_passphrase(repository: str, access: Access, identifier: str) -> str:
     opened, writer = _open(repository, access)
     slot = find_slot(writer, identifier)
     assert access.ask is not None
-    others = [name for name in _slots_of(writer, opened.id, access.ask()) if name != slot]
-    if not others:
-        raise RefusedError(
-            f"The passphrase opens only key slot {slot[:8]}, which would be removed: perhaps nobody could open "
-            "the repository afterwards.",
-            hint="Give a passphrase that stays. If there is no other: liferaft key add, or liferaft key change.",
-        )
-    remove_slot(writer, slot)
-    write_catalogue(opened)
+    with locked(writer, LockKind.EXCLUSIVE, "key remove") as lock:
+        others = [name for name in _slots_of(writer, opened.id, access.ask()) if name != slot]
+        if not others:
+            raise RefusedError(
+                f"The passphrase opens only key slot {slot[:8]}, which would be removed: perhaps nobody could open "
+                "the repository afterwards.",
+                hint="Give a passphrase that stays. If there is no other: liferaft key add, or liferaft key change.",
+            )
+        lock.check()
+        remove_slot(writer, slot)
+        write_catalogue(opened)
     return slot
 
 

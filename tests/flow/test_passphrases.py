@@ -17,6 +17,7 @@ import pytest
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from images.store.backend import LocalBackend
 from images.store.connect import connect
+from images.store.locks import LockedError, LockKind, locked
 from images.store.passphrase import Passphrase, WrongPassphraseError
 from images.store.repository import CATALOGUE
 from images.store.writer import create_repository, writable
@@ -53,7 +54,7 @@ def repo(empty: Path, tmp_path: Path) -> Path:
 
 
 def data_of(repository: Path) -> dict[str, bytes]:
-    """Everything but key slots and the catalogue, which names them."""
+    """Everything but key slots, and the catalogue, which names them."""
     found = content(repository)
     return {name: data for name, data in found.items() if not name.startswith("keys/") and name != CATALOGUE}
 
@@ -135,6 +136,8 @@ def test_a_power_cut_at_any_write_of_a_change_leaves_a_way_in(
             except DeviceError:
                 cuts += 1
             writes = done[0]
+        # The lock's owner is this process, which lives: in earnest it died with the power, and the lock with it.
+        shutil.rmtree(repo / "locks", ignore_errors=True)
         assert opens(repo, OLD) or opens(repo, NEW), f"nobody gets in after write {cut}"
         with serving(repo) as server:
             assert opens(server.url, OLD) or opens(server.url, NEW), f"nobody gets in over HTTP after write {cut}"
@@ -144,7 +147,7 @@ def test_a_power_cut_at_any_write_of_a_change_leaves_a_way_in(
         assert len(list_keys(str(repo))[0]) == 1, "running it again finishes it, without a second slot"
         if writes < cut:
             break
-    assert cuts == 4, "the new slot, the catalogue, the old slot's end, the catalogue"
+    assert cuts == 5, "the lock, the new slot, the catalogue, the old slot's end, the catalogue"
 
 
 def _cut_after(count: int, patched: pytest.MonkeyPatch) -> list[int]:
@@ -200,6 +203,15 @@ def test_a_slot_that_asks_for_too_much_work_is_not_tried(repo: Path) -> None:
         (repo / "keys" / f"{number:032x}.json").write_bytes(msgspec.json.encode(heavy))
     slots, problems = list_keys(str(repo))
     assert len(slots) == 4 and "more work than all key slots together may" in problems[0]
+
+
+def test_two_people_cannot_take_away_each_others_passphrase(repo: Path) -> None:
+    added = add_passphrase(str(repo), access_from(OLD), lambda: NEW, "")
+    before = content(repo)
+    with locked(writable(connect(str(repo))), LockKind.SHARED, "capture"):
+        with pytest.raises(LockedError, match="is in use: capture"):
+            remove_passphrase(str(repo), access_from(OLD), added)
+    assert content(repo) == before
 
 
 def test_a_plain_repository_has_no_passphrases(tmp_path: Path) -> None:
