@@ -1,0 +1,83 @@
+"""fstab, and names that no path may have. The lines are in the form of fstab(5)."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from core.errors import DamagedError
+from images.browse.entry import Attribute, Child, Content, Entry, Kind, inline_content
+from images.browse.tree import Tree, shown
+from images.browse.view import FstabLine, parse_fstab, whole_volume
+from images.sources import BytesSource
+from tests.unit.images.browse.shared import PlainVolume
+
+
+def test_fstab_lines_name_volumes_by_what_stays() -> None:
+    text = (
+        "# a comment\nUUID=abcd-1234 / ext4 errors=remount-ro 0 1\n"
+        'LABEL="my data" /never xfs defaults 0 0\n'
+        "PARTLABEL=EFI\\040System /boot/efi vfat umask=0077 0 1\n"
+        "/dev/disk/by-uuid/55 /mnt/with\\040space/ btrfs subvol=@home,ro 0 0\n"
+        "/dev/sda1 /old ext4 defaults 0 0\nUUID=swap none swap sw 0 0\nproc /proc proc defaults 0 0\nbroken\n"
+    )
+    assert list(parse_fstab(text)) == [
+        FstabLine("UUID", "abcd-1234", "/", ("errors=remount-ro",)),
+        FstabLine("PARTLABEL", "EFI System", "/boot/efi", ("umask=0077",)),
+        FstabLine("UUID", "55", "/mnt/with space", ("subvol=@home", "ro")),
+    ]
+
+
+class Invented:
+    """A filesystem of one folder with the names a test gives it."""
+
+    root = 0
+    name = "invented"
+    notes: tuple[str, ...] = ()
+    ignores_case = False
+
+    def __init__(self, names: list[str], targets: dict[str, str] | None = None) -> None:
+        self._names = names
+        self._targets = targets or {}
+
+    def children(self, node: int) -> Iterator[Child]:
+        return (Child(name, number) for number, name in enumerate(self._names, start=1))
+
+    def entry(self, node: int) -> Entry:
+        target = self._targets.get(self._names[node - 1], "") if node else ""
+        kind = Kind.LINK if target else Kind.FILE if node else Kind.FOLDER
+        return Entry(node=node, kind=kind, size=0, mode=0o644, mtime=0, atime=0, ctime=0, target=target)
+
+    def attributes(self, node: int) -> tuple[Attribute, ...]:
+        return ()
+
+    def content(self, node: int, stream: str = "") -> Content:
+        return inline_content(b"")
+
+
+def invented(monkeypatch: pytest.MonkeyPatch, names: list[str], targets: dict[str, str] | None = None) -> Tree:
+    monkeypatch.setattr("images.browse.tree.open_filesystem", lambda source, name: Invented(names, targets))
+    return Tree(PlainVolume(BytesSource(bytes(512))))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "/etc", "nul\0", "", "../../x"])
+def test_a_name_that_is_no_path_component_is_damage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = invented(monkeypatch, ["good", name])
+    with pytest.raises(DamagedError, match="disk0-part1:/: the folder has an entry named"):
+        tree.names(tree.root)
+
+
+def test_a_name_twice_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = invented(monkeypatch, ["link", "link"])
+    with pytest.raises(DamagedError, match="twice"):
+        tree.names(tree.root)
+
+
+def test_links_stay_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = {"up": "../../../good", "far": "/good"}
+    view = whole_volume(invented(monkeypatch, ["good", "up", "far"], targets))
+    for path in ("/up/", "/far/", "/../good", "/./good"):
+        assert view.find(path)[1].path == "/good"
+
+
+def test_names_for_people_have_no_control_characters() -> None:
+    assert shown("a\x1b[31mb\n\udcff é漢") == "a\\x1b[31mb\\n\\xff é漢"
