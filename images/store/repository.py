@@ -12,12 +12,12 @@ import msgspec
 import zstandard
 
 from core.documents import decode_stored
-from core.errors import DamagedError, RefusedError, UsageError
+from core.errors import DamagedError, RefusedError, UnreachableError, UsageError
 from core.units import MIB
 from images.model.manifest import MANIFEST_VERSION, Manifest, Volume
 from images.model.soundness import check_manifest
 from images.store.access import Access
-from images.store.backend import MissingFileError, Reader
+from images.store.backend import MissingFileError, Reader, for_each
 from images.store.document import read_document
 from images.store.index import Location
 from images.store.indexes import IndexSet
@@ -125,14 +125,21 @@ class Repository:
         problems: list[str] = []
         if self.backend.lists or self.access.trusted:
             # A catalogue is not signed: when signatures are required it only says where to look.
-            for identifier in self.manifest_ids():
-                try:
-                    found.append(summarize(identifier, self.manifest(identifier)))
-                except (DamagedError, RefusedError, MissingFileError) as error:
-                    problems.append(error.message)
+            results = for_each(self.backend, self._summary, self.manifest_ids())
+            found = [result for result in results if isinstance(result, PointSummary)]
+            problems = [result for result in results if isinstance(result, str)]
         else:
             found = list(self.catalogued_points())
         return tuple(sorted(found, key=lambda point: (point.created, point.id))), tuple(problems)
+
+    def _summary(self, identifier: str) -> PointSummary | str:
+        """A recovery point, or what is wrong with it. A server that does not answer says nothing of it: that raises."""
+        try:
+            return summarize(identifier, self.manifest(identifier))
+        except UnreachableError:
+            raise
+        except (DamagedError, RefusedError, MissingFileError) as error:
+            return error.message
 
     def resolve(self, text: str) -> str:
         """The id of the recovery point a person named: a prefix of its id, its name, or ``latest``.
