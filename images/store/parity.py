@@ -6,7 +6,7 @@ protects a pack that is not fresh proves its records first. Whoever repairs hold
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -70,6 +70,10 @@ class PackCondition(msgspec.Struct, frozen=True, kw_only=True):
         return self.known and not self.lost
 
 
+#: Looks at what a pack would become before anything is written; raises DamagedError to refuse.
+Accept = Callable[[PackCondition, PackSolver], None]
+
+
 def parity_name(pack: bytes) -> str:
     """The parity file of a pack."""
     return pack_name(pack).removesuffix(".pack") + ".parity"
@@ -121,19 +125,22 @@ def examine(backend: Reader, repository: bytes, pack: bytes, *, size: int = 0) -
     return _compare(data, file, head)
 
 
-def repair(backend: Writer, repository: bytes, pack: bytes, *, size: int = 0) -> PackCondition:
+def repair(
+    backend: Writer, repository: bytes, pack: bytes, *, size: int = 0, accept: Accept | None = None
+) -> PackCondition:
     """Make a pack and its parity file what they were, byte for byte; sound files are not touched.
 
     Args:
         size: bytes of the pack as an index has it; 0 when nobody knows.
+        accept: asked before the pack is written anew, since parity does not know what is right (``parity_judge.py``).
 
     Returns:
         the condition before: its ``damaged`` and ``damaged_parity`` are repaired now.
 
     Raises:
-        DamagedError: more is damaged than parity can bring back, or it says nothing, or the disk does not keep
-            what is written. Unless it is the last, nothing was changed.
-        DeviceError: the new file cannot be written; the old one is as it was.
+        DamagedError: more is damaged than parity can bring back, or it says nothing, or ``accept`` refuses: nothing
+            was changed. Or the disk does not keep what is written.
+        DeviceError: a new file cannot be written; the old one is as it was. A pack is repaired before its parity.
     """
     before = examine(backend, repository, pack, size=size)
     if not before.repairable:
@@ -143,7 +150,10 @@ def repair(backend: Writer, repository: bytes, pack: bytes, *, size: int = 0) ->
     data, file = BlockFile(backend, pack_name(pack)), BlockFile(backend, parity_name(pack))
     head = _head(file, repository, pack, size)
     if before.damaged:
-        _write_pack(backend, data, PackSolver(data, file, head, together=groups_at_once(head.geometry)), head)
+        solver = PackSolver(data, file, head, together=groups_at_once(head.geometry))
+        if accept is not None:
+            accept(before, solver)
+        _write_pack(backend, data, solver, head)
     if before.damaged_parity:
         _write_parity(backend, repository, pack, head.geometry, head)
     after = examine(backend, repository, pack, size=size)

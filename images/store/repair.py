@@ -15,6 +15,7 @@ from images.store.index_table import Entries, IndexTable, Mask, encode_table
 from images.store.inspection import Inspection
 from images.store.locks import Lock
 from images.store.parity import protect, repair
+from images.store.parity_judge import keep_sound_records, promises_of
 from images.store.records import PACK_HEADER_SIZE
 from images.store.repository import CATALOGUE, Repository, pack_name
 from images.store.scan import FoundRecord, scan_pack
@@ -47,7 +48,9 @@ class Repairer:
                 continue
             self._lock.check()
             try:
-                before = repair(self._backend, self._repository.id, pack, size=sizes.get(pack, 0))
+                promises = promises_of(self._inspection.tables, pack)
+                accept = keep_sound_records(self._repository, promises)
+                before = repair(self._backend, self._repository.id, pack, size=sizes.get(pack, 0), accept=accept)
             except (DamagedError, DeviceError) as error:
                 self.failed.append(error.message)
                 continue

@@ -20,8 +20,10 @@ from images.store.backend import LocalBackend, NewFile
 from images.store.connect import connect
 from images.store.document import read_document
 from images.store.http import HttpBackend
+from images.store.index_tables import IndexTables
 from images.store.parity import ParityState, examine, parity_name, protect, read_repaired, repair
 from images.store.parity_head import Parity
+from images.store.parity_judge import keep_sound_records, promises_of
 from images.store.records import PACK_HEADER_SIZE, encode_pack_header
 from images.store.repository import Repository, pack_name
 from images.store.writer import create_repository, writable
@@ -259,6 +261,34 @@ def test_parity_in_an_object_store(tmp_path: Path, tree: Path, monkeypatch: pyte
         client.delete_object(Bucket=BUCKET, Key=keys[0])
         with pytest.raises(DamagedError, match="cannot be repaired"):
             repair(backend, repository.id, pack, size=size)
+
+
+def test_a_sound_record_is_not_given_up_for_what_parity_says(repo: Path) -> None:
+    """Parity that was made with a flipped bit, on a machine with bad memory, meets a pack with real damage."""
+    (pack, *_) = _packs(repo)
+    path = repo / pack_name(pack)
+    whole = path.read_bytes()
+    backend = LocalBackend(repo)
+    repository = Repository(backend)
+    flipped, damaged = 400_000, 2_000_000
+    _overwrite(path, flipped, bytes([whole[flipped] ^ 4]))
+    protect(backend, repository.id, pack, Parity())
+    path.write_bytes(whole)
+    _overwrite(path, damaged, bytes([whole[damaged] ^ 4]))
+    before = _files(repo)
+    tables = IndexTables(backend, repository.id, backend.list("indexes"))
+    accept = keep_sound_records(repository, promises_of(tables, pack))
+    with pytest.raises(DamagedError, match="sound, and would not be after a repair"):
+        repair(backend, repository.id, pack, accept=accept)
+    assert _files(repo) == before
+    # With the sound pack's parity the same judge lets the repair pass.
+    path.write_bytes(whole)
+    protect(backend, repository.id, pack, Parity())
+    _overwrite(path, damaged, bytes([whole[damaged] ^ 4]))
+    assert repair(
+        backend, repository.id, pack, accept=keep_sound_records(repository, promises_of(tables, pack))
+    ).damaged
+    assert path.read_bytes() == whole
 
 
 def _protected(folder: Path) -> bytes:
