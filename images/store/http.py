@@ -269,7 +269,7 @@ def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
 
 def _judge(answer: requests.Response, shown: str) -> None:
     """Raise what a status means; return for success."""
-    if shown.startswith("https:") and not answer.url.startswith("https:"):
+    if shown.startswith("https:") and not all(one.url.startswith("https:") for one in (*answer.history, answer)):
         raise UnreachableError(f"{shown} was redirected to an address that is not encrypted, and refused.")
     status = answer.status_code
     if status in (404, 410):

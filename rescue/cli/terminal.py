@@ -139,7 +139,11 @@ hooks_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 repository_option = click.option(
-    "--repo", "repository", required=True, metavar="REPO", help="The repository: a folder, file:… or http(s)://…"
+    "--repo",
+    "repository",
+    required=True,
+    metavar="REPO",
+    help="The repository: a folder, file:…, http(s)://… or s3://…",
 )
 #: Bytes below which a passphrase gets a hint.
 _SHORT = 16

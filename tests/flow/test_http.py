@@ -319,6 +319,11 @@ def test_certificates_are_checked(tmp_path: Path, big: bytes, monkeypatch: pytes
         assert not server.requests
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
         assert HttpBackend(url).read("packs/big", 4 * MIB) == big
+        with serving(tmp_path / "www") as plain:
+            server.redirect = plain.url
+            with pytest.raises(UnreachableError, match="not encrypted"):
+                HttpBackend(url).size("packs/big")
+            server.redirect = ""
         # The certificate is good, and for another name.
         with pytest.raises(UnreachableError, match="cannot be trusted"):
             HttpBackend(url.replace("localhost", "127.0.0.1")).size("packs/big")

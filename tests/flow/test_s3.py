@@ -320,9 +320,9 @@ def test_damage_has_its_address(server: S3Server, tmp_path: Path) -> None:
 
 def test_a_wire_that_is_cut_for_a_moment(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("images.store.s3._RETRY", QUICK | {"max_retries": 100})
-    disk = noise(tmp_path / "disk.img", 48)
+    disk = noise(tmp_path / "disk.img", 30)
     with relay(server) as wire:
-        wire.cut(after=20 * MIB)
+        wire.cut(after=12 * MIB)
         mending = threading.Timer(0.7, wire.mend)
         mending.start()
         take(disk, server.address(tmp_path.name, wire.port))
@@ -335,11 +335,11 @@ def test_a_wire_that_is_cut_for_a_moment(server: S3Server, tmp_path: Path, monke
 def test_a_wire_that_stays_cut(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The capture ends with the reason; what was complete stays, and the same command goes on."""
     monkeypatch.setattr("images.store.s3._RETRY", QUICK)
-    monkeypatch.setattr("images.store.writer.PACK_SIZE_LIMIT", 12 * MIB)
-    disk = noise(tmp_path / "disk.img", 48)
+    monkeypatch.setattr("images.store.writer.PACK_SIZE_LIMIT", 9 * MIB)
+    disk = noise(tmp_path / "disk.img", 30)
     with relay(server) as wire:
         address = server.address(tmp_path.name, wire.port)
-        wire.cut(after=30 * MIB)
+        wire.cut(after=20 * MIB)
         began = time.monotonic()
         with pytest.raises(UnreachableError, match="cannot be reached"):
             take(disk, address)
@@ -350,6 +350,25 @@ def test_a_wire_that_stays_cut(server: S3Server, tmp_path: Path, monkeypatch: py
         assert open_repository(address).points() == ()
         take(disk, address)
         assert check(open_repository(address)) == 1
+
+
+def test_a_list_is_whole_or_an_error(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wire that breaks while manifests are read must not make a shorter list: the catalogue is made from it."""
+    monkeypatch.setattr("images.store.s3._RETRY", QUICK)
+    disk = noise(tmp_path / "disk.img", 3)
+    take(disk, server.address(tmp_path.name))
+    with relay(server) as wire:
+        repository = open_repository(server.address(tmp_path.name, wire.port))
+        assert len(repository.points()) == 1
+        read = repository.backend.read
+
+        def cut(name: str, limit: int) -> bytes:
+            wire.cut()
+            return read(name, limit)
+
+        monkeypatch.setattr(repository.backend, "read", cut)
+        with pytest.raises(UnreachableError):
+            repository.points()
 
 
 def test_ctrl_c_keeps_what_is_there(server: S3Server, tmp_path: Path) -> None:
