@@ -184,3 +184,12 @@ def test_a_mounted_place_is_looked_at_whatever_lsblk_knows_of_it(tmp_path: Path)
     )
     found = AttachedRepositories(runner, place=tmp_path / "run").find().repositories
     assert [repository.path for repository in found] == [str(tmp_path / "mnt" / "backups")]
+
+
+def test_an_encrypted_repository_is_found_without_its_passphrase(tree: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "usb" / "backups").mkdir(parents=True)
+    (tmp_path / "usb" / "backups" / "liferaft.json").write_bytes(encode(new_document(encrypted=True)))
+    attached = AttachedRepositories(Recorder(tree, {"/dev/sdb1": tmp_path / "usb"}), place=tmp_path / "run")
+    (found,) = attached.find().repositories
+    assert found.encrypted and found.points == 0 and found.problem == ""
+    attached.close()

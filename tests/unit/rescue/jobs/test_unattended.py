@@ -10,6 +10,7 @@ from core.errors import ExitCode, RefusedError, UsageError
 from core.events import ignore
 from images.model.layout import DiskIdentity
 from images.model.machine import Firmware, Machine, MachineDisk, SecureBoot
+from images.store.access import Access
 from images.store.passphrase import Passphrase
 from rescue.jobs.restore import TargetRule, target_disk
 from rescue.jobs.unattended import (
@@ -23,6 +24,8 @@ from rescue.jobs.unattended import (
     result_line,
     run_job,
 )
+from restore.plan import Plan
+from restore.report import Report
 from tests.flow.servers import serving
 from tests.runners import ScriptedRunner
 
@@ -128,6 +131,31 @@ def test_the_passphrase_of_a_job_is_fetched_or_read(tmp_path: Path) -> None:
         assert access.encrypted_only
         assert access.ask is not None and access.ask() == Passphrase("one two three")
     assert job_access(msgspec.structs.replace(job, passphrase_file="")).ask is None
+
+
+def test_planning_and_restoring_get_what_the_job_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pass").write_text("one two three")
+    given: list[Access] = []
+
+    def plan(repository: str, point: str, disk: object, choices: object, runner: object, access: Access) -> Plan:
+        given.append(access)
+        return Plan(recovery_point="p", name="n", created="c", repository="r", targets=(), steps=(), notes=())
+
+    def run(plan: Plan, digest: str, runner: object, sink: object, *, repository: str, access: Access) -> Report:
+        given.append(access)
+        raise RefusedError("far enough")
+
+    monkeypatch.setattr("rescue.jobs.unattended.probe_machine", lambda runner: TWO)
+    monkeypatch.setattr("rescue.jobs.unattended.plan_restore_to_disk", plan)
+    monkeypatch.setattr("rescue.jobs.unattended.run_plan", run)
+    job = Job(repository="/r", target=TargetRule(serial="A"), passphrase_file=str(tmp_path / "pass"))
+    result = run_job(job, ScriptedRunner(lambda argv: ""), ignore, lambda plan: None)
+    assert result.error == "far enough"
+    assert [access.encrypted_only for access in given] == [True, True]
+    assert {access.ask() for access in given if access.ask} == {Passphrase("one two three")}
+    missing = msgspec.structs.replace(job, passphrase_file=str(tmp_path / "none"))
+    assert run_job(missing, ScriptedRunner(lambda argv: ""), ignore, lambda plan: None).exit_code == ExitCode.USAGE
+    assert len(given) == 2, "nothing is planned without the passphrase that the job names"
 
 
 def test_required_signatures_are_keys(tmp_path: Path) -> None:
