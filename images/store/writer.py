@@ -6,17 +6,14 @@ power cut at any write leaves every listed recovery point restorable.
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 from core.documents import encode
-from core.errors import DamagedError, DeviceError, LiferaftError, RefusedError
+from core.errors import DeviceError, LiferaftError, RefusedError
 from core.events import Sink, ignore
 from images.model.manifest import Manifest
 from images.store.access import Access
 from images.store.backend import NewFile, Reader, Writer
-from images.store.digest_list import Digests, digests_of
 from images.store.document import CHUNK_SIZE, DOCUMENT, new_document
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
 from images.store.keyring import add_slot, slot_name, slot_names
@@ -124,25 +121,16 @@ class RepositoryWriter:
 
     Attributes:
         stored: bytes added to packs. records: how many.
-        bad_packs: a sentence for each pack that an index names and that is missing or truncated; known once the
-            indexes are read, with a digest list later or never.
+        bad_packs: a sentence for each pack that an index names and that is missing or truncated.
     """
 
-    def __init__(self, repository: Repository, lock: Lock | None = None, digests: Digests | None = None) -> None:
-        """The lock that the writer works under, if it is to stop when that is lost.
-
-        Args:
-            digests: what an earlier capture knew of the same source, and who writes that down this time.
-        """
+    def __init__(self, repository: Repository, lock: Lock | None = None) -> None:
+        """The lock that the writer works under, if it is to stop when that is lost."""
         self.repository = repository
         self._lock = lock
         self._backend = writable(repository.backend)
-        self._digests = digests or Digests()
-        self._indexes_count = False
-        self._counting = threading.Lock()
-        self.bad_packs: tuple[str, ...] = ()
-        if self._digests.known is None:
-            self._count_on_indexes()
+        # What an index promises counts only if the pack is really there, whole.
+        self.bad_packs = tuple(repository.check_packs().values())
         self._index = IndexBuilder()
         self._pack = contextlib.ExitStack()
         self._stream: NewFile | None = None
@@ -154,38 +142,7 @@ class RepositoryWriter:
 
     def knows(self, identifier: bytes) -> bool:
         """Whether a record with that id is stored already, in a pack that is there. Safe to ask from any thread."""
-        return self.find(identifier) is not None
-
-    def find(self, identifier: bytes) -> Location | None:
-        """Where that record is; None when it is not stored yet. Safe to ask from any thread."""
-        place = self._index.find(identifier)
-        if place is None and self._digests.known is not None:
-            place = self._digests.known.find(identifier)
-        if place is None:
-            self._count_on_indexes()
-            place = self.repository.locate(identifier)
-        return place
-
-    def use(self, identifier: bytes) -> None:
-        """A stored record belongs to the recovery point: its digest list is to have it."""
-        if self._digests.recorder is not None:
-            place = self.find(identifier)
-            assert place is not None, "only records that are stored can be used"
-            self._digests.recorder.add(identifier, place)
-
-    def save_digests(self, point: str) -> str:
-        """Complete the digest list of a recovery point that is committed. Returns why there is none, or nothing."""
-        known, recorder = self._digests.known, self._digests.recorder
-        if recorder is None:
-            return ""
-        if known is not None and not self._indexes_count:
-            indexes = known.indexes
-        else:
-            held = self.repository.indexes()
-            named = zip(held.files(), held, strict=True)
-            indexes = {file: index.size for file, index in named if not recorder.packs.isdisjoint(index.packs)}
-        recorder.finish(point, indexes)
-        return recorder.problem
+        return self._index.find(identifier) is not None or self.repository.locate(identifier) is not None
 
     def put(self, kind: RecordKind, identifier: bytes, plain_length: int, codec: Codec, payload: bytes) -> None:
         """Store a record unless it is stored already."""
@@ -256,26 +213,6 @@ class RepositoryWriter:
             # Also when the open pack is lost: those before it are there.
             self._write_index()
 
-    def _count_on_indexes(self) -> None:
-        """Read the indexes, the first time: what one promises counts only if the pack is really there, whole."""
-        with self._counting:
-            if self._indexes_count:
-                return
-            self.bad_packs = tuple(self.repository.check_packs().values())
-            self._tell_recorder()
-            known = self._digests.known
-            if known is not None and not known.packs.keys() <= self.repository.indexes().pack_sizes().keys():
-                problems = "; ".join(self.repository.indexes().problems)
-                raise DamagedError(
-                    f"{self._backend.location}: no sound index names packs that the last capture used ({problems}).",
-                    hint="Run liferaft check --repair, then capture again.",
-                )
-            self._indexes_count = True
-
-    def _tell_recorder(self) -> None:
-        if self._digests.recorder is not None:
-            self._digests.recorder.know(self.repository.indexes().pack_sizes())
-
     def _next_pack(self) -> None:
         self._close_pack()
         if len(self._index) >= ENTRIES_WRITTEN:
@@ -298,8 +235,6 @@ class RepositoryWriter:
             raise
         self._stream = None
         self._index.close_pack(self._pack_id, size)
-        if self._digests.recorder is not None:
-            self._digests.recorder.know({self._pack_id: size})
         self._parity.add(self._pack_id)
 
     def _drop_pack(self) -> None:
@@ -314,7 +249,6 @@ class RepositoryWriter:
             self._backend.write(f"indexes/{os.urandom(16).hex()}.index", self._index.encode(self.repository.id))
             self.repository.reload()
             self.repository.indexes()
-            self._tell_recorder()
             self._index = IndexBuilder()
 
 
@@ -323,28 +257,19 @@ class _AbandonedError(Exception):
 
 
 @contextlib.contextmanager
-def writing(
-    repository: Repository, operation: str = "capture", sink: Sink = ignore, digest_list: Path | None = None
-) -> Iterator[RepositoryWriter]:
+def writing(repository: Repository, operation: str = "capture", sink: Sink = ignore) -> Iterator[RepositoryWriter]:
     """A writer under a shared lock that leaves no half-written file when the block fails.
 
     On failure what is stored so far is kept and indexed where the folder still takes it, so that the
     same capture run again does not store it twice.
 
-    Args:
-        digest_list: a file with what the last capture of the same source knew, to be replaced by what this one does.
-
     Raises:
         RefusedError: somebody prunes, or works exclusively in another way.
     """
-    with (
-        locked(writable(repository.backend), LockKind.SHARED, operation, sink=sink) as lock,
-        contextlib.ExitStack() as stack,
-    ):
+    with locked(writable(repository.backend), LockKind.SHARED, operation, sink=sink) as lock:
         # What was read before the lock was held may be gone.
         repository.reload()
-        digests = stack.enter_context(digests_of(digest_list, repository, sink))
-        writer = RepositoryWriter(repository, lock, digests)
+        writer = RepositoryWriter(repository, lock)
         try:
             yield writer
         except BaseException:
