@@ -24,15 +24,35 @@ def make_disk(path: Path) -> tuple[Path, int]:
     subprocess.run(["sfdisk", "-q", str(path)], input="label: gpt\nstart=2048\n", text=True, check=True)
     with partition(path) as node:
         subprocess.run(["mke2fs", "-q", "-t", "ext4", node], check=True)
-        place = path.with_suffix(".mnt")
-        place.mkdir()
-        subprocess.run(["mount", node, str(place)], check=True)
-        try:
+        with mounted(node, path.with_suffix(".mnt")) as place:
             copied = _fill(place)
-        finally:
-            subprocess.run(["umount", str(place)], check=True)
     os.sync()
     return path, copied
+
+
+def change_files(disk: Path, count: int) -> None:
+    """Overwrite 4 KiB in the middle of ``count`` files that are spread evenly over all of them.
+
+    Each lies in a chunk of its own, or nearly so; the filesystem's own changes come on top.
+    """
+    with partition(disk) as node, mounted(node, disk.with_suffix(".mnt")) as place:
+        files = [path for path in sorted(place.rglob("*")) if path.is_file() and path.stat().st_size >= 1 << 16]
+        for file in files[:: max(1, len(files) // count)][:count]:
+            with file.open("r+b") as stream:
+                stream.seek(file.stat().st_size // 2)
+                stream.write(os.urandom(4096))
+    os.sync()
+
+
+@contextlib.contextmanager
+def mounted(node: str, place: Path) -> Iterator[Path]:
+    """The filesystem of a device, mounted for the length of the block."""
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", node, str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 def _fill(place: Path) -> int:
