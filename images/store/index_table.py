@@ -92,6 +92,13 @@ def sort_keys(ids: Entries) -> Keys:
     return np.ascontiguousarray(raw[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
 
 
+def sort_order(ids: Entries) -> npt.NDArray[np.intp]:
+    """The order that sorts ids by all their bytes; equal ones stay as they were."""
+    raw = np.frombuffer(np.ascontiguousarray(ids).tobytes(), dtype=">u8").reshape(-1, ID_SIZE // 8)
+    order: npt.NDArray[np.intp] = np.lexsort((raw[:, 3], raw[:, 2], raw[:, 1], raw[:, 0]))
+    return order
+
+
 def read_table(backend: Reader, repository: bytes, file: str) -> IndexTable:
     """An index, proven: its digest, its order, and that every entry lies inside its pack.
 
@@ -99,7 +106,11 @@ def read_table(backend: Reader, repository: bytes, file: str) -> IndexTable:
         DamagedError: it is not sound. DeviceError: it cannot be read.
     """
     name = f"{backend.location}/indexes/{file}"
-    data = backend.read(f"indexes/{file}", _LIMIT)
+    return decode_table(backend.read(f"indexes/{file}", _LIMIT), repository, file, name)
+
+
+def decode_table(data: bytes, repository: bytes, file: str, name: str) -> IndexTable:
+    """The same from the bytes of an index; ``name`` is for errors. Raises DamagedError."""
     index = index_in_memory(data, repository, name)
     entries = np.frombuffer(
         data, dtype=ENTRY, count=len(index), offset=len(data) - ID_SIZE - ENTRY.itemsize * len(index)
@@ -140,8 +151,7 @@ def encode_table(repository: bytes, packs: dict[bytes, int], entries: Entries) -
     """
     if len(entries) > ENTRY_LIMIT or any(size > PACK_SIZE_LIMIT for size in packs.values()):
         raise ValueError(f"{len(entries)} entries in {len(packs)} packs")
-    raw = np.frombuffer(np.ascontiguousarray(entries["id"]).tobytes(), dtype=">u8").reshape(-1, 4)
-    order = np.lexsort((raw[:, 3], raw[:, 2], raw[:, 1], raw[:, 0]))
+    order = sort_order(entries["id"])
     first = np.frombuffer(np.ascontiguousarray(entries["id"]).tobytes(), dtype=np.uint8)[::ID_SIZE]
     fan = np.cumsum(np.bincount(first, minlength=256)).astype("<u4")
     data = (

@@ -34,7 +34,7 @@ STALE = timedelta(minutes=30)
 #: … and is dead when it does not change for so many seconds more, whatever the clocks of two machines say.
 WATCH = 90.0
 #: How often two that start at the same moment step back from each other before one is refused.
-TRIES = 6
+TRIES = 5
 _YOUNG = timedelta(seconds=5)
 
 _NAME = re.compile(r"[0-9a-f]{32}\.json")
@@ -193,7 +193,7 @@ def _acquire(
     hindering: list[HeldLock] = []
     for attempt in range(TRIES):
         if attempt:
-            pause(random.uniform(0.1, 0.3) * (attempt + 1))
+            pause(random.uniform(0.05, 0.15) * (attempt + 1))
         hindering = _clear(backend, kind, sink, watch, pause)
         if hindering:
             if any(_is_young(lock) for lock in hindering):

@@ -1,37 +1,29 @@
 """Prune: take out of the packs what no recovery point needs (docs/image-format.md §9).
 
-Marks by walking every tree once, sweeps in rounds: copy what a few packs still hold, write indexes, the catalogue,
-remove the old indexes, remove the packs. A power cut anywhere leaves every recovery point restorable, and each round
-needs room for about one pack only.
+Here is what is decided: every tree is walked once, and what cannot be read stops the work before anything is removed.
+``sweep.py`` does it.
 """
-
-import os
-from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 
 from core.documents import encode
 from core.errors import DamagedError, RefusedError
-from core.events import Event, Meter, Sink, Stage, ticking
-from core.units import GIB, format_size
+from core.events import Event, Sink, Stage
+from core.units import format_size
 from images.store.census import Census
 from images.store.document import DOCUMENT, VERSION
 from images.store.garbage import find_strays
-from images.store.index_table import IndexTable, Mask, sort_keys
+from images.store.index_table import Mask, sort_keys
 from images.store.index_tables import IndexTables
 from images.store.locks import Lock
 from images.store.parity import parity_name
-from images.store.proof import Promise, Proven, promise_of, prove_all
-from images.store.records import RecordHeader, unseal
-from images.store.repair import pack_index
+from images.store.proof import promise_of, prove_all
 from images.store.repository import PointSummary, Repository, pack_name
+from images.store.sweep import Sweep, room_needed
 from images.store.trees import TreeWalk
-from images.store.usage import Kept, Limit, PackUse, PrunePlan, choose_kept, plan_prune
-from images.store.writer import RepositoryWriter, writable, write_catalogue
-
-#: Bytes copied in one round, which is the room a round needs.
-_ROUND = GIB
+from images.store.usage import Kept, Limit, PrunePlan, choose_kept, plan_prune
+from images.store.writer import writable
 
 
 class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +66,8 @@ class _Marked(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def room(self) -> int:
-        """Bytes needed at the same time as what is still there: a round's records, and their indexes."""
-        most = max((pack.kept for pack in self.plan.rewrite), default=0)
-        return min(sum(pack.kept for pack in self.plan.rewrite), _ROUND + most)
+        """Bytes needed for the time being."""
+        return room_needed(self.plan.rewrite)
 
 
 def prune(repository: Repository, limit: Limit, lock: Lock, *, sink: Sink) -> PruneResult:
@@ -93,11 +84,12 @@ def prune(repository: Repository, limit: Limit, lock: Lock, *, sink: Sink) -> Pr
     marked = _mark(repository, limit, sink)
     _say_plan(marked, sink)
     _raise_version(repository, lock)
-    sweep = _Sweep(repository, marked, lock, sink)
+    sweep = Sweep(repository, marked.tables, marked.kept, marked.points, lock, sink)
     # What belongs to nothing goes first: on a full disk it gives the room that new indexes need.
-    sweep.remove_strays()
-    sweep.delete_unused()
-    sweep.rewrite()
+    sweep.remove_strays(marked.strays, tuple(marked.unnamed))
+    sweep.delete_unused(marked.plan.delete)
+    sweep.rewrite(marked.plan.rewrite)
+    sweep.merge_indexes()
     return _result(marked, dry_run=False, rewritten=sweep.rewritten, copied=sweep.copied, more=tuple(sweep.warnings))
 
 
@@ -221,144 +213,6 @@ def _raise_version(repository: Repository, lock: Lock) -> None:
         document = msgspec.structs.replace(repository.document, version=VERSION)
         writable(repository.backend).write(DOCUMENT, encode(document))
         repository.document = document
-
-
-class _Copier(RepositoryWriter):
-    """Writes records that are stored already once more, into packs of its own."""
-
-    def knows(self, identifier: bytes) -> bool:
-        return self._index.find(identifier) is not None
-
-
-class _Sweep:
-    """Deletes and rewrites. Every step leaves a whole repository."""
-
-    def __init__(self, repository: Repository, marked: _Marked, lock: Lock, sink: Sink) -> None:
-        self._repository = repository
-        self._backend = writable(repository.backend)
-        self._marked = marked
-        self._lock = lock
-        self._sink = sink
-        # Indexes that are still as they were when marked, with the mask of what stays.
-        self._masks = dict(zip(marked.tables.files, marked.kept, strict=True))
-        self._packs = dict(zip(marked.tables.files, marked.tables.packs, strict=True))
-        self.rewritten = 0
-        self.copied = 0
-        self.warnings: list[str] = []
-
-    def delete_unused(self) -> None:
-        """Packs that hold nothing needed."""
-        self._drop({pack.id for pack in self._marked.plan.delete})
-
-    def rewrite(self) -> None:
-        """Packs that hold much that is not needed, a few at a time."""
-        meter = Meter(self._sink, Stage.PRUNE, sum(pack.kept for pack in self._marked.plan.rewrite))
-        with ticking(meter):
-            for packs in _rounds(self._marked.plan.rewrite):
-                self._drop(self._copy(packs, meter))
-                self.rewritten += len(packs)
-
-    def remove_strays(self) -> None:
-        """What belongs to nothing."""
-        self._lock.check()
-        for name in self._marked.strays:
-            self._backend.remove(name)
-        for pack in self._marked.unnamed:
-            self._remove_pack(pack)
-
-    def _copy(self, packs: tuple[PackUse, ...], meter: Meter) -> set[bytes]:
-        """Write what stays of these packs into new ones, indexed. Returns those whose every kept record was sound."""
-        failed: set[bytes] = set()
-        copier = _Copier(self._repository, self._lock)
-        try:
-            for proven in prove_all(self._repository, self._kept_of(packs), self._payload):
-                place = proven.promise.place
-                if proven.header is None:
-                    failed.add(place.pack)
-                    self._warn(f"{proven.error}: its pack is kept; see liferaft check --data")
-                    continue
-                head = proven.header
-                copier.put(head.kind, head.id, head.plain_length, head.codec, proven.payload)
-                meter.advance(proven.promise.end - place.offset)
-            self.copied += copier.stored
-            copier.checkpoint()
-        except BaseException:
-            # What is complete and in no index is garbage for the next prune; the open pack gives its room back now.
-            copier.abandon()
-            raise
-        return {pack.id for pack in packs} - failed
-
-    def _payload(self, promise: Promise, header: RecordHeader, data: memoryview, plain: bytes) -> Proven:
-        """The compressed payload: it is not compressed again, only sealed again where it is encrypted."""
-        payload = unseal(data, header, self._repository.record_key, pack_name(promise.place.pack))
-        return Proven(promise, None, header, bytes(payload), header.id)
-
-    def _kept_of(self, packs: tuple[PackUse, ...]) -> Iterator[Promise]:
-        for use in packs:
-            for file, named in tuple(self._packs.items()):
-                if use.id in named:
-                    yield from self._kept_in(self._marked.tables.read(file), use.id)
-
-    def _kept_in(self, table: IndexTable, pack: bytes) -> Iterator[Promise]:
-        rows = table.of_pack(table.packs.index(pack))
-        for row in rows[self._masks[table.file][rows]].tolist():
-            yield promise_of(table, row)
-
-    def _drop(self, packs: set[bytes]) -> None:
-        """Take packs out of every index, then out of the folder. What must stay of them lies elsewhere by now."""
-        if not packs:
-            return
-        affected = [file for file, named in self._packs.items() if not packs.isdisjoint(named)]
-        made: list[tuple[str, Mask, dict[bytes, int]]] = []
-        for file in affected:
-            found = self._index_without(file, packs)
-            if found is not None:
-                made.append(found)
-        self._repository.reload()
-        write_catalogue(self._repository, points=self._marked.points, without_indexes=frozenset(affected))
-        self._lock.check()
-        for file in affected:
-            self._backend.remove(f"indexes/{file}")
-            del self._masks[file], self._packs[file]
-        for file, mask, named in made:
-            self._masks[file], self._packs[file] = mask, named
-        self._repository.reload()
-        self._lock.check()
-        for pack in sorted(packs):
-            self._remove_pack(pack)
-
-    def _index_without(self, file: str, packs: set[bytes]) -> tuple[str, Mask, dict[bytes, int]] | None:
-        """Write an index anew without the entries of those packs: its file, its mask and packs; None when empty."""
-        table = self._marked.tables.read(file)
-        gone = np.array([pack in packs for pack in table.packs], dtype=np.bool_)
-        stays = ~gone[table.entries["pack"]]
-        if not stays.any():
-            return None
-        sizes = dict(zip(table.packs, table.sizes.tolist(), strict=True))
-        new = f"{os.urandom(16).hex()}.index"
-        self._backend.write(f"indexes/{new}", pack_index(self._repository.id, sizes, table.packs, table.entries[stays]))
-        left = {table.packs[number] for number in np.unique(table.entries["pack"][stays]).tolist()}
-        return new, self._masks[file][stays], {pack: sizes[pack] for pack in left}
-
-    def _remove_pack(self, pack: bytes) -> None:
-        self._backend.remove(pack_name(pack))
-        self._backend.remove(parity_name(pack))
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self._sink(Event(stage=Stage.PRUNE, message=text, warning=True))
-
-
-def _rounds(packs: tuple[PackUse, ...]) -> Iterator[tuple[PackUse, ...]]:
-    """Packs that are rewritten together: as many as fill about one new pack."""
-    together: list[PackUse] = []
-    for pack in packs:
-        together.append(pack)
-        if sum(found.kept for found in together) >= _ROUND:
-            yield tuple(together)
-            together = []
-    if together:
-        yield tuple(together)
 
 
 def _result(marked: _Marked, *, dry_run: bool, rewritten: int, copied: int, more: tuple[str, ...]) -> PruneResult:
