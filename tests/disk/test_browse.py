@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from core.events import ignore
+from core.process import SystemRunner
 from images.browse.entry import Kind
 from images.browse.tree import Found, Tree
+from rescue.jobs.capture import capture_disks
+from rescue.jobs.export import ImageFormat, export_disk
 from tests.flow.disks import need
 from tests.unit.images.browse.shared import bytes_of, opened, walk
 
@@ -358,3 +362,30 @@ def test_exfat_is_as_exfat_fuse_shows_it(cluster: str, tmp_path: Path) -> None:
         run("losetup", "--detach", device)
     with opened(image) as tree:
         assert our_plain_view(tree) == theirs
+
+
+def test_a_disk_of_4096_byte_sectors_is_exported_whole(tmp_path: Path) -> None:
+    need("sfdisk", "losetup", "mkfs.ext4", "qemu-img")
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(96 * MIB)
+    device = run("losetup", "--find", "--show", "--partscan", "--sector-size", "4096", image).strip()
+    try:
+        table = tmp_path / "table"
+        table.write_text("label: gpt\nstart=256,size=2048\nstart=2304,size=16384,name=root\n")
+        with table.open() as words:
+            subprocess.run(["sfdisk", "-q", "--no-reread", device], stdin=words, check=True, capture_output=True)
+    finally:
+        run("losetup", "--detach", device)
+    run("mkfs.ext4", "-q", "-b", "4096", "-E", f"offset={2304 * 4096}", image, "64M")
+    result = capture_disks([image], str(tmp_path / "repo"), name="4k", runner=SystemRunner(), sink=ignore)
+    raw, qcow2 = tmp_path / "out.raw", tmp_path / "out.qcow2"
+    for path, image_format in ((raw, ImageFormat.RAW), (qcow2, ImageFormat.QCOW2)):
+        export_disk(str(tmp_path / "repo"), result.id, path, image_format=image_format, sink=ignore)
+    run("cmp", image, raw)
+    assert "identical" in run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", image, qcow2)
+    device = run("losetup", "--find", "--show", "--sector-size", "4096", raw).strip()
+    try:
+        assert "No errors detected" in run("sfdisk", "--verify", device)
+    finally:
+        run("losetup", "--detach", device)

@@ -65,7 +65,8 @@ def test_turned_bytes_are_errors_with_an_address(case: str, tmp_path: Path) -> N
     path, start, size = image
     with open_source(path) as source:
         window = WindowSource(source, start, source.size - start if size is None else size)
-        errors = sum(errors_with(window, seed, places_read(window)) for seed in range(ROUNDS))
+        places = places_read(window)
+        errors = sum(errors_with(window, seed, places) for seed in range(ROUNDS))
     assert errors, "no change was seen: the case proves nothing"
 
 
