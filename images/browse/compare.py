@@ -15,7 +15,7 @@ import msgspec
 from core.errors import DamagedError
 from core.events import Meter
 from images.browse.entry import Content, Entry, Kind, UnreadableError
-from images.browse.tree import Found, Tree, join
+from images.browse.tree import Found, Tree, Walk, join
 from images.model.extents import Extent
 
 
@@ -86,6 +86,7 @@ class TreeComparison:
     def __init__(self, old: Tree, new: Tree, changed: ChangedChunks, meter: Meter) -> None:
         self.problems: list[str] = []
         self._old, self._new = old, new
+        self._old_walk, self._new_walk = Walk(old), Walk(new)
         self._changed = changed
         self._meter = meter
 
@@ -98,7 +99,10 @@ class TreeComparison:
             if not left.entry.kind is right.entry.kind is Kind.FOLDER:
                 continue
             below = []
-            before, after = self._names(self._old, left), self._names(self._new, right)
+            before, after = self._names(self._old_walk, left), self._names(self._new_walk, right)
+            if before is None or after is None:
+                # What one side cannot tell is not missing there.
+                continue
             for name in sorted({*before, *after}):
                 pair = (
                     self._node(self._old, join(left.path, name), before.get(name)),
@@ -178,7 +182,8 @@ class TreeComparison:
             )
             below = [] if here.stream else self._streams_of(tree, here)
             if here.entry.kind is Kind.FOLDER:
-                for name, node in self._names(tree, here).items():
+                walk = self._old_walk if change is Change.REMOVED else self._new_walk
+                for name, node in (self._names(walk, here) or {}).items():
                     child = self._node(tree, join(here.path, name), node)
                     if child is not None:
                         below.append(child)
@@ -254,12 +259,13 @@ class TreeComparison:
         self._meter.advance(len(data))
         return data
 
-    def _names(self, tree: Tree, found: Found) -> dict[str, int]:
+    def _names(self, walk: Walk, found: Found) -> dict[str, int] | None:
+        """Names and nodes; None when the folder cannot be listed, which is said."""
         try:
-            return {name: node for name, node, _ in tree.names(found)}
+            return {name: node for name, node, _ in walk.names(found)}
         except (DamagedError, UnreadableError) as error:
             self.problems.append(error.message)
-            return {}
+            return None
 
     def _node(self, tree: Tree, path: str, node: int | None) -> Found | None:
         if node is None:

@@ -13,7 +13,7 @@ from core.errors import DamagedError
 from core.events import Meter
 from core.units import KIB
 from images.browse.entry import Attribute, Content, Entry, Kind, Piece, UnreadableError
-from images.browse.tree import DEPTH, Found, Tree, join, shown
+from images.browse.tree import Found, Tree, Walk, join
 
 #: Bytes passed over behind a place that cannot be read, when nothing says where the next readable one begins.
 _STEP = 64 * KIB
@@ -72,7 +72,8 @@ class Pieces:
             try:
                 for piece in self._tree.pieces(self._found, self._content, position):
                     position = piece.offset + piece.size
-                    self._meter.advance(0 if piece.data is None else piece.size)
+                    if piece.data is not None:
+                        self._meter.advance(piece.size)
                     yield piece
             except DamagedError as error:
                 end = self._next_readable(position)
@@ -121,6 +122,7 @@ class Extraction:
     def __init__(self, tree: Tree, receiver: Receiver, meter: Meter, chunk_size: int) -> None:
         self.result = Extracted()
         self._tree = tree
+        self._walk = Walk(tree)
         self._receiver = receiver
         self._meter = meter
         self._chunk_size = chunk_size
@@ -129,19 +131,19 @@ class Extraction:
 
     def send(self, found: Found, name: str) -> None:
         """An entry and all below it, under ``name``."""
-        self._send(found, name, 0)
+        self._send(found, name)
 
     def send_inside(self, found: Found) -> None:
         """What is in a folder, without the folder itself."""
-        self._send_children(found, 0)
+        self._send_children(found)
 
-    def _send(self, found: Found, name: str, depth: int) -> None:
+    def _send(self, found: Found, name: str) -> None:
         entry = found.entry
         attributes = self._attributes(found)
         if entry.kind is Kind.FOLDER:
             if self._receiver.enter(name, entry, attributes):
                 self.result.folders += 1
-                self._send_children(found, depth + 1)
+                self._send_children(found)
                 self._receiver.leave()
         elif entry.kind is Kind.FILE:
             self._send_file(found, name, attributes)
@@ -151,12 +153,9 @@ class Extraction:
         for stream in entry.streams:
             self._send_stream(found, name, stream)
 
-    def _send_children(self, found: Found, depth: int) -> None:
-        if depth > DEPTH:
-            self.result.damaged.append(f"{shown(found.path)}: folders are nested deeper than {DEPTH}.")
-            return
+    def _send_children(self, found: Found) -> None:
         try:
-            names = self._tree.names(found)
+            names = self._walk.names(found)
         except UnreadableError as error:
             self.result.unreadable.append(error.message)
             return
@@ -169,7 +168,7 @@ class Extraction:
             except DamagedError as error:
                 self.result.damaged.append(error.message)
                 continue
-            self._send(child, name, depth)
+            self._send(child, name)
 
     def _attributes(self, found: Found) -> tuple[Attribute, ...]:
         try:

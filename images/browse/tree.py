@@ -47,8 +47,8 @@ _BROKEN = (
     MemoryError,
     OSError,
 )
-#: Folders inside folders at most: deeper than any real tree, shallower than what a loop makes.
-DEPTH = 1024
+#: Folders inside folders at most: deeper than real trees, and one open descriptor each when they are extracted.
+DEPTH = 300
 
 
 class NotThereError(UsageError):
@@ -201,6 +201,30 @@ class Tree:
         except _BROKEN as error:
             text = str(error) or type(error).__name__
             raise DamagedError(f"{where}: the filesystem is damaged ({type(error).__name__}: {text}).") from error
+
+
+class Walk:
+    """One walk through a tree, which must end whatever the volume says: no folder is listed twice."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._listed: set[int] = set()
+
+    def names(self, found: Found) -> list[tuple[str, int, Kind | None]]:
+        """As :meth:`Tree.names`.
+
+        Raises:
+            DamagedError: the folder was listed before (folders have one place), or it lies too deep.
+        """
+        names = self._tree.names(found)
+        where = f"{self._tree.source.name}:{shown(found.path)}"
+        # Empty ones may share a node: btrfs' placeholders for subvolumes that a snapshot does not hold.
+        if names and found.entry.node in self._listed:
+            raise DamagedError(f"{where}: this folder is in the tree twice, or in itself.")
+        if found.path.count("/") > DEPTH:
+            raise DamagedError(f"{where}: folders are nested deeper than {DEPTH}.")
+        self._listed.add(found.entry.node)
+        return names
 
 
 def join(folder: str, name: str) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from core.errors import DamagedError, LiferaftError, RefusedError, UsageError
 from images.browse.entry import Kind
 from images.browse.point import ChunkCache, filesystem_volumes, open_volume
-from images.browse.tree import Found, NotThereError, Tree, join, shown
+from images.browse.tree import Found, NotThereError, Tree, Walk, join, shown
 from images.browse.view import View, machine_view, parts_of, unique_view, whole_volume
 from images.model.layout import FilesystemKind
 from images.model.manifest import Manifest, Volume
@@ -235,11 +235,11 @@ def walk(tree: Tree, found: Found, problems: list[str], *, deep: bool) -> Iterat
     Args:
         problems: takes the sentence for each entry or folder that cannot be read; the walk goes on.
     """
-    waiting = [found]
+    waiting, listed = [found], Walk(tree)
     while waiting:
         folder = waiting.pop()
         try:
-            names = tree.names(folder)
+            names = listed.names(folder)
         except (DamagedError, RefusedError) as error:
             problems.append(error.message)
             continue

@@ -1,14 +1,20 @@
 """fstab, and names that no path may have. The lines are in the form of fstab(5)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from core.errors import DamagedError
+from core.events import Meter, Stage, ignore
+from images.browse.compare import ChangedChunks, TreeComparison
 from images.browse.entry import Attribute, Child, Content, Entry, Kind, inline_content
+from images.browse.extract import Extraction
+from images.browse.folder import FolderReceiver
 from images.browse.tree import Tree, shown
 from images.browse.view import FstabLine, parse_fstab, whole_volume
 from images.sources import BytesSource
+from rescue.jobs.browse import walk
 from tests.unit.images.browse.shared import PlainVolume
 
 
@@ -77,6 +83,29 @@ def test_links_stay_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     view = whole_volume(invented(monkeypatch, ["good", "up", "far"], targets))
     for path in ("/up/", "/far/", "/../good", "/./good"):
         assert view.find(path)[1].path == "/good"
+
+
+class Looped(Invented):
+    """A folder that holds itself, twice."""
+
+    def entry(self, node: int) -> Entry:
+        return Entry(node=7, kind=Kind.FOLDER, size=0, mode=0o755, mtime=0, atime=0, ctime=0)
+
+
+def test_a_folder_in_itself_ends_every_walk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("images.browse.tree.open_filesystem", lambda source, name: Looped(["a", "b"]))
+    tree = Tree(PlainVolume(BytesSource(bytes(512))))  # type: ignore[arg-type]
+    problems: list[str] = []
+    assert len(list(walk(tree, tree.root, problems, deep=True))) == 2
+    assert all("in the tree twice" in problem for problem in problems)
+    receiver = FolderReceiver(tmp_path, overwrite=False)
+    extraction = Extraction(tree, receiver, Meter(ignore, Stage.EXTRACT, 0), 1 << 20)
+    extraction.send_inside(tree.root)
+    receiver.close()
+    assert len(extraction.result.damaged) == 2
+    comparison = TreeComparison(tree, tree, ChangedChunks([], 1 << 20), Meter(ignore, Stage.COMPARE, 0))
+    assert not list(comparison.differences(tree.root, tree.root))
+    assert comparison.problems
 
 
 def test_names_for_people_have_no_control_characters() -> None:
