@@ -5,6 +5,7 @@ needs :class:`Writer`. Reading is safe from several threads.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ PARTIAL = ".partial"
 #: Requests that a network takes at once.
 _UNDER_WAY = 8
 
+#: What the kernel answers when a disk, or a user's share of it, is full.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 T = TypeVar("T")
 #: Bytes of a new file after which they are sent on to the disk, so that its sync has little left to wait for.
 WRITE_EARLY = 32 << 20
@@ -28,6 +32,10 @@ WRITE_EARLY = 32 << 20
 
 class MissingFileError(DeviceError):
     """A file of the repository is not there: not the same as damaged."""
+
+
+class FullError(DeviceError):
+    """There is no room left where the repository lies."""
 
 
 class FileStart(msgspec.Struct, frozen=True):
@@ -112,6 +120,24 @@ class NewFile(Protocol):
 
     def tell(self) -> int:
         """Bytes that the file has by now. Waits for writes that are under way."""
+        ...
+
+
+@runtime_checkable
+class Shrinkable(Protocol):
+    """A new file whose end can be given up, so that a full disk has room for something smaller."""
+
+    def cut(self, size: int) -> None:
+        """The file ends here; what was written behind is given back at once."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A backend that knows how much it can still take."""
+
+    def free(self) -> int | None:
+        """Bytes that may still be written; None when the place does not say."""
         ...
 
 
@@ -240,6 +266,17 @@ class LocalBackend:
         # What a filesystem keeps for itself, and what a power cut left, may lie in a folder that becomes a repository.
         return next((name for name in names if name != "lost+found" and not name.endswith(PARTIAL)), "")
 
+    def free(self) -> int | None:
+        place = self.folder.absolute()
+        while not place.exists():
+            place = place.parent
+        try:
+            found = os.statvfs(place)
+        except OSError:
+            return None
+        # Some filesystems over FUSE or a network have no sizes at all.
+        return found.f_bavail * found.f_frsize if found.f_blocks else None
+
     def remove(self, name: str) -> None:
         path = self.folder / name
         with _space_named(path):
@@ -313,12 +350,23 @@ class _LocalFile:
     def tell(self) -> int:
         return self._size
 
+    def cut(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+        self._size = size
+        self._begun = min(self._begun, size)
+
 
 @contextlib.contextmanager
 def _space_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "Make room and run the same command again." if error.errno == 28 else ""
-        kind = RefusedError if error.errno in (13, 30) else DeviceError
-        raise kind(f"{path} cannot be written: {error.strerror}.", hint=hint) from None
+        raise cannot_write(str(path), error) from None
+
+
+def cannot_write(place: str, error: OSError) -> DeviceError | RefusedError:
+    """The error for what the operating system refused to write."""
+    text = f"{place} cannot be written: {error.strerror}."
+    if error.errno in NO_ROOM:
+        return FullError(text, hint="Make room and run the same command again: what is stored already is kept.")
+    return RefusedError(text) if error.errno in (errno.EACCES, errno.EROFS) else DeviceError(text)

@@ -158,6 +158,14 @@ class Index:
         return identifier, Location(self._pack_ids[pack], offset, payload, plain)
 
 
+def index_size(header: bytes, name: str) -> int:
+    """Bytes of an index file of which the first 64 are given. Raises DamagedError."""
+    magic, version, _, packs, entries = _HEADER.unpack(header)
+    if magic != MAGIC or version != VERSION or entries > ENTRY_LIMIT or packs > PACK_LIMIT:
+        raise DamagedError(f"{name}: no index of version {VERSION} begins here ({magic.hex()}, {version}).")
+    return int(_HEADER.size + _PACK.size * packs + _FAN.size + _ENTRY.size * entries + ID_SIZE)
+
+
 def index_in_memory(data: bytes, repository: bytes, name: str) -> Index:
     """A whole index file, proven by its digest.
 
@@ -192,6 +200,21 @@ class IndexBuilder:
     def drop_pack(self, pack: bytes) -> None:
         """Forget a pack that did not become complete."""
         self._entries = {found: place for found, place in self._entries.items() if place.pack != pack}
+
+    def cut_pack(self, pack: bytes, size: int) -> None:
+        """Forget the records of a pack that do not lie in its first ``size`` bytes."""
+        self._entries = {
+            found: place for found, place in self._entries.items() if place.pack != pack or place.offset < size
+        }
+
+    def starts(self, pack: bytes) -> list[int]:
+        """Where the records of a pack begin, sorted."""
+        return sorted(place.offset for place in self._entries.values() if place.pack == pack)
+
+    def size(self) -> int:
+        """Bytes that the index file has at most, with one pack more than are complete."""
+        packs = _PACK.size * (len(self._packs) + 1)
+        return _HEADER.size + packs + _FAN.size + _ENTRY.size * len(self._entries) + ID_SIZE
 
     def find(self, identifier: bytes) -> Location | None:
         """Where the record lies; None when it was not entered."""

@@ -5,20 +5,26 @@ power cut at any write leaves every listed recovery point restorable.
 """
 
 import contextlib
+import errno
 import os
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from core.documents import encode
-from core.errors import DeviceError, LiferaftError, RefusedError
+from core.errors import DamagedError, LiferaftError, RefusedError
 from core.events import Sink, ignore
+from core.units import KIB
 from images.model.manifest import Manifest
 from images.store.access import Access
-from images.store.backend import NewFile, Reader, Writer
+from images.store.backend import FullError, Measured, NewFile, Reader, Shrinkable, Writer, cannot_write
+from images.store.digest_list import Digests, digests_of
 from images.store.document import CHUNK_SIZE, DOCUMENT, new_document
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
 from images.store.keyring import add_slot, slot_name, slot_names
 from images.store.keys import new_keys
 from images.store.locks import Lock, LockKind, locked
+from images.store.parity_head import plan_geometry
 from images.store.parity_queue import ParityQueue
 from images.store.passphrase import Passphrase
 from images.store.records import (
@@ -33,6 +39,9 @@ from images.store.records import (
 from images.store.repository import CATALOGUE, INDEX_NAME, Catalogue, PointSummary, Repository, pack_name
 from images.store.sealed import seal_document, seal_file
 from images.store.signature import SigningKey
+
+#: Bytes that a filesystem may need on top of a new file's own: blocks that are not full, a folder's entry.
+_SPARE = 128 * KIB
 
 
 def writable(backend: Reader) -> Writer:
@@ -121,16 +130,25 @@ class RepositoryWriter:
 
     Attributes:
         stored: bytes added to packs. records: how many.
-        bad_packs: a sentence for each pack that an index names and that is missing or truncated.
+        bad_packs: a sentence for each pack that an index names and that is missing or truncated; known once the
+            indexes are read, with a digest list later or never.
     """
 
-    def __init__(self, repository: Repository, lock: Lock | None = None) -> None:
-        """The lock that the writer works under, if it is to stop when that is lost."""
+    def __init__(self, repository: Repository, lock: Lock | None = None, digests: Digests | None = None) -> None:
+        """The lock that the writer works under, if it is to stop when that is lost.
+
+        Args:
+            digests: what an earlier capture knew of the same source, and who writes that down this time.
+        """
         self.repository = repository
         self._lock = lock
         self._backend = writable(repository.backend)
-        # What an index promises counts only if the pack is really there, whole.
-        self.bad_packs = tuple(repository.check_packs().values())
+        self._digests = digests or Digests()
+        self._indexes_count = False
+        self._counting = threading.Lock()
+        self.bad_packs: tuple[str, ...] = ()
+        if self._digests.known is None:
+            self._count_on_indexes()
         self._index = IndexBuilder()
         self._pack = contextlib.ExitStack()
         self._stream: NewFile | None = None
@@ -142,7 +160,38 @@ class RepositoryWriter:
 
     def knows(self, identifier: bytes) -> bool:
         """Whether a record with that id is stored already, in a pack that is there. Safe to ask from any thread."""
-        return self._index.find(identifier) is not None or self.repository.locate(identifier) is not None
+        return self.find(identifier) is not None
+
+    def find(self, identifier: bytes) -> Location | None:
+        """Where that record is; None when it is not stored yet. Safe to ask from any thread."""
+        place = self._index.find(identifier)
+        if place is None and self._digests.known is not None:
+            place = self._digests.known.find(identifier)
+        if place is None:
+            self._count_on_indexes()
+            place = self.repository.locate(identifier)
+        return place
+
+    def use(self, identifier: bytes) -> None:
+        """A stored record belongs to the recovery point: its digest list is to have it."""
+        if self._digests.recorder is not None:
+            place = self.find(identifier)
+            assert place is not None, "only records that are stored can be used"
+            self._digests.recorder.add(identifier, place)
+
+    def save_digests(self, point: str) -> str:
+        """Complete the digest list of a recovery point that is committed. Returns why there is none, or nothing."""
+        known, recorder = self._digests.known, self._digests.recorder
+        if recorder is None:
+            return ""
+        if known is not None and not self._indexes_count:
+            indexes = known.indexes
+        else:
+            held = self.repository.indexes()
+            named = zip(held.files(), held, strict=True)
+            indexes = {file: index.size for file, index in named if not recorder.packs.isdisjoint(index.packs)}
+        recorder.finish(point, indexes)
+        return recorder.problem
 
     def put(self, kind: RecordKind, identifier: bytes, plain_length: int, codec: Codec, payload: bytes) -> None:
         """Store a record unless it is stored already."""
@@ -158,12 +207,7 @@ class RepositoryWriter:
             # One write: a record is in the pack whole or not at all.
             self._stream.write(record + payload)
         except OSError as error:
-            raise DeviceError(
-                f"{self._backend.location} cannot be written: {error.strerror}.",
-                hint="Make room and run the same command again: what is stored already is kept."
-                if error.errno == 28
-                else "",
-            ) from None
+            raise cannot_write(f"{self._backend.location}/{pack_name(self._pack_id)}", error) from None
         place = Location(self._pack_id, self._position, len(payload), plain_length)
         self._position += size
         self._index.add(identifier, place)
@@ -188,6 +232,7 @@ class RepositoryWriter:
         Raises:
             LockLostError: somebody took us for dead; what we count on may have been pruned.
         """
+        self._want_room()
         self._close_pack()
         self._write_index()
         identifier = chunk_id(data).hex()
@@ -205,15 +250,72 @@ class RepositoryWriter:
         with contextlib.suppress(LiferaftError):
             self._parity.settle()
 
-    def checkpoint(self) -> None:
-        """Make what was stored so far durable and known to a later capture, without a recovery point."""
+    def checkpoint(self, *, full: bool = False) -> None:
+        """Make what was stored so far durable and known to a later capture, without a recovery point.
+
+        Args:
+            full: there is no room left; the last records give theirs to the index, without which nothing counts.
+        """
+        if full:
+            self._make_room()
         try:
             self._close_pack()
         finally:
             # Also when the open pack is lost: those before it are there.
-            self._write_index()
+            try:
+                self._write_index()
+            except FullError:
+                # It was the parity that found no room. It is asked for only once; check --repair makes it later.
+                self._write_index()
+
+    def _want_room(self) -> None:
+        """Stop before a pack is closed for which there would be no index.
+
+        Raises:
+            FullError: the room that is left is too little.
+        """
+        free = self._backend.free() if isinstance(self._backend, Measured) else None
+        if free is not None and free < self._room():
+            raise cannot_write(self._backend.location, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    def _room(self) -> int:
+        """Bytes that closing the open pack needs: its index and its parity."""
+        parity = self.repository.document.parity
+        size = self._index.size() + _SPARE
+        return size + plan_geometry(self._position, parity).file_size if parity and self._stream is not None else size
+
+    def _make_room(self) -> None:
+        """Give up the last records of the open pack, as many as the rest needs to count."""
+        if self._stream is None or not isinstance(self._stream, Shrinkable):
+            return
+        until = self._position - self._room()
+        kept = max((at for at in self._index.starts(self._pack_id) if at <= until), default=PACK_HEADER_SIZE)
+        self._stream.cut(kept)
+        self._index.cut_pack(self._pack_id, kept)
+        self._position = kept
+
+    def _count_on_indexes(self) -> None:
+        """Read the indexes, the first time: what one promises counts only if the pack is really there, whole."""
+        with self._counting:
+            if self._indexes_count:
+                return
+            self.bad_packs = tuple(self.repository.check_packs().values())
+            self._tell_recorder()
+            known = self._digests.known
+            if known is not None and not known.packs.keys() <= self.repository.indexes().pack_sizes().keys():
+                problems = "; ".join(self.repository.indexes().problems)
+                raise DamagedError(
+                    f"{self._backend.location}: no sound index names packs that the last capture used ({problems}).",
+                    hint="Run liferaft check --repair, then capture again.",
+                )
+            self._indexes_count = True
+
+    def _tell_recorder(self) -> None:
+        if self._digests.recorder is not None:
+            self._digests.recorder.know(self.repository.indexes().pack_sizes())
 
     def _next_pack(self) -> None:
+        self._want_room()
         self._close_pack()
         if len(self._index) >= ENTRIES_WRITTEN:
             self._write_index()
@@ -235,6 +337,8 @@ class RepositoryWriter:
             raise
         self._stream = None
         self._index.close_pack(self._pack_id, size)
+        if self._digests.recorder is not None:
+            self._digests.recorder.know({self._pack_id: size})
         self._parity.add(self._pack_id)
 
     def _drop_pack(self) -> None:
@@ -249,6 +353,7 @@ class RepositoryWriter:
             self._backend.write(f"indexes/{os.urandom(16).hex()}.index", self._index.encode(self.repository.id))
             self.repository.reload()
             self.repository.indexes()
+            self._tell_recorder()
             self._index = IndexBuilder()
 
 
@@ -257,25 +362,34 @@ class _AbandonedError(Exception):
 
 
 @contextlib.contextmanager
-def writing(repository: Repository, operation: str = "capture", sink: Sink = ignore) -> Iterator[RepositoryWriter]:
+def writing(
+    repository: Repository, operation: str = "capture", sink: Sink = ignore, digest_list: Path | None = None
+) -> Iterator[RepositoryWriter]:
     """A writer under a shared lock that leaves no half-written file when the block fails.
 
     On failure what is stored so far is kept and indexed where the folder still takes it, so that the
     same capture run again does not store it twice.
 
+    Args:
+        digest_list: a file with what the last capture of the same source knew, to be replaced by what this one does.
+
     Raises:
         RefusedError: somebody prunes, or works exclusively in another way.
     """
-    with locked(writable(repository.backend), LockKind.SHARED, operation, sink=sink) as lock:
+    with (
+        locked(writable(repository.backend), LockKind.SHARED, operation, sink=sink) as lock,
+        contextlib.ExitStack() as stack,
+    ):
         # What was read before the lock was held may be gone.
         repository.reload()
-        writer = RepositoryWriter(repository, lock)
+        digests = stack.enter_context(digests_of(digest_list, repository, sink))
+        writer = RepositoryWriter(repository, lock, digests)
         try:
             yield writer
-        except BaseException:
+        except BaseException as error:
             try:
                 lock.check()
-                writer.checkpoint()
+                writer.checkpoint(full=isinstance(error, FullError))
             except (OSError, ValueError, LiferaftError):
                 writer.abandon()
             raise
