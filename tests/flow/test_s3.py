@@ -8,8 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from core.errors import DamagedError, LiferaftError, RefusedError, UnreachableError, UsageError
+from core.errors import DamagedError, ExitCode, LiferaftError, RefusedError, UnreachableError, UsageError
 from core.events import Event, Stage, ignore
 from core.process import SystemRunner
 from images.capture import CaptureResult
@@ -17,6 +18,7 @@ from images.store.backend import MissingFileError, Writer
 from images.store.connect import connect, open_repository
 from images.store.repository import Repository
 from images.store.s3 import S3Backend, parse_address
+from rescue.cli.main import cli
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
 from restore.planner import survey_chunks
@@ -405,3 +407,37 @@ def test_the_parts_of_an_address() -> None:
     own = parse_address("s3+https://AK:s%2Fec%2Bret@[::1]:9000/bucket")
     assert (own.shown, own.endpoint) == ("s3+https://[::1]:9000/bucket", "https://[::1]:9000")
     assert (own.bucket, own.prefix, own.key, own.secret) == ("bucket", "", "AK", "s/ec+ret")
+
+
+def test_everything_that_keeps_a_repository(server: S3Server, tmp_path: Path, tree: Path) -> None:
+    """Encrypted, with parity, from init to repair, as a person calls them."""
+    address = server.address(tmp_path.name)
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse battery staple\n")
+    secret.chmod(0o600)
+
+    def call(*words: str | Path, code: int = 0) -> str:
+        arguments = [str(word) for word in (*words, "--passphrase-file", secret)]
+        done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+        assert done.exception is None and int(done.return_value or 0) == code, (words, done.output, done.exception)
+        return done.stdout
+
+    call("init", address, "--encrypt", "--parity", "2")
+    disk = gpt_disk(tmp_path / "disk.img", tree)
+    call("capture", disk, "--repo", address)
+    put_ext(disk, *ROOT, tree / "etc")
+    call("capture", disk, "--repo", address)
+    call("forget", "--keep-last", "1", "--repo", address)
+    call("prune", "--repo", address)
+    call("rebuild-index", "--repo", address)
+    assert "file59" in call("ls", "latest:disk0-part2/", "--repo", address)
+    client = server.client()
+    key = next(name for name in server.names(tmp_path.name) if name.endswith(".pack"))
+    pack = bytearray(client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+    good = bytes(pack)
+    pack[len(pack) // 2] ^= 1
+    client.put_object(Bucket=BUCKET, Key=key, Body=bytes(pack))
+    call("check", "--data", "--repair", "--repo", address, code=int(ExitCode.WARNINGS))
+    assert client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == good
+    call("check", "--data", "--repo", address)
+    assert not [name for name in server.names(tmp_path.name) if "/locks/" in name]
