@@ -116,6 +116,11 @@ class Meter:
         """Bytes counted so far."""
         return self._done
 
+    @property
+    def total(self) -> int:
+        """Bytes to do; 0 when unknown."""
+        return self._total
+
     def advance(self, count: int) -> None:
         """Count ``count`` more bytes as done."""
         with self._lock:

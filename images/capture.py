@@ -4,12 +4,14 @@ Worker threads read, fill what is not allocated with zeros, hash and compress (t
 of the GIL); the calling thread writes packs in the order of the disk.
 """
 
+import contextlib
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import zstandard
@@ -21,8 +23,10 @@ from images.model.extents import Extent, total
 from images.model.layout import Layout
 from images.model.machine import Machine
 from images.model.manifest import CaptureMode, Manifest, Volume
+from images.room import too_little_room, with_what_is_missing
 from images.salvage import Salvage
 from images.sources import BlockSource, FileSource, Prefetching, UnreadableSectorsError, WindowSource
+from images.store.backend import FullError
 from images.store.pages import Slot, height_for, write_tree
 from images.store.records import Codec, RecordKind
 from images.store.repository import Repository
@@ -92,42 +96,45 @@ def capture(
     sink: Sink,
     threads: int = 0,
     sign: SigningKey | None = None,
+    digest_list: Path | None = None,
 ) -> CaptureResult:
     """Take a recovery point of the surveyed disks.
 
     Args:
         threads: worker threads; 0 means one for each core.
         sign: signs the recovery point.
+        digest_list: a file with what the last capture of these disks knew, replaced by what this one does.
 
     Raises:
+        FullError: there is no room left; the message says how much is missing.
         DeviceError: reading the source or writing the repository failed; what is stored stays for the next try.
     """
     started = datetime.now(UTC)
     surveys = tuple(_with_readable_maps(survey) for survey in surveys)
     warnings = _say_what_is_whole(surveys, sink)
     allocated = {volume.id: total(volume.used.extents()) for survey in surveys for volume in survey.volumes}
+    _say_little_room(repository, sum(allocated.values()), sink)
     meter = Meter(sink, Stage.CAPTURE, sum(allocated.values()))
-    with writing(repository, sink=sink) as writer:
-        lost = tuple(f"{problem}: what it held is stored again" for problem in writer.bad_packs)
-        for warning in lost:
-            sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))
-        with _Workers(writer, threads or os.cpu_count() or 2, sink) as workers, ticking(meter):
-            volumes = tuple(
-                _capture_volume(survey, volume, allocated[volume.id], writer, workers, meter)
-                for survey in surveys
-                for volume in survey.volumes
+    with writing(repository, sink=sink, digest_list=digest_list) as writer:
+        with _Workers(writer, threads or os.cpu_count() or 2, sink) as workers, _missing_said(writer, workers, meter):
+            with ticking(meter):
+                volumes = tuple(
+                    _capture_volume(survey, volume, allocated[volume.id], writer, workers, meter)
+                    for survey in surveys
+                    for volume in survey.volumes
+                )
+            sink(Event(stage=Stage.COMMIT, message="Writing the index and the manifest"))
+            manifest = Manifest(
+                tool=tool,
+                name=name,
+                created=started.isoformat(timespec="microseconds"),
+                origin=origin,
+                machine=machine,
+                layout=Layout(disks=tuple(survey.disk for survey in surveys)),
+                volumes=volumes,
             )
-        sink(Event(stage=Stage.COMMIT, message="Writing the index and the manifest"))
-        manifest = Manifest(
-            tool=tool,
-            name=name,
-            created=started.isoformat(timespec="microseconds"),
-            origin=origin,
-            machine=machine,
-            layout=Layout(disks=tuple(survey.disk for survey in surveys)),
-            volumes=volumes,
-        )
-        identifier = writer.commit(manifest, sign)
+            identifier = writer.commit(manifest, sign)
+        lost = _say_lost_records(writer, writer.save_digests(identifier), sink)
     return CaptureResult(
         id=identifier,
         name=name,
@@ -138,6 +145,32 @@ def capture(
         warnings=(*warnings, *lost),
         lost=tuple(LostExtent(volume.id, extent) for volume in volumes for extent in volume.lost),
     )
+
+
+def _say_little_room(repository: Repository, allocated: int, sink: Sink) -> None:
+    text = too_little_room(repository, allocated)
+    if text:
+        # Said now, while something can be done about it; when it does fit after all, nobody needs to know later.
+        sink(Event(stage=Stage.CAPTURE, message=text, warning=True))
+
+
+@contextlib.contextmanager
+def _missing_said(writer: RepositoryWriter, workers: "_Workers", meter: Meter) -> Iterator[None]:
+    """When there is no room left, say how much is missing."""
+    try:
+        yield
+    except FullError as error:
+        left, read = meter.total - meter.done, meter.done - workers.idle
+        raise with_what_is_missing(error, left=left, read=read, stored=writer.stored) from None
+
+
+def _say_lost_records(writer: RepositoryWriter, problem: str, sink: Sink) -> tuple[str, ...]:
+    """Tell the user what the repository had lost, and why there is no digest list."""
+    warnings = [f"{problem}: what it held is stored again" for problem in writer.bad_packs]
+    warnings += [f"{problem}."] if problem else []
+    for warning in warnings:
+        sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))
+    return (*((writer.digests.warning,) if writer.digests.warning else ()), *warnings)
 
 
 def _with_readable_maps(survey: DiskSurvey) -> DiskSurvey:
@@ -185,6 +218,7 @@ def _capture_volume(
         packed = workers.compress(identifier, data)
         if packed.payload is not None:
             writer.put(RecordKind.PAGE, identifier, len(data), packed.codec, packed.payload)
+        writer.use(identifier)
         return identifier
 
     salvage = Salvage(volume.source, _answering(volume.source), workers.tell_loss(survey, volume))
@@ -244,7 +278,11 @@ def _announced(source: BlockSource, pieces: Iterator[_Piece], ahead: int) -> Ite
 
 
 class _Workers:
-    """The threads that read, hash and compress."""
+    """The threads that read, hash and compress.
+
+    Attributes:
+        idle: bytes that were read before the first chunk had to be stored.
+    """
 
     def __init__(self, writer: RepositoryWriter, threads: int, sink: Sink) -> None:
         self._writer = writer
@@ -254,6 +292,7 @@ class _Workers:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="capture")
         self._local = threading.local()
         self._zero = bytes(self._chunk_size)
+        self.idle = 0
 
     def __enter__(self) -> "_Workers":
         return self
@@ -294,8 +333,12 @@ class _Workers:
 
     def _store(self, piece: _Piece, future: Future[_Packed], meter: Meter) -> Slot:
         packed = future.result()
-        if packed.id is not None and packed.payload is not None:
-            self._writer.put(RecordKind.CHUNK, packed.id, packed.length, packed.codec, packed.payload)
+        if packed.id is not None:
+            if packed.payload is not None:
+                if not self._writer.records:
+                    self.idle = meter.done
+                self._writer.put(RecordKind.CHUNK, packed.id, packed.length, packed.codec, packed.payload)
+            self._writer.use(packed.id)
         meter.advance(total(piece.extents))
         return Slot(piece.number, packed.id)
 

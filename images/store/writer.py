@@ -130,6 +130,7 @@ class RepositoryWriter:
 
     Attributes:
         stored: bytes added to packs. records: how many.
+        digests: the digest lists that are read and written, if any.
         bad_packs: a sentence for each pack that an index names and that is missing or truncated; known once the
             indexes are read, with a digest list later or never.
     """
@@ -143,11 +144,11 @@ class RepositoryWriter:
         self.repository = repository
         self._lock = lock
         self._backend = writable(repository.backend)
-        self._digests = digests or Digests()
+        self.digests = digests or Digests()
         self._indexes_count = False
         self._counting = threading.Lock()
         self.bad_packs: tuple[str, ...] = ()
-        if self._digests.known is None:
+        if self.digests.known is None:
             self._count_on_indexes()
         self._index = IndexBuilder()
         self._pack = contextlib.ExitStack()
@@ -165,8 +166,8 @@ class RepositoryWriter:
     def find(self, identifier: bytes) -> Location | None:
         """Where that record is; None when it is not stored yet. Safe to ask from any thread."""
         place = self._index.find(identifier)
-        if place is None and self._digests.known is not None:
-            place = self._digests.known.find(identifier)
+        if place is None and self.digests.known is not None:
+            place = self.digests.known.find(identifier)
         if place is None:
             self._count_on_indexes()
             place = self.repository.locate(identifier)
@@ -174,14 +175,14 @@ class RepositoryWriter:
 
     def use(self, identifier: bytes) -> None:
         """A stored record belongs to the recovery point: its digest list is to have it."""
-        if self._digests.recorder is not None:
+        if self.digests.recorder is not None:
             place = self.find(identifier)
             assert place is not None, "only records that are stored can be used"
-            self._digests.recorder.add(identifier, place)
+            self.digests.recorder.add(identifier, place)
 
     def save_digests(self, point: str) -> str:
         """Complete the digest list of a recovery point that is committed. Returns why there is none, or nothing."""
-        known, recorder = self._digests.known, self._digests.recorder
+        known, recorder = self.digests.known, self.digests.recorder
         if recorder is None:
             return ""
         if known is not None and not self._indexes_count:
@@ -301,7 +302,7 @@ class RepositoryWriter:
                 return
             self.bad_packs = tuple(self.repository.check_packs().values())
             self._tell_recorder()
-            known = self._digests.known
+            known = self.digests.known
             if known is not None and not known.packs.keys() <= self.repository.indexes().pack_sizes().keys():
                 problems = "; ".join(self.repository.indexes().problems)
                 raise DamagedError(
@@ -311,8 +312,8 @@ class RepositoryWriter:
             self._indexes_count = True
 
     def _tell_recorder(self) -> None:
-        if self._digests.recorder is not None:
-            self._digests.recorder.know(self.repository.indexes().pack_sizes())
+        if self.digests.recorder is not None:
+            self.digests.recorder.know(self.repository.indexes().pack_sizes())
 
     def _next_pack(self) -> None:
         self._want_room()
@@ -337,8 +338,8 @@ class RepositoryWriter:
             raise
         self._stream = None
         self._index.close_pack(self._pack_id, size)
-        if self._digests.recorder is not None:
-            self._digests.recorder.know({self._pack_id: size})
+        if self.digests.recorder is not None:
+            self.digests.recorder.know({self._pack_id: size})
         self._parity.add(self._pack_id)
 
     def _drop_pack(self) -> None:

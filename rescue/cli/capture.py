@@ -33,6 +33,12 @@ from rescue.jobs.capture import capture_disks
     type=click.Choice(["512", "4096"]),
     help="Logical sector size of the disk an image file was made from. Default: 4096 if its GPT says so, else 512.",
 )
+@click.option(
+    "--digest-list",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Note in FILE what is stored of these disks: the next capture with it reads less of the repository.",
+)
 @hooks_option
 @json_option
 @progress_option
@@ -41,6 +47,7 @@ def command(
     repository: str,
     name: str,
     sector_size: str | None,
+    digest_list: Path | None,
     hooks: Path | None,
     access: Access,
     sign: SigningKey | None,
@@ -69,6 +76,7 @@ def command(
         sector_size=int(sector_size or 0),
         access=access,
         sign=sign,
+        digest_list=digest_list,
     )
     if as_json:
         click.echo(encode(result), nl=False)

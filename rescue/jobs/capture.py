@@ -24,6 +24,7 @@ from images.sources import FileSource, open_source
 from images.store.access import Access
 from images.store.backend import LocalBackend
 from images.store.connect import connect
+from images.store.digest_list import check_replaceable
 from images.store.signature import SigningKey
 from images.store.writer import open_or_create, writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
@@ -41,6 +42,7 @@ def capture_disks(
     sector_size: int = 0,
     access: Access | None = None,
     sign: SigningKey | None = None,
+    digest_list: Path | None = None,
 ) -> CaptureResult:
     """Take one recovery point of one or several whole disks.
 
@@ -51,11 +53,14 @@ def capture_disks(
         sector_size: of image files, in bytes; 0 for what their tables say. Devices say their own.
         hooks: the site's hooks folder, run before the first read and after the last write.
         access: the passphrase of an encrypted repository. sign: signs the recovery point.
+        digest_list: a file that spares the next capture of the same disks the repository's indexes; made when missing.
 
     Raises:
         UsageError, RefusedError, DamagedError, DeviceError: nothing was taken; the source was not touched.
     """
     sink(Event(stage=Stage.PROBE, message="Looking at the disks"))
+    if digest_list is not None:
+        check_replaceable(digest_list)
     backend = writable(connect(repository))
     is_device = [source.exists() and stat.S_ISBLK(source.stat().st_mode) for source in sources]
     devices = block_devices(runner) if any(is_device) else ()
@@ -81,6 +86,7 @@ def capture_disks(
             tool=tool_name(),
             sink=sink,
             sign=sign,
+            digest_list=digest_list,
         )
     if result.lost:
         found = loss_warnings(losses(opened, result.id, opened.manifest(result.id)))
