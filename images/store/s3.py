@@ -15,7 +15,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
@@ -23,6 +22,7 @@ from obstore.store import S3Store
 from core.errors import DamagedError, DeviceError, LiferaftError, UnreachableError, UsageError
 from core.units import MIB
 from images.store.backend import PARTIAL, FileStart, MissingFileError, NewFile
+from images.store.s3_address import S3Address, parse_address
 
 if TYPE_CHECKING:
     # The library has these for type checkers only.
@@ -44,10 +44,7 @@ _RETRY: "RetryConfig" = {
 }
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CERTIFICATES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _METADATA = re.compile(r" \S+/latest/(api/token|meta-data)")
-_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-_FORM = "s3://bucket/folder, or s3+https://host:port/bucket/folder for a server of your own"
 
 _HINTS = {
     "RequestTimeTooSkewed": "This machine's clock is wrong: set it, then try again.",
@@ -58,55 +55,6 @@ _HINTS = {
 }
 _REGION_HINT = "The bucket is in another region: set AWS_REGION."
 _REGION_CODES = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
-
-
-class S3Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a repository is.
-
-    Attributes:
-        shown: the address as it was given, without credentials: all that logs and plans may have.
-        endpoint: URL of the server; empty for AWS or what the environment says.
-        key, secret: from the address; empty for those of the environment.
-    """
-
-    shown: str
-    endpoint: str
-    bucket: str
-    prefix: str
-    key: str = ""
-    secret: str = ""
-
-
-def parse_address(address: str) -> S3Address:
-    """The parts of ``s3://[key:secret@]bucket/prefix`` or ``s3+http[s]://[key:secret@]host[:port]/bucket/prefix``.
-
-    Raises:
-        UsageError: it is not of that form. The message does not repeat it: there may be a secret in it.
-    """
-    scheme, _, rest = address.partition("://")
-    authority, _, path = rest.partition("/")
-    login, _, host = authority.rpartition("@")
-    key, _, secret = login.partition(":")
-    own_server = scheme in ("s3+http", "s3+https")
-    if not own_server:
-        path = f"{host}/{path}"
-    bucket, _, prefix = path.strip("/").partition("/")
-    prefix = prefix.strip("/")
-    if own_server and not _HOST.fullmatch(host):
-        raise UsageError("The S3 address has no valid host.", hint=f"Give {_FORM}; write / in a secret as %2F.")
-    if not _BUCKET.fullmatch(bucket):
-        raise UsageError("The S3 address has no valid bucket.", hint=f"Give {_FORM}; write / in a secret as %2F.")
-    if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
-        raise UsageError("The S3 address has an empty part, . or .. in its folder.", hint=f"Give {_FORM}.")
-    place = f"{host}/{bucket}" if own_server else bucket
-    return S3Address(
-        shown=f"{scheme}://{place}/{prefix}".rstrip("/"),
-        endpoint=f"{scheme.removeprefix('s3+')}://{host}" if own_server else "",
-        bucket=bucket,
-        prefix=prefix,
-        key=_unquoted(key),
-        secret=_unquoted(secret),
-    )
 
 
 def connect(address: str) -> "S3Backend":
@@ -375,10 +323,6 @@ class _Upload:
             raise
         else:
             self._size += len(data)
-
-
-def _unquoted(text: str) -> str:
-    return re.sub(r"%([0-9A-Fa-f]{2})", lambda found: chr(int(found[1], 16)), text)
 
 
 def _certificates(path: Path) -> bytes:

@@ -17,7 +17,8 @@ from images.capture import CaptureResult
 from images.store.backend import MissingFileError, Writer
 from images.store.connect import connect, open_repository
 from images.store.repository import Repository
-from images.store.s3 import S3Backend, parse_address
+from images.store.s3 import S3Backend
+from images.store.s3_address import parse_address
 from rescue.cli.main import cli
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
