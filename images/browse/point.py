@@ -7,7 +7,7 @@ written, and nothing is mounted: what lies in the bytes is the business of the f
 import threading
 from collections.abc import Iterator
 
-from core.errors import DeviceError
+from core.errors import DamagedError, DeviceError
 from core.units import MIB
 from images.model.extents import Extent
 from images.model.layout import Disk
@@ -16,6 +16,10 @@ from images.store.repository import Repository
 
 #: Bytes of decoded chunks that are remembered. Metadata of a filesystem is read in small pieces from few chunks.
 CACHE_SIZE = 64 * MIB
+
+
+class OutsideError(DeviceError):
+    """A range that the volume does not have: what the filesystem says of itself leads there."""
 
 
 class ChunkCache:
@@ -86,11 +90,11 @@ class VolumeSource:
         """Exactly ``length`` bytes from ``offset``.
 
         Raises:
-            DeviceError: the range is outside the volume. DamagedError: a chunk is missing or damaged; the message
+            OutsideError: the range is outside the volume. DamagedError: a chunk is missing or damaged; the message
                 names recovery point, volume and range.
         """
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise DeviceError(f"{self.name}: {length} bytes at {offset} are outside a volume of {self.size} bytes.")
+            raise OutsideError(f"{length} bytes at {offset} are outside a volume of {self.size} bytes.")
         end, pieces = offset + length, []
         for number in range(offset // self._chunk_size, -(-end // self._chunk_size)):
             start = number * self._chunk_size
@@ -109,7 +113,7 @@ class VolumeSource:
             return None
         content = self.cache.read(slot.id, where)
         if len(content) != size:
-            raise DeviceError(f"{where}: the chunk has {len(content)} bytes, expected {size}.")
+            raise DamagedError(f"{where}: the chunk has {len(content)} bytes, expected {size}.")
         return content
 
     def allocated(self) -> Iterator[Extent]:

@@ -20,7 +20,7 @@ from dissect.xfs.exceptions import Error as XfsError
 
 from core.errors import DamagedError, UsageError
 from images.browse.entry import Attribute, Content, Entry, Filesystem, Kind, Piece, UnreadableError
-from images.browse.point import VolumeSource
+from images.browse.point import OutsideError, VolumeSource
 from images.browse.recognise import open_filesystem
 from images.model.manifest import CaptureMode
 
@@ -198,6 +198,8 @@ class Tree:
             raise UnreadableError(f"{where} cannot be read: {error.message}.") from None
         except DamagedError as error:
             raise DamagedError(f"{where}: {error.message}", hint=error.hint) from None
+        except OutsideError as error:
+            raise DamagedError(f"{where}: the filesystem is damaged: {error.message}") from None
         except _BROKEN as error:
             text = str(error) or type(error).__name__
             raise DamagedError(f"{where}: the filesystem is damaged ({type(error).__name__}: {text}).") from error

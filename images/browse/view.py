@@ -5,24 +5,28 @@ partition GUID or partition name, never by device node. Symbolic links are follo
 """
 
 import contextlib
+import functools
 import posixpath
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
-from core.errors import DamagedError, LiferaftError, UsageError
+from core.errors import DamagedError, RefusedError, UnreachableError, UsageError
 from core.units import MIB
 from images.browse.entry import Kind
 from images.browse.tree import Found, NotThereError, Tree, join, shown
 from images.model.layout import Filesystem, Partition
 from images.model.manifest import Manifest, Volume
 
+T = TypeVar("T")
+
 #: Symbolic links followed in one path at most, as the kernel does.
 _LINKS = 40
 _FSTAB_LIMIT = MIB
 #: Where distributions put the root subvolume of a btrfs.
-_ROOTS = ("/", "/@", "/root", "/@rootfs")
+_ROOTS = ("/", "/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot")
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -176,10 +180,9 @@ def machine_view(trees: Callable[[Volume], Tree], manifest: Manifest, candidates
     """
     roots: list[tuple[Mount, str]] = []
     for volume in candidates:
-        with contextlib.suppress(LiferaftError):
-            candidate = _root_in(trees(volume))
-            if candidate is not None:
-                roots.append(candidate)
+        candidate = _tried(functools.partial(_root_of, trees, volume))
+        if candidate is not None:
+            roots.append(candidate)
     if len(roots) != 1:
         return None
     root, fstab = roots[0]
@@ -188,10 +191,25 @@ def machine_view(trees: Callable[[Volume], Tree], manifest: Manifest, candidates
         named = volume_named(manifest, line)
         if named is None or line.place == "/":
             continue
-        with contextlib.suppress(LiferaftError):
+        tree = _tried(functools.partial(trees, named))
+        if tree is not None:
             subvolume = next((option[7:] for option in line.options if option.startswith("subvol=")), "/")
-            mounts.append(Mount(line.place, trees(named), "/" + subvolume.strip("/")))
+            mounts.append(Mount(line.place, tree, "/" + subvolume.strip("/")))
     return View(tuple(mounts))
+
+
+def _tried(opening: Callable[[], T | None]) -> T | None:
+    """What opening a volume gives; None when it holds no files or is damaged. A server that is gone is an error."""
+    try:
+        return opening()
+    except UnreachableError:
+        raise
+    except (RefusedError, DamagedError):
+        return None
+
+
+def _root_of(trees: Callable[[Volume], Tree], volume: Volume) -> tuple[Mount, str] | None:
+    return _root_in(trees(volume))
 
 
 def _root_in(tree: Tree) -> tuple[Mount, str] | None:

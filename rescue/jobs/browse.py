@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from core.errors import DamagedError, LiferaftError, RefusedError, UsageError
-from images.browse.entry import Kind
+from core.errors import DamagedError, RefusedError, UnreachableError, UsageError
+from images.browse.entry import Kind, UnreadableError
 from images.browse.point import ChunkCache, filesystem_volumes, open_volume
 from images.browse.tree import Found, NotThereError, Tree, Walk, join, shown
 from images.browse.view import View, machine_view, parts_of, unique_view, whole_volume
@@ -117,7 +117,7 @@ class OpenPoint:
         self.manifest: Manifest = repository.manifest(self.id)
         self.cache = cache or ChunkCache(repository)
         self._trees: dict[str, Tree] = {}
-        self._problems: dict[str, LiferaftError] = {}
+        self._problems: dict[str, RefusedError | DamagedError] = {}
         self._view: View | None = None
         self._looked = False
 
@@ -132,6 +132,8 @@ class OpenPoint:
         if volume.id not in self._trees:
             try:
                 self._trees[volume.id] = Tree(open_volume(self.cache, self.id, self.manifest, volume))
+            except UnreachableError:
+                raise
             except (RefusedError, DamagedError) as error:
                 self._problems[volume.id] = error
                 raise
@@ -154,7 +156,9 @@ class OpenPoint:
             name, problem = (filesystem.detail or filesystem.kind.value) if filesystem else "", ""
             try:
                 name = self.tree(volume).filesystem.name
-            except LiferaftError as error:
+            except UnreachableError:
+                raise
+            except (RefusedError, DamagedError) as error:
                 problem = error.message
             yield VolumeFacts(
                 id=volume.id,
@@ -199,6 +203,8 @@ class OpenPoint:
         for volume in filesystem_volumes(self.manifest):
             try:
                 views.append(whole_volume(self.tree(volume)))
+            except UnreachableError:
+                raise
             except RefusedError:
                 continue
             except DamagedError as error:
@@ -240,7 +246,7 @@ def walk(tree: Tree, found: Found, problems: list[str], *, deep: bool) -> Iterat
         folder = waiting.pop()
         try:
             names = listed.names(folder)
-        except (DamagedError, RefusedError) as error:
+        except (DamagedError, UnreadableError) as error:
             problems.append(error.message)
             continue
         below = []
@@ -249,7 +255,7 @@ def walk(tree: Tree, found: Found, problems: list[str], *, deep: bool) -> Iterat
                 child = tree.node(join(folder.path, name), node)
                 yield child
                 yield from tree.streams(child)
-            except (DamagedError, RefusedError) as error:
+            except (DamagedError, UnreadableError) as error:
                 problems.append(error.message)
                 continue
             if child.entry.kind is Kind.FOLDER:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from core.errors import DamagedError, RefusedError, UsageError
+from core.errors import DamagedError, RefusedError, UnreachableError, UsageError
 from core.events import Event, Meter, Sink, Stage, ticking
 from images.browse.compare import Change, ChangedChunks, Difference, TreeComparison
 from images.browse.entry import Kind
@@ -100,6 +100,8 @@ def _compare_pair(
     sink(Event(stage=Stage.COMPARE, message=f"{pair.new.id}: {len(changed.numbers)} chunks differ"))
     try:
         trees = points[0].tree(pair.old), points[1].tree(pair.new)
+    except UnreachableError:
+        raise
     except RefusedError as error:
         return VolumeComparison(old=old, new=new, changed_chunks=len(changed.numbers), note=error.message)
     except DamagedError as error:

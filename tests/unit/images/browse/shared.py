@@ -13,8 +13,8 @@ from typing import IO
 
 import zstandard
 
-from core.errors import DeviceError
 from images.browse.entry import Kind
+from images.browse.point import OutsideError
 from images.browse.tree import Found, Tree
 from images.model.manifest import CaptureMode, Volume, VolumeRole
 from images.sources import BlockSource, WindowSource, open_source
@@ -52,7 +52,7 @@ class PlainVolume:
 
     def read_at(self, offset: int, length: int) -> bytes:
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise DeviceError(f"{length} bytes at {offset} are outside {self.size}")
+            raise OutsideError(f"{length} bytes at {offset} are outside {self.size}")
         self.reads.append((offset, length))
         return self.inner.read_at(offset, length)
 

@@ -88,12 +88,12 @@ def errors_with(window: WindowSource, seed: int, places: list[tuple[int, int]]) 
     for _ in range(rng.choice((1, 2, 5, 20))):
         offset, length = rng.choice(places)
         turned[offset + rng.randrange(length)] = rng.choice((0, 255, rng.randrange(256)))
-    began = time.monotonic()
+    began = time.process_time()
     try:
         damaged = Tree(Turned(window, turned))  # type: ignore[arg-type]
         errors = read_everything(damaged, damaged.root)
     except LiferaftError as error:
         assert "0123456789ab disk0-part1" in error.message
         errors = 1
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     return errors
