@@ -18,7 +18,7 @@ from rescue.jobs.points import list_with_damage
 def command(repository: str, access: Access, as_json: bool) -> int:
     """List the recovery points of a repository, oldest first.
 
-    Recovery points that are damaged are named on stderr, and the exit code is 5.
+    Recovery points that are damaged, or not signed as required, are named on stderr, and the exit code is 5.
     """
     points, damaged = list_with_damage(repository, access)
     if as_json:
@@ -28,7 +28,7 @@ def command(repository: str, access: Access, as_json: bool) -> int:
     elif not damaged:
         click.echo(f"{repository} holds no recovery points yet.", err=True)
     for problem in damaged:
-        click.echo(f"Damaged: {problem}", err=True)
+        click.echo(f"Not listed: {problem}", err=True)
     return ExitCode.DAMAGED if damaged else ExitCode.DONE
 
 
