@@ -8,6 +8,7 @@ its address, its level. The log tree (what was synced in the last seconds before
 Structures: kernel, include/uapi/linux/btrfs_tree.h.
 """
 
+import itertools
 import stat
 import struct
 import zlib
@@ -277,14 +278,24 @@ class BtrfsFilesystem:
                 raise DamagedError(f"There is no tree {tree}.")
         yield from self._search(*self._trees[tree], low, high)
 
-    def _search(self, address: int, level: int, low: Key, high: Key) -> Iterator[tuple[Key, bytes]]:
-        """The items of a tree whose keys lie between ``low`` and ``high``, both included, in order."""
+    def _search(
+        self, address: int, level: int, low: Key, high: Key, bounds: tuple[Key, Key] = ((0, 0, 0), (_MAX, 255, _MAX))
+    ) -> Iterator[tuple[Key, bytes]]:
+        """The items of a tree whose keys lie between ``low`` and ``high``, both included, in order.
+
+        Args:
+            bounds: first and last key that the pointer to this node allows. They get narrower on the way down, so that
+                no node is reached twice.
+        """
         node = self._read_node(address, level)
         (count,) = struct.unpack_from("<I", node, 96)
         each = _POINTER_SIZE if level else _ITEM_SIZE
         if _HEADER_SIZE + count * each > len(node):
             raise DamagedError(f"Tree node at {address}: {count} items.")
         keys = [_KEY.unpack_from(node, _HEADER_SIZE + index * each) for index in range(count)]
+        ordered = all(first < second for first, second in itertools.pairwise(keys))
+        if not ordered or (keys and not bounds[0] <= keys[0] <= keys[-1] <= bounds[1]):
+            raise DamagedError(f"Tree node at {address}: its keys are out of order.")
         # Before a node's first key comes what the pointer to its left leads to.
         start = max(bisect_right(keys, low) - 1, 0)
         for index in range(start, count):
@@ -292,7 +303,9 @@ class BtrfsFilesystem:
                 return
             at = _HEADER_SIZE + index * each + _KEY.size
             if level:
-                yield from self._search(int.from_bytes(node[at : at + 8], "little"), level - 1, low, high)
+                last = keys[index + 1] if index + 1 < count else bounds[1]
+                child = int.from_bytes(node[at : at + 8], "little")
+                yield from self._search(child, level - 1, low, high, (keys[index], last))
             elif keys[index] >= low:
                 offset, size = struct.unpack_from("<II", node, at)
                 if _HEADER_SIZE + offset + size > len(node):

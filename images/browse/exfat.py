@@ -150,6 +150,8 @@ class ExfatFilesystem:
             if not 2 <= cluster < self._clusters + 2:
                 raise DamagedError(f"A chain names cluster {cluster}, the volume has {self._clusters} from 2.")
             count += 1
+            if done + count > self._clusters:
+                raise DamagedError(f"A chain of more clusters than the volume's {self._clusters} bites its tail.")
             following = self._next(cluster)
             if following != cluster + 1 or done + count == limit:
                 yield Segment(done * self._cluster, count * self._cluster, self._heap + (start - 2) * self._cluster)

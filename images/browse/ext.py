@@ -269,9 +269,9 @@ class ExtFilesystem:
         return content.read(size)
 
     def _extent_runs(self, inode: _Inode) -> Iterator[Segment]:
-        yield from self._extent_node(inode.block, inode.number, None)
+        yield from self._extent_node(inode.block, inode.number, None, set())
 
-    def _extent_node(self, data: bytes, number: int, expected: int | None) -> Iterator[Segment]:
+    def _extent_node(self, data: bytes, number: int, expected: int | None, seen: set[int]) -> Iterator[Segment]:
         magic, count, _, depth, _ = _HEADER.unpack_from(data)
         if magic != _EXTENT_MAGIC or depth > _DEPTH or (expected is not None and depth != expected):
             raise DamagedError(f"Inode {number}: extent node with magic {magic:#x} and depth {depth}.")
@@ -283,7 +283,8 @@ class ExtFilesystem:
                 place = (low | high << 32) * self._block_size
                 if place + self._block_size > self._source.size:
                     raise DamagedError(f"Inode {number}: an extent node at {place}, outside the volume.")
-                yield from self._extent_node(self._source.read_at(place, self._block_size), number, depth - 1)
+                self._see(number, place, seen)
+                yield from self._extent_node(self._source.read_at(place, self._block_size), number, depth - 1, seen)
                 continue
             first, length, high, low = _EXTENT.unpack_from(data, at)
             if length <= _UNWRITTEN:
@@ -295,16 +296,25 @@ class ExtFilesystem:
         pointers = struct.unpack("<15I", inode.block)
         left = -(-inode.size // self._block_size)
         logical = 0
+        seen: set[int] = set()
         for block in pointers[:_DIRECT][:left]:
             if block:
                 yield self._block(logical, block)
             logical += 1
         for level, block in enumerate(pointers[_DIRECT:], start=1):
             if logical < left:
-                yield from self._indirect(inode.number, block, level, logical, left)
+                yield from self._indirect(inode.number, block, level, logical, left, seen)
                 logical += (self._block_size // 4) ** level
 
-    def _indirect(self, number: int, block: int, level: int, logical: int, end: int) -> Iterator[Segment]:
+    def _see(self, number: int, place: int, seen: set[int]) -> None:
+        """A block of a map has one place in it: otherwise a small volume could describe an endless file."""
+        if place in seen:
+            raise DamagedError(f"Inode {number}: the map block at {place} is in its map twice.")
+        seen.add(place)
+
+    def _indirect(
+        self, number: int, block: int, level: int, logical: int, end: int, seen: set[int]
+    ) -> Iterator[Segment]:
         if not block:
             return
         if not level:
@@ -313,10 +323,11 @@ class ExtFilesystem:
         place, each = block * self._block_size, (self._block_size // 4) ** (level - 1)
         if place + self._block_size > self._source.size:
             raise DamagedError(f"Inode {number}: a block map at {place}, outside the volume.")
+        self._see(number, place, seen)
         for (pointer,) in struct.iter_unpack("<I", self._source.read_at(place, self._block_size)):
             if logical >= end:
                 return
-            yield from self._indirect(number, pointer, level - 1, logical, end)
+            yield from self._indirect(number, pointer, level - 1, logical, end, seen)
             logical += each
 
     def _block(self, logical: int, block: int) -> Segment:

@@ -140,15 +140,48 @@ class XfsFilesystem:
         return inode
 
     def _segments(self, inode: INode) -> tuple[Segment, ...]:
-        return tuple(self._placed(inode._iter_blocks()))
+        if inode.inode.di_format != _BTREE:
+            return tuple(self._placed(inode._iter_blocks()))
+        return tuple(self._placed(self._tree_extents(inode.datafork().read())))
+
+    def _tree_extents(self, root: bytes) -> Iterator[tuple[int, int, int, int]]:
+        """The extents of a fork kept as a B-tree, whose root lies in the inode (chapter 19.2)."""
+        level, count = struct.unpack_from(">HH", root)
+        first = 4 + (len(root) - 4) // 16 * 8
+        seen: set[int] = set()
+        for at in range(first, first + 8 * count, 8):
+            yield from self._tree_below(int.from_bytes(root[at : at + 8], "big"), level - 1, seen)
+
+    def _tree_below(self, block: int, level: int, seen: set[int]) -> Iterator[tuple[int, int, int, int]]:
+        if block in seen or level < 0:
+            raise DamagedError(f"Block {block} of an extent tree stands in it twice, or too deep.")
+        seen.add(block)
+        group, inside = block >> self._fs.sb.sb_agblklog, block & ((1 << self._fs.sb.sb_agblklog) - 1)
+        data = self._source.read_at((group * self._fs.sb.sb_agblocks + inside) * self._block, self._block)
+        magic, found, count = struct.unpack_from(">4sHH", data)
+        header = 72 if self._crc else 24
+        most = (len(data) - header) // 16
+        if magic not in (b"BMAP", b"BMA3") or found != level or count > most:
+            raise DamagedError(f"Block {block} of an extent tree: magic {magic.hex()}, level {found}, {count} records.")
+        if not level:
+            for at in range(header, header + 16 * count, 16):
+                yield parse_fsblock(data[at : at + 16])
+            return
+        first = header + 8 * most
+        for at in range(first, first + 8 * count, 8):
+            yield from self._tree_below(int.from_bytes(data[at : at + 8], "big"), level - 1, seen)
 
     def _placed(self, blocks: Iterator[tuple[int, int, int, int]]) -> Iterator[Segment]:
         """Extents as bytes of the volume; unwritten ones are holes."""
+        total = 0
         for offset, block, count, unwritten in blocks:
             group, inside = block >> self._fs.sb.sb_agblklog, block & ((1 << self._fs.sb.sb_agblklog) - 1)
             place = (group * self._fs.sb.sb_agblocks + inside) * self._block
             if place + count * self._block > self._source.size:
                 raise DamagedError(f"An extent of {count} blocks at {place} lies outside the volume.")
+            total += count
+            if not count or total * self._block > self._source.size:
+                raise DamagedError(f"Extents of {total} blocks do not fit the volume, or one is empty.")
             if not unwritten:
                 yield Segment(offset * self._block, count * self._block, place)
 
@@ -219,17 +252,12 @@ class XfsFilesystem:
     def _attribute_fork(self, inode: INode, tree: bool) -> AttributeFork:
         fork = inode.attrfork()
         data = fork.read()
-        blocks: list[tuple[int, int, int, int]] = []
         if tree:
-            (records,) = struct.unpack_from(">H", data, 2)
-            first = 4 + (len(data) - 4) // 16 * 8
-            for at in range(first, first + 8 * records, 8):
-                blocks += inode.ag.walk_extents(int.from_bytes(data[at : at + 8], "big"))
+            blocks = self._tree_extents(data)
         else:
-            for at in range(0, 16 * int(inode.attr_extents), 16):
-                blocks.append(parse_fsblock(data[at : at + 16]))
+            blocks = (parse_fsblock(data[at : at + 16]) for at in range(0, 16 * int(inode.attr_extents), 16))
         places = {}
-        for segment in self._placed(iter(blocks)):
+        for segment in self._placed(blocks):
             for at in range(0, segment.size, self._block):
                 places[(segment.offset + at) // self._block] = segment.place + at
         return AttributeFork(self._source, places, self._block, self._crc)
