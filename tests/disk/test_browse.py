@@ -15,6 +15,7 @@ from core.events import ignore
 from core.process import SystemRunner
 from images.browse.entry import Kind
 from images.browse.tree import Found, Tree
+from rescue.jobs.browse_extract import extract_to_folder, extract_to_tar
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.export import ImageFormat, export_disk
 from tests.flow.disks import need
@@ -389,3 +390,45 @@ def test_a_disk_of_4096_byte_sectors_is_exported_whole(tmp_path: Path) -> None:
         assert "No errors detected" in run("sfdisk", "--verify", device)
     finally:
         run("losetup", "--detach", device)
+
+
+def without_fleeting(seen: dict[bytes, dict[str, object]]) -> dict[bytes, dict[str, object]]:
+    """Without sockets, which are left out, and change times, which nobody can set."""
+    kept = {path: dict(facts) for path, facts in seen.items() if facts["kind"] is not Kind.SOCKET}
+    for path, facts in kept.items():
+        times = facts["times"]
+        assert isinstance(times, tuple)
+        facts["times"] = times[0]
+        if path == b"/lost+found" or facts["kind"] is Kind.FOLDER:
+            facts["links"] = 0
+    return kept
+
+
+@pytest.mark.parametrize("way", ["folder", "tar"])
+def test_as_root_everything_comes_back(way: str, tmp_path: Path) -> None:
+    need("mkfs.ext4", "tar", "setfacl")
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(96 * MIB)
+    run("mkfs.ext4", "-q", "-b", "4096", image)
+    with mounted(image, tmp_path / "mnt", "") as top:
+        fill(top)
+        theirs = without_fleeting(kernel_view(top))
+    capture_disks([image], str(tmp_path / "repo"), name="x", runner=SystemRunner(), sink=ignore)
+    # The target is a filesystem that takes everything the source had.
+    target = tmp_path / "target.img"
+    with target.open("wb") as file:
+        file.truncate(128 * MIB)
+    run("mkfs.ext4", "-q", "-b", "4096", target)
+    with mounted(target, tmp_path / "mnt2", "") as top:
+        out = top / "out"
+        if way == "folder":
+            result = extract_to_folder(str(tmp_path / "repo"), "x:disk0-whole", out, overwrite=False, sink=ignore)
+        else:
+            tar = tmp_path / "out.tar"
+            result = extract_to_tar(str(tmp_path / "repo"), "x:disk0-whole", tar, overwrite=False, sink=ignore)
+            out.mkdir()
+            run("tar", "--xattrs", "--xattrs-include=*", "-xpf", tar, "-C", out)
+        assert (result.warnings, result.damaged) == ((), ())
+        ours = without_fleeting(kernel_view(out))
+    assert_same(ours, theirs)
