@@ -240,6 +240,7 @@ class DigestRecorder:
         if self.problem:
             return
         self._waiting[identifier] = place
+        self.packs.add(place.pack)
         if len(self._waiting) >= self._flush_at:
             try:
                 self._flush()
@@ -295,7 +296,6 @@ class DigestRecorder:
             data = section.encode(self._repository)
             self._append(data)
             self._digests.append(data[-ID_SIZE:])
-            self.packs.update(sizes)
         self._waiting = {found: place for found, place in self._waiting.items() if place.pack not in sizes}
         self._flush_at = len(self._waiting) + SECTION_ENTRIES
 
