@@ -291,6 +291,9 @@ class RepositoryWriter:
             return
         until = self._position - self._room()
         kept = max((at for at in self._index.starts(self._pack_id) if at <= until), default=PACK_HEADER_SIZE)
+        if kept == PACK_HEADER_SIZE:
+            self._drop_pack()
+            return
         self._stream.cut(kept)
         self._index.cut_pack(self._pack_id, kept)
         self._position = kept

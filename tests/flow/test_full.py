@@ -119,6 +119,7 @@ def test_full_at_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says:
             assert "missing" in error.message
             assert "again" in error.hint or not says
         assert not list(folder.rglob("*.partial"))
+        assert all(path.stat().st_size > CHUNK for path in folder.rglob("*.pack"))
         assert opened(folder, encrypted=bool(parity)).points() == ()
         result = check(opened(folder, encrypted=bool(parity)), Depth(data=True), sink=ignore)
         assert {damage.kind.value for damage in result.damages} <= {"parity", "catalogue"}, result.damages
