@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".cache" / "fuzz"
 #: Seconds one input may take, and MiB the process may have: a reader's own bounds are far below.
 TIMEOUT, MEMORY = 20, 1200
+#: Seconds of one process. atheris keeps what it compares (whole FATs, say), so its memory grows with the inputs; what was
+#: found lies in the corpus and is taken up by the next.
+SLICE = 20
 
 
 def main() -> int:
@@ -48,7 +51,12 @@ def main() -> int:
 
 
 def fuzz(name: str, seconds: int, seed: int, replay: Path | None = None) -> bool:
-    """Run one target in its own process. True when nothing broke."""
+    """Run one target, a process for every :data:`SLICE` seconds. True when nothing broke."""
+    slices = [SLICE] * (seconds // SLICE) + ([seconds % SLICE] if seconds % SLICE else [])
+    return all(_slice(name, length, seed and seed + number, replay) for number, length in enumerate(slices))
+
+
+def _slice(name: str, seconds: int, seed: int, replay: Path | None) -> bool:
     words = [sys.executable, "-m", "tests.fuzz", name, "--inside", f"--seconds={seconds}", f"--seed={seed}"]
     if replay:
         words.append(f"--replay={replay.resolve()}")
