@@ -6,6 +6,8 @@ stands there, and it may be lost at any time.
 """
 
 import contextlib
+import fcntl
+import glob
 import os
 import stat
 import struct
@@ -224,9 +226,12 @@ class DigestRecorder:
         self._end = _HEADER.size
         self.packs: set[bytes] = set()
         self.problem = ""
+        self._remove_leftovers()
         try:
             # It tells nothing without the key of an encrypted repository, but it is nobody else's business either.
             self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         except OSError as error:
             raise RefusedError(f"{path} cannot be written: {error.strerror}.") from None
 
@@ -276,6 +281,13 @@ class DigestRecorder:
             os.close(self._descriptor)
         with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """Half-written files of captures that were killed: their owners hold no lock on them any more."""
+        for path in self._path.parent.glob(f"{glob.escape(self._path.name)}.{'[0-9a-f]' * 12}.partial"):
+            with contextlib.suppress(OSError), path.open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
     def _give_up(self, error: OSError) -> None:
         self.problem = f"The digest list {self._path} was not written: {error.strerror}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import RefusedError
+from core.errors import RefusedError, UsageError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from core.version import tool_name
@@ -59,6 +59,9 @@ def capture_disks(
         UsageError, RefusedError, DamagedError, DeviceError: nothing was taken; the source was not touched.
     """
     sink(Event(stage=Stage.PROBE, message="Looking at the disks"))
+    real = [os.path.realpath(source) for source in sources]
+    if len(set(real)) < len(real):
+        raise UsageError(f"{next(path for path in real if real.count(path) > 1)} is named twice.")
     if digest_list is not None:
         check_replaceable(digest_list)
     backend = writable(connect(repository))

@@ -1,6 +1,7 @@
 """Digest lists: a second capture without reading the repository, and what may be wrong with a list."""
 
 import contextlib
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -163,7 +164,8 @@ def test_any_damage_of_a_list_is_found(tmp_path: Path, listed: Path) -> None:
     repo, disk = make(tmp_path / "repo"), noise_disk(tmp_path / "disk.img", mebibytes=2)
     Taken(repo, disk, listed)
     whole, repository = listed.read_bytes(), opened(repo).id
-    for at in range(len(whole)):
+    # Every byte of the headers and of the last table; every seventh of what lies between.
+    for at in (*range(300), *range(300, len(whole) - 24, 7), *range(len(whole) - 24, len(whole))):
         listed.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
         _is_damaged(listed, repository)
     for size in (*range(1, 200), *range(200, len(whole), 97), len(whole) - 1):
@@ -311,6 +313,20 @@ def test_a_list_that_cannot_be_written_is_a_warning(
     assert not listed.exists()
     assert not list(tmp_path.glob("*.partial"))
     assert restored(opened(repo), taken.result.id) == disk.read_bytes()
+
+
+def test_what_a_killed_capture_left_is_removed_and_nothing_else(tmp_path: Path, listed: Path) -> None:
+    repo, disk = make(tmp_path / "repo"), noise_disk(tmp_path / "disk.img")
+    dead, alive = (listed.with_name(f"{listed.name}.{name * 12}.partial") for name in "ab")
+    others = [listed.with_name(name) for name in ("x.aaaaaaaaaaaa.partial", f"{listed.name}.partial", "disk.digests2")]
+    for path in (dead, alive, *others):
+        path.write_bytes(b"x")
+    with alive.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        Taken(repo, disk, listed)
+    assert not dead.exists()
+    assert all(path.exists() for path in (alive, *others))
+    assert listed.read_bytes()[:4] == b"LRDL"
 
 
 def _no_room(*_: object) -> None:
