@@ -17,11 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".cache" / "fuzz"
-#: Seconds one input may take, and MiB the process may have: a reader's own bounds are far below.
-TIMEOUT, MEMORY = 20, 1200
-#: Seconds of one process. atheris keeps what it compares (whole FATs, say), so its memory grows with the inputs; what was
-#: found lies in the corpus and is taken up by the next.
-SLICE = 20
+#: Seconds one input may take, and MiB the process may have. The readers' own bounds are far below; but atheris keeps what
+#: it compares (whole FATs, say), so that a process grows with its inputs.
+TIMEOUT, MEMORY = 20, 4000
+#: Seconds of one process for that reason; what was found lies in the corpus and is taken up by the next.
+SLICE = 15
 
 
 def main() -> int:
