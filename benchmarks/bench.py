@@ -221,10 +221,16 @@ class Bench:
         return faster("restore-device", "restore, not read back", name, self.unverified, theirs, None)
 
     def restore_http(self) -> Row:
-        local = self.unverified
+        with nginx(self.repo, self.folder / "nginx") as server:
+            ours = self._restore(server.url)
+        name = "the same from a folder"
+        return faster("restore-http", "restore over HTTP, read back", name, ours, self.verified, 0.8)
+
+    def restore_http_dd(self) -> Row:
         with nginx(self.repo, self.folder / "nginx") as server:
             ours = self._restore(server.url, "--no-verify")
-        return faster("restore-http", "restore over HTTP, not read back", "the same from a folder", ours, local, 0.8)
+        name = "the same from a folder"
+        return faster("restore-http-dd", "restore over HTTP, not read back", name, ours, self.unverified, None)
 
     def open_16t(self) -> Row:
         repo, target = make_huge(self.folder)
@@ -263,6 +269,7 @@ ROWS = {
     "restore-device": Bench.restore_device,
     "restore": Bench.restore,
     "restore-http": Bench.restore_http,
+    "restore-http-dd": Bench.restore_http_dd,
     "capture-again": Bench.capture_again,
     "open-16t": Bench.open_16t,
     "extract-http": Bench.extract_http,

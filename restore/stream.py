@@ -31,13 +31,18 @@ from restore.targets import Target
 #: Bytes fetched from a pack at once, and bytes of other records that are read over rather than skipped.
 FETCH_LIMIT = 4 * MIB
 FETCH_GAP = 64 * 1024
-#: Plain bytes of one fetch; neighbours among them are written, or read back, with one request.
+#: Plain bytes of one fetch. Over a network every request costs a round trip and our time, so that fewer are better.
 BATCH = 4 * MIB
+DISTANT_BATCH = 12 * MIB
+#: Plain bytes of neighbours written with one request, and read back with one.
+WRITTEN = 4 * MIB
+READ_BACK = 2 * MIB
 #: Plain bytes under way, whatever the number of cores.
-UNDER_WAY = 64 * MIB
+UNDER_WAY = 96 * MIB
 #: Requests under way at the repository, and at the target, beside what the cores do.
 FETCHING = 4
 WRITING = 4
+READING = 3
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -99,6 +104,7 @@ class Streamer:
         self.resume = resume
         self._threads = threads or os.cpu_count() or 2
         self.chunk = repository.chunk_size
+        self._batch = DISTANT_BATCH if repository.backend.distant else BATCH
         self._zero_ids: dict[int, bytes] = {}
 
     def restore(self, placed: Placed, meter: Meter) -> StreamCount:
@@ -111,7 +117,7 @@ class Streamer:
         """
         zeros: list[int] = []
         count = StreamCount()
-        with Pipeline[StreamCount]((FETCHING, self._threads, WRITING), self._buffers()) as pipeline:
+        with Pipeline[StreamCount]((FETCHING, self._threads, WRITING), self._buffers(self._batch)) as pipeline:
             fetches = self._fetches(placed, zeros)
             for done in pipeline.run(partial(_Transfer, self, placed, fetch, meter) for fetch in fetches):
                 count += done
@@ -128,7 +134,7 @@ class Streamer:
         """
         compared = 0
         bad: list[str] = []
-        with Pipeline[_Compared]((WRITING, self._threads), self._buffers()) as pipeline:
+        with Pipeline[_Compared]((READING, self._threads), self._buffers(READ_BACK)) as pipeline:
             runs = self._runs(self.repository.slots(placed.volume, placed.where))
             for done in pipeline.run(partial(_Comparison, self, placed, run, meter) for run in runs):
                 compared += done.size
@@ -141,16 +147,16 @@ class Streamer:
             )
         return compared
 
-    def _buffers(self) -> Buffers:
-        size = max(BATCH, self.chunk)
-        wanted = FETCHING + self._threads + WRITING
-        return Buffers(max(FETCHING, min(wanted, UNDER_WAY // size)), size)
+    def _buffers(self, batch: int) -> Buffers:
+        """As many as there are threads, in bounded memory; each holds a batch, or one chunk if that is more."""
+        size = max(batch, self.chunk)
+        return Buffers(max(FETCHING, min(FETCHING + self._threads + WRITING, UNDER_WAY // size)), size)
 
     def _runs(self, slots: Iterable[Slot]) -> Iterator[tuple[Slot, ...]]:
         """Slots of neighbouring chunks, as many as one buffer holds."""
         run: list[Slot] = []
         for slot in slots:
-            if run and (slot.number != run[-1].number + 1 or len(run) * self.chunk >= BATCH):
+            if run and (slot.number != run[-1].number + 1 or len(run) * self.chunk >= READ_BACK):
                 yield tuple(run)
                 run = []
             run.append(slot)
@@ -168,7 +174,7 @@ class Streamer:
             if place is None:
                 raise self.repository.missing(slot.id, self.name(placed, slot.number))
             wanted = _Wanted(slot.number, slot.id, place)
-            if group and not _joins(group, wanted, max(1, BATCH // self.chunk)):
+            if group and not _joins(group, wanted, max(1, self._batch // self.chunk)):
                 yield _Fetch(tuple(group))
                 group = []
             group.append(wanted)
@@ -245,10 +251,12 @@ class _Transfer:
         self._data = memoryview(b"")
 
     def _write(self) -> None:
-        """Neighbours with one request."""
+        """Neighbours with one request, up to a limit."""
         streamer, written, first = self._streamer, 0, 0
+        most = max(1, WRITTEN // streamer.chunk)
         for place, wanted in enumerate(self._left):
-            if place + 1 < len(self._left) and self._left[place + 1].number == wanted.number + 1:
+            last = place + 1 == len(self._left) or self._left[place + 1].number != wanted.number + 1
+            if not last and place + 1 - first < most:
                 continue
             start = first * streamer.chunk
             end = place * streamer.chunk + streamer.length(self._placed, wanted.number)

@@ -195,7 +195,7 @@ class _Body:
         end = self.size + limit
         try:
             while self.size < end:
-                piece = answer.raw.read(min(_PIECE, end - self.size), decode_content=True)
+                piece = answer.raw.read(min(_PIECE, end - self.size), decode_content=encoded)
                 if not piece:
                     break
                 self._pieces.append(piece)
