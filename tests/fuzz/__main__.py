@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".cache" / "fuzz"
-#: Seconds one input may take, and MiB the process may have. The readers' own bounds are far below; but atheris keeps what
-#: it compares (whole FATs, say), so that a process grows with its inputs.
+#: Seconds one input may take, and MiB the process may have. The readers' own bounds are far below; but atheris keeps
+#: what it compares (whole FATs, say), so that a process grows with its inputs.
 TIMEOUT, MEMORY = 20, 4000
 #: Seconds of one process for that reason; what was found lies in the corpus and is taken up by the next.
 SLICE = 15
