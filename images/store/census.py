@@ -1,7 +1,7 @@
 """The census: which of the records that the indexes know do recovery points use, and which do they miss.
 
 Ids are gathered in batches and each batch is joined, sorted and whole (all 32 bytes), with one index after the
-other. Memory: a batch (some 100 MiB while it is sorted), one index, and one byte for each entry of all indexes.
+other. Memory: a batch (some 70 MiB while it is sorted), one index, and one byte for each entry of all indexes.
 """
 
 from array import array
@@ -16,7 +16,7 @@ from images.store.records import ID_SIZE
 from images.store.trees import TreeWalk
 
 #: Ids joined together.
-BATCH = 1 << 20
+BATCH = 1 << 19
 #: Missing ids that are remembered; more are counted.
 MISSING_LIMIT = 1 << 20
 

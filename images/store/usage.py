@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from images.store.census import Census
-from images.store.index_table import ENTRY, Entries, Mask
+from images.store.index_table import ENTRY, Mask
 from images.store.index_tables import IndexTables
 from images.store.records import PACK_HEADER_SIZE
 
-#: Ids are grouped by their first byte, this many values at a time: bounds the memory of :func:`choose_kept`.
-_BYTES_TOGETHER = 16
+#: Entries that are sorted together, by ranges of their first byte: bounds the memory of :func:`choose_kept`.
+_TOGETHER = 1 << 18
 
 _PLACE = np.dtype([("entry", ENTRY), ("table", "<i4"), ("row", "<i8"), ("rank", "<i8")])
 
@@ -80,8 +80,9 @@ def choose_kept(tables: IndexTables, census: Census, damaged: frozenset[bytes]) 
     rank = _ranks(tables, census, damaged)
     kept = tuple(np.zeros(count, dtype=np.bool_) for count in tables.counts)
     alone = tuple(np.zeros(count, dtype=np.bool_) for count in tables.counts)
-    for first in range(0, 256, _BYTES_TOGETHER):
-        places = _used_places(tables, census, rank, first)
+    step = max(min(256 * _TOGETHER // max(sum(tables.counts), 1), 256), 1)
+    for first in range(0, 256, step):
+        places = _used_places(tables, census, rank, first, min(first + step, 256))
         if not len(places):
             continue
         ids = np.frombuffer(np.ascontiguousarray(places["entry"]["id"]).tobytes(), dtype=">u8").reshape(-1, 4)
@@ -110,19 +111,20 @@ def _ranks(tables: IndexTables, census: Census, damaged: frozenset[bytes]) -> di
     return {pack: number for number, pack in enumerate(order)}
 
 
-def _used_places(tables: IndexTables, census: Census, rank: dict[bytes, int], first: int) -> npt.NDArray[np.void]:
-    """The used entries of all indexes whose ids begin with one of the bytes."""
+def _used_places(
+    tables: IndexTables, census: Census, rank: dict[bytes, int], first: int, last: int
+) -> npt.NDArray[np.void]:
+    """The used entries of all indexes whose ids begin with the bytes ``first`` to ``last``, not included."""
     found: list[npt.NDArray[np.void]] = []
-    for number, table in enumerate(tables):
-        low = np.searchsorted(table.keys, np.uint64(first << 56))
-        last = first + _BYTES_TOGETHER
-        high = len(table) if last > 255 else np.searchsorted(table.keys, np.uint64(last << 56))
-        rows = np.arange(low, high)[census.used[number][low:high]]
-        places = np.zeros(len(rows), dtype=_PLACE)
-        ranks = np.array([rank[pack] for pack in table.packs], dtype=np.int64)
-        entries: Entries = table.entries[rows]
-        places["entry"], places["table"], places["row"] = entries, number, rows
-        places["rank"] = ranks[entries["pack"]] if len(rows) else 0
+    for number, packs in enumerate(tables.packs):
+        low, entries = tables.part(number, first, last)
+        (hits,) = np.nonzero(census.used[number][low : low + len(entries)])
+        if not len(hits):
+            continue
+        ranks = np.array([rank[pack] for pack in packs], dtype=np.int64)
+        places = np.zeros(len(hits), dtype=_PLACE)
+        places["entry"], places["table"], places["row"] = entries[hits], number, hits + low
+        places["rank"] = ranks[places["entry"]["pack"]]
         found.append(places)
     return np.concatenate(found) if found else np.zeros(0, dtype=_PLACE)
 
