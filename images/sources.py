@@ -166,6 +166,7 @@ def open_source(path: Path, *, sector_size: int = 0) -> Iterator[FileSource]:
             size = struct.unpack("=Q", fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8)))[0]
             logical = struct.unpack("=i", fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4)))[0]
             physical = struct.unpack("=i", fcntl.ioctl(descriptor, _BLKPBSZGET, bytes(4)))[0]
+            _forget_cached(descriptor)
         elif stat.S_ISREG(mode):
             size = os.fstat(descriptor).st_size
             logical = physical = sector_size or 512
@@ -178,6 +179,15 @@ def open_source(path: Path, *, sector_size: int = 0) -> Iterator[FileSource]:
         yield FileSource(path, descriptor, size, logical, physical, is_device=stat.S_ISBLK(mode))
     finally:
         os.close(descriptor)
+
+
+def _forget_cached(descriptor: int) -> None:
+    """Drop what the kernel remembers of a disk: it may be older than what lies on it.
+
+    A partition, a volume on it or a filesystem writes past the page cache of the disk's own node, and that is kept
+    from one opening to the next for as long as anything holds the disk, if only a partition mounted read-only.
+    """
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class WindowSource:
