@@ -16,9 +16,11 @@ from images.store.backend import LocalBackend
 from images.store.check import Depth, check, check_and_repair
 from images.store.locks import LockedError, LockKind, LockLostError, locked
 from images.store.prune import PruneResult, prune
+from images.store.records import Codec, RecordKind
 from images.store.repository import Repository
 from images.store.retention import Policy
 from images.store.usage import Limit
+from images.store.writer import writing
 from rescue.jobs.forget import forget_points
 from rescue.jobs.prune import prune_repository
 from tests.flow.sealed import flip, records
@@ -152,6 +154,27 @@ def test_refused_when_an_index_is_damaged_or_missing(tmp_path: Path) -> None:
     sound(folder)
 
 
+def test_refused_when_a_pack_without_index_may_hold_what_is_missing(tmp_path: Path) -> None:
+    """The pages lie elsewhere: the first try of the capture was interrupted, and only its index is gone."""
+    folder, disk = make(tmp_path / "repo"), noise_disk(tmp_path / "a.img")
+    repository = opened(folder)
+    with writing(repository) as writer:
+        for number in range(4):
+            plain = disk.read_bytes()[START + number * CHUNK : START + (number + 1) * CHUNK]
+            writer.put(RecordKind.CHUNK, repository.identify(plain), CHUNK, Codec.STORED, plain)
+        writer.checkpoint()
+    (index,) = (folder / "indexes").iterdir()
+    point = take(folder, disk)
+    content = index.read_bytes()
+    index.unlink()
+    with pytest.raises(RefusedError, match="4 chunks"):
+        run(folder)
+    assert len(list(folder.rglob("*.pack"))) == 2
+    index.write_bytes(content)
+    run(folder)
+    assert restored(opened(folder), point) == disk.read_bytes()
+
+
 def test_a_chunk_that_is_lost_for_good_does_not_block(tmp_path: Path) -> None:
     """Its pack is gone; no pack is left that might hold it."""
     folder = make(tmp_path / "repo")
@@ -242,6 +265,20 @@ def test_a_lock_that_was_taken_away_stops_it_before_it_deletes(tmp_path: Path) -
         with pytest.raises(LockLostError):
             prune(opened(folder), NONE, lock, sink=ignore)
     assert set(folder.rglob("*.pack")) == before
+
+
+def test_a_capture_whose_lock_was_taken_away_lists_nothing(tmp_path: Path) -> None:
+    """Whoever took it may have pruned what the capture counts on."""
+
+    class Robbed(LocalBackend):
+        def create(self, name: str):  # type: ignore[no-untyped-def]
+            shutil.rmtree(self.folder / "locks")
+            return super().create(name)
+
+    folder = make(tmp_path / "repo")
+    with pytest.raises(LockLostError):
+        take(Robbed(folder), noise_disk(tmp_path / "a.img"))
+    assert opened(folder).points() == ()
 
 
 def test_a_full_destination(tmp_path: Path) -> None:
