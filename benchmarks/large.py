@@ -12,9 +12,10 @@ from images.model.layout import Disk, DiskIdentity, Layout, PartitionTable
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.sources import open_source
 from images.store.connect import connect
+from images.store.create import open_or_create
 from images.store.pages import Slot, height_for, write_tree
 from images.store.records import Codec, RecordKind
-from images.store.writer import RepositoryWriter, open_or_create, writing
+from images.store.writer import RepositoryWriter, writing
 from images.tables.detect import read_table
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40

@@ -166,7 +166,7 @@ def _missing_said(writer: RepositoryWriter, workers: "_Workers", meter: Meter) -
 
 def _say_lost_records(writer: RepositoryWriter, problem: str, sink: Sink) -> tuple[str, ...]:
     """Tell the user what the repository had lost, and why there is no digest list."""
-    warnings = [f"{problem}: what it held is stored again" for problem in writer.bad_packs]
+    warnings = [f"{pack}: what it held is stored again" for pack in writer.bad_packs]
     warnings += [f"{problem}."] if problem else []
     for warning in warnings:
         sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))

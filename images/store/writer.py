@@ -16,17 +16,12 @@ from core.errors import DamagedError, LiferaftError, RefusedError
 from core.events import Sink, ignore
 from core.units import KIB
 from images.model.manifest import Manifest
-from images.store.access import Access
 from images.store.backend import FullError, Measured, NewFile, Reader, Shrinkable, Writer, cannot_write
 from images.store.digest_list import Digests, digests_of
-from images.store.document import CHUNK_SIZE, DOCUMENT, new_document
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
-from images.store.keyring import add_slot, slot_name, slot_names
-from images.store.keys import new_keys
 from images.store.locks import Lock, LockKind, locked
 from images.store.parity_head import plan_geometry
 from images.store.parity_queue import ParityQueue
-from images.store.passphrase import Passphrase
 from images.store.records import (
     PACK_HEADER_SIZE,
     PACK_SIZE_LIMIT,
@@ -56,73 +51,6 @@ def writable(backend: Reader) -> Writer:
         f"{backend.location} is read-only: a repository behind HTTP can be restored from, not captured into.",
         hint="Write into a folder, into s3://…, or into the server's folder over NFS or SMB.",
     )
-
-
-def open_or_create(backend: Reader, access: Access | None = None) -> Repository:
-    """Open the repository there, or make a plain one where there is nothing yet.
-
-    Raises:
-        RefusedError: other things lie there, or it is read-only, or a passphrase was given for a plain repository
-            or for one that is not there yet.
-    """
-    writer = writable(backend)
-    if not writer.exists(DOCUMENT):
-        if access is not None and access.encrypted_only:
-            raise RefusedError(
-                f"There is no repository at {backend.location} yet, and a passphrase was given for it.",
-                hint="Is it the right place? liferaft init --encrypt makes an encrypted repository.",
-            )
-        create_repository(writer)
-    return Repository(backend, access)
-
-
-def create_repository(
-    backend: Writer, *, passphrase: Passphrase | None = None, parity_blocks: int = 0, chunk_size: int = CHUNK_SIZE
-) -> bool:
-    """Make a repository where there is none.
-
-    Args:
-        passphrase: encrypt it; the first key slot opens with this.
-        parity_blocks: damaged regions of a pack that can be repaired; 0 for no parity.
-        chunk_size: bytes, a power of two from 64 KiB to 16 MiB.
-
-    Returns:
-        False when somebody else made one there in the meantime: it is theirs, with their passphrase.
-
-    Raises:
-        RefusedError: something else lies there, or is a repository already.
-    """
-    if backend.exists(DOCUMENT):
-        raise RefusedError(
-            f"{backend.location} is a repository already.", hint="liferaft snapshots shows what it holds."
-        )
-    foreign = backend.foreign()
-    if foreign and not _is_our_beginning(backend):
-        raise RefusedError(
-            f"{backend.location} is not a liferaft repository and is not empty: it holds {foreign}.",
-            hint="Name a new or an empty folder.",
-        )
-    document = new_document(chunk_size=chunk_size, encrypted=passphrase is not None, parity_blocks=parity_blocks)
-    slot = ""
-    if passphrase is not None:
-        slot = add_slot(backend, bytes.fromhex(document.id), new_keys(), passphrase, "first")
-    # The document comes last: from then on it is a repository, and has everything one needs.
-    if not backend.write_new(DOCUMENT, encode(document)):
-        if slot:
-            backend.remove(slot_name(slot))
-        return False
-    # Slots of a try that was cut off are another master key's: they open nothing, and would be tried for ever.
-    for name in slot_names(backend):
-        if name != slot_name(slot):
-            backend.remove(name)
-    ask = None if passphrase is None else lambda: passphrase
-    write_catalogue(Repository(backend, Access(ask=ask)))
-    return True
-
-
-def _is_our_beginning(backend: Writer) -> bool:
-    """Whether what lies there are key slots: an earlier try was cut off before it wrote the document."""
-    return backend.foreign() == "keys" and len(backend.list("keys")) == len(slot_names(backend)) > 0
 
 
 class RepositoryWriter:
@@ -203,12 +131,8 @@ class RepositoryWriter:
         size = len(record) + len(payload)
         if self._stream is None or self._position + size > PACK_SIZE_LIMIT or len(self._index) >= ENTRIES_WRITTEN:
             self._next_pack()
-        assert self._stream is not None
-        try:
-            # One write: a record is in the pack whole or not at all.
-            self._stream.write(record + payload)
-        except OSError as error:
-            raise cannot_write(f"{self._backend.location}/{pack_name(self._pack_id)}", error) from None
+        # One write: a record is in the pack whole or not at all.
+        self._append(record + payload)
         place = Location(self._pack_id, self._position, len(payload), plain_length)
         self._position += size
         self._index.add(identifier, place)
@@ -259,6 +183,11 @@ class RepositoryWriter:
         """
         if full:
             self._make_room()
+            if self.repository.document.parity is not None:
+                # The parity of the pack before may still be under way, and takes of that room what it needs.
+                with contextlib.suppress(FullError):
+                    self._parity.settle()
+                self._make_room()
         try:
             self._close_pack()
         finally:
@@ -326,8 +255,19 @@ class RepositoryWriter:
         self._pack_id = os.urandom(16)
         self._pack = contextlib.ExitStack()
         self._stream = self._pack.enter_context(self._backend.create(pack_name(self._pack_id)))
-        self._stream.write(encode_pack_header(self.repository.id, self._pack_id))
+        try:
+            self._append(encode_pack_header(self.repository.id, self._pack_id))
+        except BaseException:
+            self._drop_pack()
+            raise
         self._position = PACK_HEADER_SIZE
+
+    def _append(self, data: bytes) -> None:
+        assert self._stream is not None
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            raise cannot_write(f"{self._backend.location}/{pack_name(self._pack_id)}", error) from None
 
     def _close_pack(self) -> None:
         if self._stream is None:

@@ -24,9 +24,10 @@ from images.sources import FileSource, open_source
 from images.store.access import Access
 from images.store.backend import LocalBackend
 from images.store.connect import connect
+from images.store.create import open_or_create
 from images.store.digest_list import check_replaceable
 from images.store.signature import SigningKey
-from images.store.writer import open_or_create, writable
+from images.store.writer import writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
 from rescue.jobs.lost import loss_warnings, losses
 

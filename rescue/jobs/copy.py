@@ -8,10 +8,11 @@ from images.store.access import Access
 from images.store.backend import Writer
 from images.store.connect import connect, open_repository
 from images.store.copy import CopyResult, copy_points
+from images.store.create import create_repository
 from images.store.document import DOCUMENT
 from images.store.repository import Repository
 from images.store.signature import SigningKey
-from images.store.writer import create_repository, writable
+from images.store.writer import writable
 
 
 def copy_repository(

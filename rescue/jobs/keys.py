@@ -14,13 +14,14 @@ from core.files import sync_folder
 from images.store.access import Access
 from images.store.backend import Reader, Writer
 from images.store.connect import connect
+from images.store.create import create_repository
 from images.store.document import CHUNK_SIZE, read_document
 from images.store.keyring import add_slot, find_slot, opened_slots, read_slots, remove_slot
 from images.store.locks import LockKind, locked
 from images.store.passphrase import AskPassphrase, Passphrase, PassphraseNeededError
 from images.store.repository import Repository
 from images.store.signature import new_signing_key
-from images.store.writer import create_repository, writable, write_catalogue
+from images.store.writer import writable, write_catalogue
 
 
 class NewRepository(msgspec.Struct, frozen=True, kw_only=True):

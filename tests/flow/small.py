@@ -16,9 +16,9 @@ from images.store import keys
 from images.store.access import Access
 from images.store.backend import LocalBackend, Writer
 from images.store.connect import connect
+from images.store.create import create_repository
 from images.store.passphrase import Passphrase
 from images.store.repository import Repository
-from images.store.writer import create_repository
 from images.store.xaes import XaesKey
 from images.survey import survey_disk
 

@@ -14,10 +14,10 @@ from core.events import ignore
 from images.store.backend import LocalBackend
 from images.store.check import Depth, check
 from images.store.copy import CopyResult, copy_points
+from images.store.create import create_repository
 from images.store.passphrase import Passphrase
 from images.store.repository import Repository
 from images.store.signature import new_signing_key, read_public_key, read_signing_key
-from images.store.writer import create_repository
 from rescue.jobs.copy import copy_repository
 from tests.flow.sealed import flip, records
 from tests.flow.servers import serving
@@ -151,6 +151,19 @@ def test_a_damaged_recovery_point_does_not_travel_and_the_others_do(tmp_path: Pa
     assert [(point.name, bool(point.problem)) for point in result.points] == [("", True), ("two", False)]
     assert record.pack.name in result.points[0].problem
     holds(folder, base, "two")
+
+
+def test_what_a_failed_recovery_point_has_seen_is_looked_at_again(tmp_path: Path) -> None:
+    """Two pages: the first one differs and is damaged near its end, the second one is shared. It has been read ahead,
+    and its chunks not stored, when the first recovery point fails."""
+    source, target = make(tmp_path / "source"), make(tmp_path / "plain")
+    take(source, noise_disk(tmp_path / "one.img", mebibytes=19), "one")
+    take(source, noise_disk(tmp_path / "two.img", mebibytes=19, changed=(250,)), "two")
+    record = chunk_record(source, source, 250)
+    flip(record.pack, record.offset + 100)
+    result = run(str(source), target, everything=True)
+    assert [bool(point.problem) for point in result.points] == [True, False]
+    holds(target, tmp_path, "two")
 
 
 def test_signatures_travel_or_are_made(tmp_path: Path, base: Path) -> None:

@@ -18,6 +18,7 @@ from images.model.layout import DiskIdentity
 from images.sources import open_source
 from images.store.backend import LocalBackend, NewFile
 from images.store.connect import connect
+from images.store.create import create_repository
 from images.store.document import read_document
 from images.store.http import HttpBackend
 from images.store.index_tables import IndexTables
@@ -26,7 +27,7 @@ from images.store.parity_head import Parity
 from images.store.parity_judge import keep_sound_records, promises_of
 from images.store.records import PACK_HEADER_SIZE, encode_pack_header
 from images.store.repository import Repository, pack_name
-from images.store.writer import create_repository, writable
+from images.store.writer import writable
 from images.survey import survey_disk
 from tests.flow.disks import MIB, gpt_disk
 from tests.flow.servers import serving

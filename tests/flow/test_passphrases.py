@@ -17,10 +17,11 @@ import pytest
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from images.store.backend import LocalBackend
 from images.store.connect import connect
+from images.store.create import create_repository
 from images.store.locks import LockedError, LockKind, locked
 from images.store.passphrase import Passphrase, WrongPassphraseError
 from images.store.repository import CATALOGUE
-from images.store.writer import create_repository, writable
+from images.store.writer import writable
 from rescue.jobs.access import access_from
 from rescue.jobs.keys import add_passphrase, change_passphrase, init_repository, list_keys, remove_passphrase
 from rescue.jobs.points import list_points

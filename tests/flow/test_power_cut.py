@@ -13,6 +13,7 @@ from core.events import ignore
 from images.store.backend import LocalBackend, NewFile
 from images.store.check import Depth, check, check_and_repair
 from images.store.copy import copy_points
+from images.store.create import open_or_create
 from images.store.findings import CheckResult
 from images.store.forget import forget
 from images.store.locks import LockKind, locked, unlock
@@ -20,7 +21,6 @@ from images.store.prune import plan_only, prune
 from images.store.rebuild import rebuild_indexes
 from images.store.repository import CATALOGUE, Repository
 from images.store.usage import Limit
-from images.store.writer import open_or_create
 from tests.flow.cuts import CuttableBackend, PowerCutError, Unlisting
 from tests.flow.small import CHUNK, access, make, noise_disk, opened, restored, take, take_into
 

@@ -9,11 +9,12 @@ from core.events import ignore
 from images.store.check import Depth, check
 from images.store.connect import connect
 from images.store.copy import copy_points
+from images.store.create import create_repository
 from images.store.locks import read_locks
 from images.store.repository import Repository
 from images.store.retention import Policy
 from images.store.usage import Limit
-from images.store.writer import create_repository, writable
+from images.store.writer import writable
 from rescue.jobs.forget import forget_points
 from rescue.jobs.prune import prune_repository, rebuild_repository
 from tests.flow.servers_s3 import S3Server, moto

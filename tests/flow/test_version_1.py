@@ -11,7 +11,7 @@ from core.errors import RefusedError
 from core.events import ignore
 from core.process import SystemRunner
 from images.store.connect import connect
-from images.store.writer import open_or_create
+from images.store.create import open_or_create
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.points import list_points, show_point
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
