@@ -13,7 +13,7 @@ from core.errors import DamagedError
 from core.events import Meter
 from core.units import KIB
 from images.browse.entry import Attribute, Content, Entry, Kind, Piece, UnreadableError
-from images.browse.tree import Found, Tree, Walk, join
+from images.browse.tree import Found, Tree, Walk, is_component, join, shown
 
 #: Bytes passed over behind a place that cannot be read, when nothing says where the next readable one begins.
 _STEP = 64 * KIB
@@ -202,6 +202,11 @@ class Extraction:
 
     def _send_stream(self, found: Found, name: str, stream: str) -> None:
         """An alternate stream of NTFS, as a file beside its owner."""
+        if not is_component(stream):
+            # A path in its place would lead out of the folder that receives the files.
+            where = f"{self._tree.source.name}:{shown(found.path)}"
+            self.result.damaged.append(f"{where}: its stream {stream!r} was left out: no file can have that name.")
+            return
         try:
             content = self._tree.content(Found(found.path, found.entry, stream))
         except UnreadableError as error:

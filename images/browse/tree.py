@@ -105,7 +105,7 @@ class Tree:
             listed = [(child.name, child.node, child.kind) for child in self.filesystem.children(found.entry.node)]
         listed.sort(key=lambda item: item[0])
         for index, (name, _, _) in enumerate(listed):
-            if not name or "/" in name or "\0" in name or name in (".", ".."):
+            if not is_component(name):
                 raise DamagedError(f"{self._address(found.path)}: the folder has an entry named {name!r}.")
             if index and listed[index - 1][0] == name:
                 raise DamagedError(f"{self._address(found.path)}: the folder has {shown(name)} twice.")
@@ -114,7 +114,10 @@ class Tree:
     def node(self, path: str, node: int) -> Found:
         """What a name that :meth:`names` gave stands for."""
         with self._addressed(path):
-            return Found(path, self.filesystem.entry(node))
+            entry = self.filesystem.entry(node)
+            if "\0" in entry.target:
+                raise DamagedError(f"It points to {entry.target!r}, which cannot be a path.")
+            return Found(path, entry)
 
     def children(self, found: Found) -> Iterator[Found]:
         """What is in a folder, sorted by name.
@@ -160,7 +163,11 @@ class Tree:
         if found.stream:
             return ()
         with self._addressed(found.path):
-            return self.filesystem.attributes(found.entry.node)
+            attributes = self.filesystem.attributes(found.entry.node)
+            for attribute in attributes:
+                if "\0" in attribute.name:
+                    raise DamagedError(f"It has an attribute named {attribute.name!r}.")
+            return attributes
 
     def content(self, found: Found) -> Content:
         """The bytes of a file.
@@ -227,6 +234,11 @@ class Walk:
             raise DamagedError(f"{where}: folders are nested deeper than {DEPTH}.")
         self._listed.add(found.entry.node)
         return names
+
+
+def is_component(name: str) -> bool:
+    """Whether a name leads to something in a folder, and nowhere else."""
+    return bool(name) and "/" not in name and "\0" not in name and name not in (".", "..")
 
 
 def join(folder: str, name: str) -> str:
