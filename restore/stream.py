@@ -115,13 +115,13 @@ class Streamer:
                 It was not written.
             DeviceError: the target failed.
         """
-        zeros: list[int] = []
+        zeros: list[Extent] = []
         count = StreamCount()
         with Pipeline[StreamCount]((FETCHING, self._threads, WRITING), self._buffers(self._batch)) as pipeline:
             fetches = self._fetches(placed, zeros)
             for done in pipeline.run(partial(_Transfer, self, placed, fetch, meter) for fetch in fetches):
                 count += done
-        for extent in self._extents(placed.volume, zeros):
+        for extent in zeros:
             self.target.zero(placed.offset + extent.start, extent.size)
             count += StreamCount(zeroed=extent.size)
         return count
@@ -163,12 +163,14 @@ class Streamer:
         if run:
             yield tuple(run)
 
-    def _fetches(self, placed: Placed, zeros: list[int]) -> Iterator[_Fetch]:
-        """Gather neighbours; chunk numbers of zero chunks are left in ``zeros``."""
+    def _fetches(self, placed: Placed, zeros: list[Extent]) -> Iterator[_Fetch]:
+        """Gather neighbours; runs of zero chunks, which a volume can have millions of, are left in ``zeros``."""
         group: list[_Wanted] = []
         for slot in self.repository.slots(placed.volume, placed.where):
             if slot.id is None:
-                zeros.append(slot.number)
+                start = slot.number * self.chunk
+                first = zeros.pop().start if zeros and zeros[-1].end == start else start
+                zeros.append(Extent(first, start + self.length(placed, slot.number)))
                 continue
             place = self.repository.locate(slot.id)
             if place is None:
@@ -195,15 +197,6 @@ class Streamer:
     def length(self, placed: Placed, number: int) -> int:
         """Bytes of a chunk: the last one of a volume may be shorter."""
         return min(self.chunk, placed.volume.size - number * self.chunk)
-
-    def _extents(self, volume: Volume, numbers: list[int]) -> Iterator[Extent]:
-        """Runs of chunk numbers as extents of the volume."""
-        start = 0
-        for at, number in enumerate(numbers):
-            if at + 1 == len(numbers) or numbers[at + 1] != number + 1:
-                first = numbers[start] * self.chunk
-                yield Extent(first, number * self.chunk + min(self.chunk, volume.size - number * self.chunk))
-                start = at + 1
 
     def name(self, placed: Placed, number: int) -> str:
         """How errors name a chunk."""

@@ -1,0 +1,212 @@
+"""The stream to a target and its read-back: every chunk, the short last one and the zeros, and every failure."""
+
+import random
+import struct
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import DamagedError, DeviceError
+from core.events import Meter, Stage, ignore
+from core.units import MIB
+from images.model.layout import DiskIdentity
+from images.model.manifest import CaptureMode, Volume, VolumeRole
+from images.store.pages import Slot
+from images.store.repository import Repository
+from restore.stream import Placed, Streamer
+from restore.targets import Candidate, Target, open_target
+from tests.flow.small import CHUNK, START, make, opened, take
+
+#: 81 chunks, of which the last has 7 sectors.
+SIZE = 80 * CHUNK + 7 * 512
+ZEROS = (3, 4, 5, 40, 79)
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    """What the partition holds."""
+    noise = bytearray(random.Random(7).randbytes(SIZE))
+    for number in ZEROS:
+        noise[number * CHUNK : (number + 1) * CHUNK] = bytes(CHUNK)
+    return bytes(noise)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> tuple[Path, Placed]:
+    """A repository with the partition, and where its volume is to go: 512 bytes further than a page's border."""
+    folder = tmp_path_factory.mktemp("stream")
+    table = bytearray(START)
+    struct.pack_into("<B3xB3xII", table, 446, 0, 0x83, START // 512, SIZE // 512)
+    table[510:512] = b"\x55\xaa"
+    disk = folder / "disk.img"
+    disk.write_bytes(bytes(table) + content)
+    point = take(make(folder / "repository"), disk)
+    manifest = opened(folder / "repository").manifest(point)
+    volume = next(volume for volume in manifest.volumes if volume.partition)
+    return folder / "repository", Placed(volume, START + 512, "here", 512)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[Target]:
+    """A file that ends with the volume, full of something else."""
+    file = tmp_path / "target.img"
+    size = START + 512 + SIZE
+    file.write_bytes(b"\xa5" * size)
+    candidate = Candidate(
+        node=str(file), file=str(file), identity=DiskIdentity(), size=size, sector_size=512, contents=(), obstacles=()
+    )
+    with open_target(candidate) as found:
+        yield found
+
+
+def meter() -> Meter:
+    return Meter(ignore, Stage.STREAM, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_a_volume_is_written_whole_and_nothing_else(
+    stored: tuple[Path, Placed], target: Target, content: bytes, threads: int
+) -> None:
+    repository, placed = stored
+    streamer = Streamer(opened(repository), target, threads=threads)
+    count = streamer.restore(placed, meter())
+    assert (count.written, count.zeroed) == (SIZE - len(ZEROS) * CHUNK, len(ZEROS) * CHUNK)
+    target.flush()
+    assert streamer.verify(placed, meter()) == SIZE
+    assert Path(target.node).read_bytes() == b"\xa5" * placed.offset + content
+
+
+@pytest.mark.parametrize("number", [0, 3, 40, 41, 63, 64, 79, 80])
+@pytest.mark.parametrize("last", [False, True], ids=["first byte", "last byte"])
+def test_one_turned_bit_anywhere_is_found_and_named(
+    stored: tuple[Path, Placed], target: Target, content: bytes, number: int, last: bool
+) -> None:
+    repository, placed = stored
+    streamer = Streamer(opened(repository), target)
+    streamer.restore(placed, meter())
+    target.flush()
+    end = min((number + 1) * CHUNK, SIZE)
+    with Path(target.node).open("r+b") as stream:
+        at = end - 1 if last else number * CHUNK
+        stream.seek(placed.offset + at)
+        stream.write(bytes([content[at] ^ 1]))
+    first = (START + number * CHUNK) // 512
+    with pytest.raises(DeviceError, match=rf"not what was written: LBA {first} to {(START + end) // 512 - 1}\.$"):
+        streamer.verify(placed, meter())
+
+
+def test_a_second_try_writes_what_does_not_match_and_no_more(
+    stored: tuple[Path, Placed], target: Target, content: bytes
+) -> None:
+    repository, placed = stored
+    Streamer(opened(repository), target).restore(placed, meter())
+    target.flush()
+    with Path(target.node).open("r+b") as stream:
+        for number in (4, 10, 80):
+            stream.seek(placed.offset + number * CHUNK + 3000)
+            stream.write(b"stale")
+    count = Streamer(opened(repository), target, resume=True).restore(placed, meter())
+    target.flush()
+    assert count.written == CHUNK + 7 * 512
+    assert Path(target.node).read_bytes()[placed.offset :] == content
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_a_write_that_fails_is_said_and_nothing_is_written_afterwards(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    repository, placed = stored
+    real, lock, calls = Target.write_from, threading.Lock(), list[bool]()
+    over = threading.Event()
+
+    def write_from(self: Target, offset: int, aligned: memoryview) -> None:
+        assert not over.is_set(), "written after the error was raised"
+        with lock:
+            calls.append(len(calls) == fails)
+            failing = calls[-1]
+        if failing:
+            raise DeviceError("it failed")
+        real(self, offset, aligned)
+
+    monkeypatch.setattr(Target, "write_from", write_from)
+    monkeypatch.setattr("restore.stream.BATCH", 8 * CHUNK)
+    before = threading.active_count()
+    with pytest.raises(DeviceError, match="it failed"):
+        Streamer(opened(repository), target).restore(placed, meter())
+    over.set()
+    assert threading.active_count() == before
+    assert calls.count(True) == 1
+
+
+def test_a_read_back_that_fails_is_no_match(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, placed = stored
+    streamer = Streamer(opened(repository), target)
+    streamer.restore(placed, meter())
+    target.flush()
+    real = Target.read_into
+
+    def read_into(self: Target, offset: int, view: memoryview) -> None:
+        if offset + len(view) == self.size:
+            raise DeviceError("unreadable")
+        real(self, offset, view)
+
+    monkeypatch.setattr(Target, "read_into", read_into)
+    with pytest.raises(DeviceError, match="unreadable"):
+        streamer.verify(placed, meter())
+
+
+def test_a_damaged_chunk_is_not_written(stored: tuple[Path, Placed], target: Target, tmp_path: Path) -> None:
+    repository, placed = stored
+    found = opened(repository)
+    slot = next(slot for slot in found.slots(placed.volume, "here") if slot.number == 20)
+    assert slot.id is not None
+    place = found.locate(slot.id)
+    assert place is not None
+    pack = next(repository.rglob(f"{place.pack.hex()}.pack"))
+    sound = pack.read_bytes()
+    damaged = bytearray(sound)
+    damaged[place.offset + 80 + place.payload_length // 2] ^= 1
+    pack.write_bytes(damaged)
+    try:
+        with pytest.raises(DamagedError, match=f"LBA {(START + 20 * CHUNK) // 512} to"):
+            Streamer(found, target).restore(placed, meter())
+    finally:
+        pack.write_bytes(sound)
+    start = placed.offset + 20 * CHUNK
+    assert Path(target.node).read_bytes()[start : start + CHUNK] == b"\xa5" * CHUNK
+
+
+def test_zeros_of_a_large_volume_take_no_memory(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A disk that is captured whole may hold little but zeros: 16 Mi chunks of them in 16 TiB.
+    chunks, repository = 200_000, opened(stored[0])
+    volume = Volume(
+        id="disk0-part1",
+        disk="disk0",
+        role=VolumeRole.PARTITION,
+        offset=0,
+        size=chunks * CHUNK - 512,
+        root=None,
+        height=0,
+        allocated=0,
+        mode=CaptureMode.WHOLE,
+    )
+    zeroed: list[tuple[int, int]] = []
+    monkeypatch.setattr(Repository, "slots", lambda *_: (Slot(number, None) for number in range(chunks)))
+    monkeypatch.setattr(Target, "zero", lambda _, offset, length: zeroed.append((offset, length)))
+    streamer = Streamer(repository, target)
+    tracemalloc.start()
+    try:
+        count = streamer.restore(Placed(volume, MIB, "here", 512), meter())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count.zeroed == volume.size
+    assert zeroed == [(MIB, volume.size)]
+    assert peak < MIB
