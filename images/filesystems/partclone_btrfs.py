@@ -2,7 +2,8 @@
 
 partclone finds the blocks of trees by walking them from the tree of roots, and misses those of a subvolume whose
 deletion was interrupted (btrfs-progs' test image 042-half-dropped-inode). So every chunk that may hold a tree is kept
-whole; for file data partclone reads the extent tree, which lists all of it. Reads the superblock and the chunk tree;
+whole; for file data partclone reads the extent tree, which lists all of it. It maps the first copy alone: where data
+is kept twice on the device (profile DUP), its chunks are kept whole, too. Reads the superblock and the chunk tree;
 structures: kernel include/uapi/linux/btrfs_tree.h.
 """
 
@@ -45,6 +46,11 @@ class _Chunk(msgspec.Struct, frozen=True):
     holds_trees: bool
     offsets: tuple[int, ...]
 
+    @property
+    def kept(self) -> bool:
+        """Whether partclone's word is not enough for it."""
+        return self.holds_trees or len(self.offsets) > 1
+
 
 def checksum_matches(content: bytes, kind: int) -> bool:
     """Whether a superblock or node agrees with the checksum in its first 32 bytes; true of one we cannot compute."""
@@ -52,7 +58,7 @@ def checksum_matches(content: bytes, kind: int) -> bool:
 
 
 def tree_extents(source: BlockSource, superblock: bytes) -> tuple[Extent, ...]:
-    """The bytes of all chunks that may hold trees, merged.
+    """The bytes of all chunks that may hold trees, or hold anything twice, merged.
 
     Args:
         superblock: the 4096 bytes of a superblock that was found sound; the filesystem lies on one device.
@@ -68,7 +74,7 @@ def tree_extents(source: BlockSource, superblock: bytes) -> tuple[Extent, ...]:
         for offset in chunk.offsets:
             if offset + chunk.length > source.size:
                 raise DamagedError(f"its chunk at {chunk.logical} leaves the volume")
-            if chunk.holds_trees:
+            if chunk.kept:
                 found.append(Extent(offset, offset + chunk.length))
     return tuple(merge(sorted(found)))
 

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.process import SystemRunner
@@ -248,6 +249,16 @@ def test_btrfs_with_a_log_tree_is_not_believed(tmp_path: Path) -> None:
         answer = read_used(source, Partclone(SystemRunner()).read)
         assert list(answer.extents()) == [Extent(0, source.size)]
     assert answer.reason.startswith("its log needs recovery")
+
+
+def test_btrfs_keeps_both_copies_of_data(tmp_path: Path, files: Path) -> None:
+    """partclone's map has the first one only; the other would be garbage that btrfs reads when the first one fails."""
+    kind = msgspec.structs.replace(KINDS["btrfs"], make="mkfs.btrfs -q -f -d dup -m dup {}")
+    if missing := real.needs(*kind.tools, "partclone.btrfs"):
+        pytest.skip(missing)
+    volume = Volume(kind, tmp_path, 512)
+    volume.fill(files)
+    CrossCheck(volume).holds()
 
 
 def test_partclone_sees_a_part_of_a_disk(tmp_path: Path, files: Path) -> None:

@@ -287,19 +287,19 @@ def test_without_root_a_device_or_the_program(minix: Path, monkeypatch: pytest.M
 
 
 def chunks_of(path: Path) -> list[Extent]:
-    """Where the chunks lie that may hold trees, as btrfs-progs prints them."""
+    """Where the chunks lie that may hold trees, or anything twice, as btrfs-progs prints them."""
     found = []
     text = run("btrfs", "inspect-internal", "dump-tree", "-t", "chunk", path)
     for chunk in re.split(r"\titem \d+ key ", text)[1:]:
         kind = re.search(r"length (\d+) owner \d+ stripe_len \d+ type (\S+)", chunk)
-        if kind and re.search(r"METADATA|SYSTEM", kind[2]):
+        if kind and re.search(r"METADATA|SYSTEM|DUP", kind[2]):
             found += [Extent(int(at), int(at) + int(kind[1])) for at in re.findall(r"devid \d+ offset (\d+)", chunk)]
     return list(merge(sorted(found)))
 
 
-@pytest.mark.parametrize("options", ["", "-m single", "-M", "-n 65536", "-n 4096 -s 4096"])
+@pytest.mark.parametrize("options", ["", "-m single", "-M", "-n 65536", "-n 4096 -s 4096", "-d dup"])
 def test_chunks_of_trees_are_kept(tmp_path: Path, options: str) -> None:
-    path = make("mkfs.btrfs", tmp_path / "fs", 200, "-q", "-f", *options.split())
+    path = make("mkfs.btrfs", tmp_path / "fs", 400, "-q", "-f", *options.split())
     with open_source(path) as source:
         superblock = source.read_at(64 << 10, 4096)
         extents = list(tree_extents(source, superblock))
