@@ -1,9 +1,11 @@
 """The capture job: disks or image files into a repository."""
 
 import contextlib
+import errno
 import os
 import socket
 import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +32,9 @@ from images.store.signature import SigningKey
 from images.store.writer import writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
 from rescue.jobs.lost import loss_warnings, losses
+
+#: Seconds between looks at a device that somebody keeps for himself.
+_PATIENCE = (0.2, 0.5, 1.0)
 
 
 def capture_disks(
@@ -129,6 +134,11 @@ def _guard_source(source: Path, devices: tuple[BlockDevice, ...], repository: Pa
         for device, place in disk.mounts()
         if place != "[SWAP]" and not _mounted_read_only(place)
     ]
+    reasons += [
+        f"{device.name} is held by the kernel (a member of a mounted filesystem, or of a pool)"
+        for device in disk.descendants()
+        if not device.children and not any(device.mountpoints) and _is_held(device.name)
+    ]
     if node not in (disk.name, disk.kname):
         reasons.append(f"{node} is a part of {disk.name}: liferaft captures whole disks")
     if repository is not None and disk_of_path(devices, repository.absolute()) is disk:
@@ -139,6 +149,26 @@ def _guard_source(source: Path, devices: tuple[BlockDevice, ...], repository: Pa
             hint="Name a whole disk that is not in use; for the disk of a running system, boot the rescue medium.",
             reasons=tuple(reasons),
         )
+
+
+def _is_held(node: str) -> bool:
+    """Whether the kernel keeps a device for itself, which lsblk does not show.
+
+    Of a btrfs on several devices only one is shown as mounted, of a ZFS pool none. Programs that look at a disk
+    (mdadm) keep it for a moment: that is waited for.
+    """
+    for pause in (*_PATIENCE, None):
+        try:
+            os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        except OSError as error:
+            # Whatever else is wrong with it is said when it is opened to be read.
+            if error.errno != errno.EBUSY:
+                return False
+        else:
+            return False
+        if pause is not None:
+            time.sleep(pause)
+    return True
 
 
 def _mounted_read_only(place: str) -> bool:

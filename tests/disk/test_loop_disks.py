@@ -155,3 +155,25 @@ def test_the_probe_sees_this_machine(tmp_path: Path) -> None:
     for disk in machine.disks:
         assert disk.size > 0
         assert disk.sector_size in (512, 4096)
+
+
+def test_a_disk_of_a_filesystem_on_two_is_not_captured_while_that_is_mounted(tmp_path: Path) -> None:
+    """lsblk says of one of them alone where it is mounted."""
+    need("losetup", "mkfs.btrfs", "mount", "umount")
+    if os.geteuid() != 0:
+        pytest.skip("loop devices need root")
+    disks = [blank(tmp_path / f"{number}.img", 300 * MIB) for number in (1, 2)]
+    place, repo = tmp_path / "mounted", str(tmp_path / "repo")
+    place.mkdir()
+    with loop(disks[0]) as first, loop(disks[1]) as second:
+        run("mkfs.btrfs", "-q", "-d", "raid1", "-m", "raid1", first, second)
+        run("mount", first, place)
+        try:
+            for node in (first, second):
+                with pytest.raises(
+                    RefusedError, match=rf"cannot be captured: {node} is (mounted on|held by the kernel)"
+                ):
+                    capture_disks([node], repo, name="", runner=SystemRunner(), sink=ignore)
+        finally:
+            run("umount", place)
+        capture_disks([second], repo, name="", runner=SystemRunner(), sink=ignore)
