@@ -11,7 +11,7 @@ from images.capture import capture
 from images.model.layout import DiskIdentity
 from images.sources import FileSource, Prefetching, WindowSource, open_source
 from images.store.backend import WRITE_EARLY, LocalBackend
-from images.store.writer import open_or_create
+from images.store.create import open_or_create
 from images.survey import survey_disk
 from tests.flow.disks import MIB, gpt_disk
 
