@@ -43,11 +43,25 @@ class Mount(msgspec.Struct, frozen=True):
     top: str = "/"
 
 
-class View:
-    """Mounts, the deepest first. Paths begin with ``/``."""
+class Closed(msgspec.Struct, frozen=True):
+    """A volume that was mounted at ``place`` and cannot be opened: ``error`` says why."""
 
-    def __init__(self, mounts: tuple[Mount, ...]) -> None:
+    place: str
+    volume: str
+    error: RefusedError | DamagedError
+
+
+class View:
+    """Mounts, the deepest first. Paths begin with ``/``.
+
+    Attributes:
+        closed: volumes that belong into the view and cannot be opened. A path on one of them is an error: the empty
+            folder that it was mounted on would be a wrong answer.
+    """
+
+    def __init__(self, mounts: tuple[Mount, ...], closed: tuple[Closed, ...] = ()) -> None:
         self.mounts = tuple(sorted(mounts, key=lambda mount: -len(mount.place)))
+        self.closed = closed
 
     def find(self, path: str, *, follow_last: bool = False) -> tuple[Tree, Found]:
         """The entry at a path.
@@ -56,7 +70,8 @@ class View:
             follow_last: follow a symbolic link at the end of the path too; a path that ends in ``/`` asks for it.
 
         Raises:
-            NotThereError: there is none. DamagedError: a folder on the way cannot be read.
+            NotThereError: there is none. DamagedError: a folder on the way cannot be read. RefusedError: it lies on a
+                volume that liferaft reads no files from.
         """
         follow_last = follow_last or path.endswith("/")
         waiting = [part for part in path.split("/") if part not in ("", ".")]
@@ -83,8 +98,11 @@ class View:
     def _at(self, path: str, asked: str) -> tuple[Tree, Found]:
         """An entry whose folders are none of them links; what is mounted there, where something is."""
         for mount in self.mounts:
-            if path != mount.place and not path.startswith(mount.place.rstrip("/") + "/"):
+            if not _holds(mount.place, path):
                 continue
+            for closed in self.closed:
+                if _holds(closed.place, path) and len(closed.place) > len(mount.place):
+                    raise closed.error
             inside = path[len(mount.place.rstrip("/")) :]
             found = mount.tree.root
             for part in [part for part in (mount.top + inside).split("/") if part]:
@@ -96,6 +114,23 @@ class View:
                 found = below
             return mount.tree, found
         raise NotThereError(f"There is no {shown(asked)}.")
+
+    def place_of(self, tree: Tree, path: str) -> str | None:
+        """Where the machine saw a path of a volume; None when that part of the volume was mounted nowhere."""
+        for mount in self.mounts:
+            if mount.tree is tree and _holds(mount.top, path):
+                return join(mount.place, path[len(mount.top.rstrip("/")) :].strip("/")).rstrip("/") or "/"
+        return None
+
+    def below(self, place: str) -> tuple[str, ...]:
+        """Where other volumes were mounted below a place."""
+        places = {mount.place for mount in self.mounts} | {closed.place for closed in self.closed}
+        return tuple(sorted(other for other in places if other != place and _holds(place, other)))
+
+
+def _holds(place: str, path: str) -> bool:
+    """Is a path that place, or below it?"""
+    return path == place or path.startswith(place.rstrip("/") + "/")
 
 
 class FstabLine(msgspec.Struct, frozen=True):
@@ -186,16 +221,21 @@ def machine_view(trees: Callable[[Volume], Tree], manifest: Manifest, candidates
     if len(roots) != 1:
         return None
     root, fstab = roots[0]
-    mounts = [root]
+    mounts, closed = [root], []
     for line in parse_fstab(fstab):
         named = volume_named(manifest, line)
         if named is None or line.place == "/":
             continue
-        tree = _tried(functools.partial(trees, named))
-        if tree is not None:
+        try:
+            tree = trees(named)
+        except UnreachableError:
+            raise
+        except (RefusedError, DamagedError) as error:
+            closed.append(Closed(line.place, named.id, error))
+        else:
             subvolume = next((option[7:] for option in line.options if option.startswith("subvol=")), "/")
             mounts.append(Mount(line.place, tree, "/" + subvolume.strip("/")))
-    return View(tuple(mounts))
+    return View(tuple(mounts), tuple(closed))
 
 
 def _tried(opening: Callable[[], T | None]) -> T | None:
@@ -232,14 +272,18 @@ def whole_volume(tree: Tree) -> View:
     return View((Mount("/", tree),))
 
 
-def unique_view(views: tuple[View, ...], path: str) -> View:
+def unique_view(views: tuple[View, ...], path: str, closed: tuple[str, ...] = ()) -> View:
     """The only one of several views that has a path.
 
+    Args:
+        closed: why other volumes, that could have it too, cannot be read.
+
     Raises:
-        NotThereError: none has it. UsageError: several have it; the message names them.
+        NotThereError: none has it. UsageError: several have it; the message names them. DamagedError: a volume cannot
+            be read, so that nobody can say whether it has it.
     """
     having = []
-    problems: list[str] = []
+    problems = list(closed)
     for view in views:
         try:
             view.find(path)
@@ -248,14 +292,18 @@ def unique_view(views: tuple[View, ...], path: str) -> View:
             continue
         except DamagedError as error:
             problems.append(error.message)
-    if len(having) == 1:
-        return having[0]
     names = [view.mounts[0].tree.source.volume.id for view in having]
-    if names:
-        raise UsageError(
-            f"{shown(path)} is on {len(names)} volumes: {', '.join(names)}.",
-            hint=f"Say which: ID:{names[0]}{shown(path)}",
-        )
-    if problems:
+    hint = f"Say which: ID:{names[0]}{shown(path)}" if names else ""
+    if problems and not names:
         raise DamagedError(f"{shown(path)} was not found, but a volume could not be read: {problems[0]}")
-    raise NotThereError(f"No volume has {shown(path)}.")
+    if problems:
+        raise DamagedError(
+            f"{shown(path)} is on {', '.join(names)}; but the volume that is meant may be one that could not be read: "
+            f"{problems[0]}",
+            hint=hint,
+        )
+    if len(names) > 1:
+        raise UsageError(f"{shown(path)} is on {len(names)} volumes: {', '.join(names)}.", hint=hint)
+    if not names:
+        raise NotThereError(f"No volume has {shown(path)}.")
+    return having[0]

@@ -60,6 +60,9 @@ def command(place: str, repository: str, access: Access, long: bool, deep: bool,
     tree, found = point.find(wanted.path)
     for note in tree.notes:
         click.echo(f"note: {note}", err=True)
+    left_out = point.left_out(wanted.path, tree, found) if deep else ""
+    if left_out:
+        click.echo(f"note: {left_out}", err=True)
     problems: list[str] = []
     if as_json:
         entries = tuple(facts(entry) for entry in _entries(tree, found, problems, deep))
@@ -67,7 +70,8 @@ def command(place: str, repository: str, access: Access, long: bool, deep: bool,
         click.echo(encode(listing), nl=False)
     elif long or deep or found.entry.kind is not Kind.FOLDER:
         for entry in _entries(tree, found, problems, deep):
-            name = shown(entry.path if deep or entry is found else entry.path.rsplit("/", 1)[1])
+            whole = deep or entry is found
+            name = shown(point.place(wanted.path, tree, entry.path) if whole else entry.path.rsplit("/", 1)[1])
             click.echo(_long_line(entry, name) if long else name + ("/" if entry.entry.kind is Kind.FOLDER else ""))
     else:
         for name, node, kind in tree.names(found):

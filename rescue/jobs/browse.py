@@ -151,6 +151,7 @@ class OpenPoint:
         """What ``ID:`` lists."""
         view = self.view()
         mounted = {mount.tree.source.volume.id: mount.place for mount in view.mounts} if view else {}
+        mounted.update({closed.volume: closed.place for closed in view.closed} if view else {})
         for volume in filesystem_volumes(self.manifest):
             _, filesystem = parts_of(self.manifest, volume)
             name, problem = (filesystem.detail or filesystem.kind.value) if filesystem else "", ""
@@ -187,6 +188,21 @@ class OpenPoint:
                 pass
         return self._find_anywhere(path)
 
+    def place(self, path: str, tree: Tree, inside: str) -> str:
+        """How a path in a volume is shown to who asked for ``path``: as the machine saw it when ``path`` is of that
+        sort and it is known, else as it is in the volume."""
+        view = self.view() if path.startswith("/") else None
+        return (view.place_of(tree, inside) if view else None) or inside
+
+    def left_out(self, path: str, tree: Tree, found: Found) -> str:
+        """A sentence when other volumes were mounted below the folder that ``path`` names; empty when none were."""
+        view = self.view() if path.startswith("/") else None
+        place = view.place_of(tree, found.path) if view else None
+        below = view.below(place) if view and place and found.entry.kind is Kind.FOLDER else ()
+        if not below:
+            return ""
+        return f"Only one volume is looked into: what was mounted on {', '.join(below)} is not part of this."
+
     def _find_exactly(self, path: str) -> tuple[Tree, Found]:
         name, _, inside = path.partition("/")
         known = filesystem_volumes(self.manifest)
@@ -210,10 +226,8 @@ class OpenPoint:
             except DamagedError as error:
                 problems.append(error.message)
         try:
-            return unique_view(tuple(views), path).find(path)
-        except NotThereError as error:
-            if problems:
-                raise DamagedError(f"{error.message} But a volume could not be opened: {problems[0]}") from None
+            return unique_view(tuple(views), path, tuple(problems)).find(path)
+        except NotThereError:
             if not views:
                 raise RefusedError(
                     f"Recovery point {self.id[:12]} has no volume liferaft can read files from.",

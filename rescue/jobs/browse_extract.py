@@ -19,11 +19,19 @@ from images.store.access import Access
 from rescue.jobs.browse import OpenPoint, open_point, parse_place
 
 
+class Named(msgspec.Struct, frozen=True):
+    """What the result says about a place: its path, and sentences."""
+
+    path: str
+    notes: tuple[str, ...]
+
+
 class ExtractResult(msgspec.Struct, frozen=True, kw_only=True):
     """What an extraction did. ``size`` in bytes, holes included.
 
     Attributes:
-        notes: what nobody expects to be kept without root, counted.
+        path: as the machine saw it when it was asked for so, else in the volume.
+        notes: volumes mounted below the path, which do not come; what nobody expects to be kept without root, counted.
         warnings: what was expected and could not be kept.
         damaged: what is not whole: path, range, reason.
     """
@@ -48,13 +56,15 @@ def extract_to_folder(
         RefusedError: something is in the way and may not be overwritten; nothing was written.
         UsageError, DamagedError: the place cannot be found. DeviceError: the folder's disk is full or failing.
     """
-    point, tree, found = _find(repository, place, access)
+    point, tree, found, named = _find(repository, place, access)
     ready_folder(folder, _name(found), overwrite=overwrite)
     with contextlib.closing(FolderReceiver(folder, overwrite=overwrite)) as receiver:
-        result = _run(point, tree, found, receiver, sink)
+        result = _run(point, tree, found, named, receiver, sink)
         missing = receiver.missing
     notes = tuple(f"{count} × {what}." for what, count in sorted(missing.expected.items()))
-    return msgspec.structs.replace(result, notes=notes, warnings=result.warnings + tuple(missing.surprising))
+    return msgspec.structs.replace(
+        result, notes=result.notes + notes, warnings=result.warnings + tuple(missing.surprising)
+    )
 
 
 def extract_to_tar(
@@ -65,13 +75,13 @@ def extract_to_tar(
     Raises:
         As :func:`extract_to_folder`.
     """
-    point, tree, found = _find(repository, place, access)
+    point, tree, found, named = _find(repository, place, access)
     with _tar_stream(file, overwrite=overwrite) as stream:
         receiver = TarReceiver(stream)
-        result = _run(point, tree, found, receiver, sink)
+        result = _run(point, tree, found, named, receiver, sink)
         receiver.close()
     notes = (f"{receiver.sockets} × sockets were left out: they mean nothing without their program.",)
-    return msgspec.structs.replace(result, notes=notes if receiver.sockets else ())
+    return msgspec.structs.replace(result, notes=result.notes + notes) if receiver.sockets else result
 
 
 def extract_to_stream(
@@ -82,10 +92,10 @@ def extract_to_stream(
     Raises:
         UsageError: it is not a file. DamagedError: a part cannot be read; what came before was written.
     """
-    point, tree, found = _find(repository, place, access)
+    point, tree, found, named = _find(repository, place, access)
     if found.entry.kind is not Kind.FILE:
         raise UsageError(
-            f"{shown(found.path)} is a {found.entry.kind}, not a file.",
+            f"{named.path} is a {found.entry.kind}, not a file.",
             hint="Name a file, or add --tar to get a folder as one stream.",
         )
     content = tree.content(found)
@@ -98,10 +108,10 @@ def extract_to_stream(
                 stream.write(piece.data)
             meter.advance(piece.size)
     stream.flush()
-    return ExtractResult(id=point.id, path=shown(found.path), files=1, folders=0, others=0, size=content.size)
+    return ExtractResult(id=point.id, path=named.path, files=1, folders=0, others=0, size=content.size)
 
 
-def _find(repository: str, place: str, access: Access | None) -> tuple[OpenPoint, Tree, Found]:
+def _find(repository: str, place: str, access: Access | None) -> tuple[OpenPoint, Tree, Found, Named]:
     wanted = parse_place(place)
     if not wanted.path:
         raise UsageError(
@@ -110,10 +120,11 @@ def _find(repository: str, place: str, access: Access | None) -> tuple[OpenPoint
         )
     point = open_point(repository, wanted.point, access)
     tree, found = point.find(wanted.path)
-    return point, tree, found
+    left_out = point.left_out(wanted.path, tree, found)
+    return point, tree, found, Named(shown(point.place(wanted.path, tree, found.path)), (left_out,) if left_out else ())
 
 
-def _run(point: OpenPoint, tree: Tree, found: Found, receiver: Receiver, sink: Sink) -> ExtractResult:
+def _run(point: OpenPoint, tree: Tree, found: Found, named: Named, receiver: Receiver, sink: Sink) -> ExtractResult:
     for note in tree.notes:
         sink(Event(stage=Stage.EXTRACT, message=note))
     meter = Meter(sink, Stage.EXTRACT, found.entry.size)
@@ -130,7 +141,8 @@ def _run(point: OpenPoint, tree: Tree, found: Found, receiver: Receiver, sink: S
         raise RefusedError(counted.unreadable[0], reasons=tuple(counted.unreadable))
     return ExtractResult(
         id=point.id,
-        path=shown(found.path),
+        path=named.path,
+        notes=named.notes,
         files=counted.files,
         folders=counted.folders,
         others=counted.others,

@@ -270,6 +270,42 @@ def test_a_damaged_chunk_costs_the_files_in_it_and_names_them(source: Path, full
     assert stream.getvalue() == whole[:start]
 
 
+@pytest.mark.parametrize(
+    ("volume", "path", "sentence"),
+    [
+        ("disk0-part1", "/boot/efi", "disk0-part1"),
+        ("disk0-part1", "/boot/efi/file1", "disk0-part1"),
+        ("disk0-part2", "/", "may be one that could not be read"),
+        ("disk0-part2", "/etc", "was not found, but a volume could not be read"),
+    ],
+)
+def test_a_damaged_volume_is_not_passed_over(
+    volume: str, path: str, sentence: str, source: Path, tmp_path: Path
+) -> None:
+    """Neither the empty folder it was mounted on nor another volume that has the path may stand for it."""
+    repo = tmp_path / "repo"
+    shutil.copytree(source / "repo", repo)
+    damage(repo, open_point(str(repo), "monday"), volume, 0)
+    for words in (["ls"], ["extract", "--tar"]):
+        target = [str(tmp_path / "out.tar")] if words[0] == "extract" else []
+        done = liferaft(*words, f"monday:{path}", *target, "--repo", repo, cwd=tmp_path)
+        assert done.returncode == 5, done.stdout + done.stderr
+        assert sentence in done.stderr
+    assert not (tmp_path / "out.tar").exists()
+
+
+def test_what_was_mounted_below_is_said(source: Path, tmp_path: Path) -> None:
+    deep = liferaft("ls", "-R", "monday:/", "--repo", "repo", cwd=source)
+    out = liferaft("extract", "monday:/boot", tmp_path, "--repo", "repo", cwd=source)
+    for done in (deep, out):
+        assert done.returncode == 0, done.stderr
+        assert "what was mounted on /boot/efi is not part of this" in done.stderr
+    exact = liferaft("ls", "-R", "monday:disk0-part2", "--repo", "repo", cwd=source)
+    assert "mounted on" not in exact.stderr
+    below = liferaft("ls", "-R", "monday:/boot/efi", "--repo", "repo", cwd=source)
+    assert "/boot/efi/file1" in below.stdout.splitlines()
+
+
 @pytest.fixture(scope="session")
 def changed(source: Path) -> Path:
     """The same folder with tuesday: a file removed, one added, a mode, and four bytes that no time tells of."""
