@@ -116,6 +116,8 @@ class Lock:
         self._name = name
         self._document = document
         self._ended = threading.Event()
+        self._refreshing = threading.Lock()
+        self._doubtful = False
         self._thread = threading.Thread(target=self._keep, args=(refresh,), name="lock", daemon=True)
         self._thread.start()
 
@@ -130,7 +132,9 @@ class Lock:
         Raises:
             LockLostError: somebody removed it.
         """
-        if not self._backend.exists(self._name):
+        with self._refreshing:
+            held = not self._doubtful and self._backend.exists(self._name)
+        if not held:
             raise LockLostError(
                 f"{self.name}, the lock of this {self._document.operation}, was removed by somebody else.",
                 hint="Was this machine asleep, or cut off from the repository for long? Run the same command again.",
@@ -146,10 +150,15 @@ class Lock:
     def _keep(self, interval: float) -> None:
         while not self._ended.wait(interval):
             # A server that does not answer is asked again next time; a lock that is gone is not made again.
-            with contextlib.suppress(LiferaftError, OSError):
+            with self._refreshing, contextlib.suppress(LiferaftError, OSError):
+                asked = _elapsed()
                 if not self._backend.exists(self._name):
                     return
-                self._backend.write(self._name, encode(msgspec.structs.replace(self._document, refreshed=_now())))
+                try:
+                    self._backend.write(self._name, encode(msgspec.structs.replace(self._document, refreshed=_now())))
+                finally:
+                    # It may have been removed, and work done without us, after we asked; now it is there again.
+                    self._doubtful = self._doubtful or _elapsed() - asked >= STALE.total_seconds()
 
 
 @contextlib.contextmanager
@@ -289,7 +298,9 @@ def judge(document: LockDocument | None) -> Verdict:
         return Verdict.SUSPECT
     owner, here = document.owner, this_process()
     if owner.boot and (owner.boot, owner.pids) == (here.boot, here.pids):
-        return Verdict.ALIVE if _process_start(owner.pid) == owner.process_start else Verdict.DEAD
+        if _process_start(owner.pid) == owner.process_start:
+            return Verdict.ALIVE
+        return Verdict.SUSPECT if _is_hidden(owner.pid) else Verdict.DEAD
     rebooted = owner.machine and (owner.machine, owner.host) == (here.machine, here.host) and owner.boot != here.boot
     if rebooted:
         # Clones of one machine share these names, so it is not quite certain.
@@ -343,6 +354,19 @@ def _process_start(pid: int) -> int:
     return int(words[19]) if len(words) > 19 and words[0] != "Z" else 0
 
 
+def _is_hidden(pid: int) -> bool:
+    """Whether it runs though /proc does not show it: mounted with hidepid that hides other users' (proc(5))."""
+    if _process_start(pid):
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
 def _line(path: str) -> str:
     try:
         return Path(path).read_text(errors="replace").strip()
@@ -355,6 +379,11 @@ def _link(path: str) -> str:
         return os.readlink(path)  # noqa: PTH115 - not a path but a name like pid:[4026531836]
     except OSError:
         return ""
+
+
+def _elapsed() -> float:
+    """Seconds, those in which the machine was asleep included (clock_gettime(2), CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _now() -> str:

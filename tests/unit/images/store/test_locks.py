@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -114,6 +115,28 @@ def test_a_process_number_that_was_given_to_another_is_dead() -> None:
     assert judge(document(other)) is Verdict.DEAD
 
 
+def test_a_process_that_proc_hides_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc with hidepid=2 has no folder for other users' processes, kill(2) says EPERM: it must not count as dead."""
+    theirs = msgspec.structs.replace(this_process(), pid=2**22 + 1)
+    monkeypatch.setattr(os, "kill", _kill(PermissionError))
+    assert judge(document(theirs)) is Verdict.SUSPECT
+    monkeypatch.setattr(os, "kill", _kill(ProcessLookupError))
+    assert judge(document(theirs)) is Verdict.DEAD
+
+
+def _kill(error: type[OSError]) -> Callable[[int, int], None]:
+    def kill(pid: int, signal: int) -> None:
+        assert (pid, signal) == (2**22 + 1, 0)
+        raise error
+
+    return kill
+
+
+def test_a_number_that_is_no_process_s_is_dead() -> None:
+    for pid in (2**40, 2**31):
+        assert judge(document(msgspec.structs.replace(this_process(), pid=pid))) is Verdict.DEAD
+
+
 def test_a_container_counts_its_own_processes() -> None:
     """The same number in another pid namespace says nothing: only time does."""
     other = msgspec.structs.replace(this_process(), pids="pid:[1]", pid=2**22 + 1)
@@ -187,6 +210,50 @@ def test_the_refresher_refreshes_and_does_not_revive(backend: LocalBackend) -> N
         assert read_locks(backend) == ()
         with pytest.raises(LockLostError, match="removed by somebody else"):
             lock.check()
+
+
+class _Asleep(LocalBackend):
+    """The machine falls asleep, or is cut off, in the middle of a refresh; meanwhile somebody removes its lock."""
+
+    def __init__(self, folder: Path, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder)
+        self._seconds = seconds
+        self._slept = threading.Event()
+        self._first = True
+        self.revived = threading.Event()
+        monkeypatch.setattr(
+            time, "clock_gettime", lambda clock: self._seconds * (clock == time.CLOCK_BOOTTIME and self._slept.is_set())
+        )
+
+    def write(self, name: str, content: bytes) -> None:
+        if not self._first and not self._slept.is_set():
+            self._slept.set()
+            self.remove(name)
+            super().write(name, content)
+            self.revived.set()
+        elif self._first:
+            self._first = False
+            super().write(name, content)
+
+
+def test_a_lock_that_was_revived_by_a_refresh_that_slept_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refresh asked whether the lock is there before it slept, and wrote it afterwards: somebody pruned between."""
+    backend = _Asleep(tmp_path, 40 * 60, monkeypatch)
+    with locked(backend, SHARED, "capture", refresh=0.01) as lock:
+        assert backend.revived.wait(10)
+        assert len(read_locks(backend)) == 1
+        with pytest.raises(LockLostError):
+            lock.check()
+
+
+def test_a_slow_refresh_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may take a lock for dead that soon."""
+    backend = _Asleep(tmp_path, 20 * 60, monkeypatch)
+    with locked(backend, SHARED, "capture", refresh=0.01) as lock:
+        assert backend.revived.wait(10)
+        lock.check()
 
 
 def test_many_that_start_at_once_never_work_together_and_somebody_does(backend: LocalBackend) -> None:
