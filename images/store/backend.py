@@ -7,6 +7,7 @@ needs :class:`Writer`. Reading is safe from several threads.
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,10 @@ from core.files import sync_folder, write_atomically, write_new
 
 #: Files that are being written, or were when the power went.
 PARTIAL = ".partial"
+#: Where a repository has such files (docs/image-format.md §2); elsewhere below its folder they are somebody else's.
+OUR_PARTIAL = re.compile(
+    r"(?:packs/(?:[0-9a-f]{2}/)?|indexes/|manifests/|keys/|locks/|liferaft\.json|catalogue\.json)[^/]*\.partial"
+)
 #: Requests that a network takes at once.
 _UNDER_WAY = 8
 
@@ -244,7 +249,7 @@ class LocalBackend:
 
     def sizes(self, folder: str) -> dict[str, int]:
         found: dict[str, int] = {}
-        for place, _, names in os.walk(self.folder / folder):
+        for place, _, names in os.walk(self.folder / folder, onerror=_raise_unless_gone):
             for name in names:
                 path = Path(place, name)
                 if not name.endswith(PARTIAL):
@@ -284,8 +289,9 @@ class LocalBackend:
             sync_folder(path.parent)
 
     def leftovers(self) -> tuple[str, ...]:
-        found = self.folder.rglob(f"*{PARTIAL}")
-        return tuple(sorted(path.relative_to(self.folder).as_posix() for path in found))
+        found = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob(f"*{PARTIAL}"))
+        # A browser calls its downloads so, too, and another repository may lie in a folder of this one.
+        return tuple(sorted(name for name in found if OUR_PARTIAL.fullmatch(name)))
 
     def write(self, name: str, content: bytes) -> None:
         path = self.folder / name
@@ -354,6 +360,12 @@ class _LocalFile:
         os.ftruncate(self._descriptor, size)
         self._size = size
         self._begun = min(self._begun, size)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """A folder that is not there holds nothing; one that cannot be listed may hold anything."""
+    if not isinstance(error, FileNotFoundError):
+        raise DeviceError(f"{error.filename} cannot be listed: {error.strerror}.") from None
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from core.documents import encode
 from core.errors import DamagedError, RefusedError
 from core.events import Event, Sink, Stage
 from core.units import format_size
+from images.store.backend import MissingFileError
 from images.store.census import Census
 from images.store.document import DOCUMENT, VERSION
 from images.store.garbage import find_strays
@@ -149,6 +150,7 @@ def _count_points(repository: Repository, census: Census, sink: Sink) -> tuple[P
             hint="Repair it (liferaft check --repair), or give it up with liferaft forget and its full id.",
             reasons=problems,
         )
+    _refuse_missing_points(repository)
     walk = TreeWalk(repository)
     for point in points:
         sink(Event(stage=Stage.PRUNE, message=f"Reading the maps of {point.name} ({point.id[:12]})"))
@@ -162,6 +164,26 @@ def _count_points(repository: Repository, census: Census, sink: Sink) -> tuple[P
             ) from None
     census.settle()
     return points
+
+
+def _refuse_missing_points(repository: Repository) -> None:
+    """A recovery point leaves the catalogue before its manifest goes (§9): one that only the catalogue knows was lost.
+
+    Its manifest may come back, from lost+found or from a share that is mounted again; what it needs would not.
+    """
+    try:
+        listed = {point.id: point for point in repository.catalogued_points()}
+    except (DamagedError, MissingFileError):
+        # The catalogue only repeats what the folders say, and may be damaged or missing.
+        return
+    lost = sorted(set(listed) - set(repository.manifest_ids()))
+    if lost:
+        reasons = tuple(f"manifests/{point}.json ({listed[point].name}) is missing." for point in lost)
+        raise RefusedError(
+            f"Prune cannot tell what a recovery point needs: {reasons[0]}",
+            hint="Bring it back (liferaft copy, from another repository), or give it up: liferaft check --repair.",
+            reasons=reasons,
+        )
 
 
 def _missing(census: Census, unnamed: dict[bytes, int], damaged: frozenset[bytes]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from obstore.store import S3Store
 
 from core.errors import DamagedError, DeviceError, LiferaftError, UnreachableError, UsageError
 from core.units import MIB
-from images.store.backend import PARTIAL, FileStart, MissingFileError, NewFile
+from images.store.backend import OUR_PARTIAL, PARTIAL, FileStart, MissingFileError, NewFile
 from images.store.s3_address import S3Address, parse_address
 
 if TYPE_CHECKING:
@@ -206,7 +206,9 @@ class S3Backend:
     def leftovers(self) -> tuple[str, ...]:
         with self._translated(""):
             pages = obstore.list(self._store, chunk_size=1000)
-            return tuple(sorted(found["path"] for page in pages for found in page if found["path"].endswith(PARTIAL)))
+            return tuple(
+                sorted(found["path"] for page in pages for found in page if OUR_PARTIAL.fullmatch(found["path"]))
+            )
 
     def _names(self, folder: str) -> "tuple[str, ...]":
         with self._translated(folder):

@@ -99,6 +99,9 @@ class Sweep:
 
     def _merge(self, files: list[str]) -> None:
         tables = [self._tables.read(file) for file in files]
+        if _several_kept(tables, [self._masks[file] for file in files]):
+            # One of these copies has rotted. An index has one place for a record, and it might be the wrong one.
+            return
         sizes = {pack: size for table in tables for pack, size in zip(table.packs, table.sizes.tolist(), strict=True)}
         entries = combine(tables, [self._masks[file] for file in files], tuple(sizes))
         index = pack_index(self._repository.id, sizes, tuple(sizes), entries)
@@ -207,6 +210,13 @@ def _rounds(packs: tuple[PackUse, ...]) -> Iterator[tuple[PackUse, ...]]:
 def room_needed(packs: tuple[PackUse, ...]) -> int:
     """Bytes that rewriting these packs needs while the old ones are still there, but for their indexes."""
     return max((sum(pack.kept for pack in together) for together in _rounds(packs)), default=0)
+
+
+def _several_kept(tables: list[IndexTable], masks: list[Mask]) -> bool:
+    """Whether a record must stay in more than one place."""
+    kept = np.concatenate([table.entries["id"][mask] for table, mask in zip(tables, masks, strict=True)])
+    kept = kept[sort_order(kept)]
+    return bool((kept[1:] == kept[:-1]).any())
 
 
 def combine(tables: list[IndexTable], masks: list[Mask], packs: tuple[bytes, ...]) -> Entries:

@@ -124,6 +124,28 @@ def test_refused_when_a_manifest_cannot_be_read(tmp_path: Path) -> None:
     sound(folder)
 
 
+def test_refused_when_a_manifest_is_missing_that_the_catalogue_lists(tmp_path: Path) -> None:
+    """Without it all it needs would look unneeded: a folder that fsck put into lost+found, a share half mounted."""
+    folder = make(tmp_path / "repo")
+    disk = noise_disk(tmp_path / "a.img")
+    point = take(folder, disk, "a")
+    (folder / "manifests").rename(tmp_path / "aside")
+    for dry_run in (True, False):
+        with pytest.raises(RefusedError, match=f"{point}.json .a. is missing"):
+            run(folder, dry_run=dry_run)
+    (tmp_path / "aside").rename(folder / "manifests")
+    run(folder)
+    assert restored(opened(folder), point) == disk.read_bytes()
+    # It can be given up: repairing writes the catalogue anew.
+    (folder / "manifests" / f"{point}.json").unlink()
+    with locked(LocalBackend(folder), LockKind.EXCLUSIVE, "check") as lock:
+        check_and_repair(opened(folder), Depth(), lock, sink=ignore)
+    assert run(folder).deleted == 1
+    # Without a catalogue the folders alone say what there is.
+    (folder / "catalogue.json").unlink()
+    assert run(folder).points == 0
+
+
 def test_refused_when_a_page_cannot_be_read(tmp_path: Path) -> None:
     folder = make(tmp_path / "repo")
     take(folder, noise_disk(tmp_path / "a.img"), "a")
@@ -223,6 +245,25 @@ def test_of_two_copies_the_sound_one_stays(tmp_path: Path) -> None:
 def _reads(repository: Repository, identifier: bytes, pack: bytes, offset: int, length: int) -> bool:
     data = repository.read_pack(pack, offset, 80 + length, "test")
     return repository.identify(bytes(data[80:])) == identifier
+
+
+@pytest.mark.parametrize("rotten", [0, 1])
+def test_merging_indexes_forgets_no_sound_copy(tmp_path: Path, rotten: int) -> None:
+    """Both copies of a chunk stay because one has rotted; an index of both packs could name only one of them."""
+    folder = make(tmp_path / "repo")
+    disk = noise_disk(tmp_path / "a.img")
+    point = take(folder, disk, "a")
+    make_twin(folder, folder)
+    copies = sorted((found for found in records(folder) if found.kind == 0), key=lambda found: (found.id, found.pack))
+    for number in range(9):
+        take(folder, noise_disk(tmp_path / f"{number}.img", seed=50 + number, mebibytes=2), f"{number}")
+    assert copies[0].id == copies[1].id
+    flip(copies[rotten].pack, copies[rotten].offset + 80 + 7)
+    for _ in range(3):
+        run(folder, Limit(share=0.9))
+    with locked(LocalBackend(folder), LockKind.EXCLUSIVE, "check") as lock:
+        check_and_repair(opened(folder), Depth(data=True), lock, sink=ignore)
+    assert restored(opened(folder), point) == disk.read_bytes()
 
 
 def test_copies_are_thinned_to_one(tmp_path: Path) -> None:
@@ -327,8 +368,11 @@ def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
     folder = make(tmp_path / "repo")
     take(folder, noise_disk(tmp_path / "a.img"), "a")
     strangers = [folder / "README.txt", folder / "packs" / "._x", folder / "packs" / "ab" / "notes.pack"]
+    # A download that is under way, and a capture into another repository that lies in this one's folder.
+    strangers += [folder / "film.mkv.partial", folder / "films" / "film.mkv.partial"]
+    strangers += [folder / "second" / "packs" / "ab" / f"{'ab' * 16}.pack.partial"]
     for path in strangers:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
     run(folder)
     assert all(path.read_text() == "mine" for path in strangers)

@@ -161,12 +161,13 @@ def test_what_a_backend_promises(server: S3Server, backend: S3Backend) -> None:
     backend.write("a/1.json", b"first")
     backend.write("a/1.json", b"one")
     backend.write("a/b/3.pack", bytes(range(256)))
-    backend.write("a/4.json.partial", b"copied from a folder by some other tool")
+    backend.write("a/4.json.partial", b"what lies in no folder of a repository is somebody else's")
+    backend.write("keys/5.json.partial", b"copied from a folder by some other tool")
     assert backend.read("a/1.json", 3) == b"one"
     assert backend.read_range("a/b/3.pack", 250, 6) == bytes(range(250, 256))
     assert backend.list("a") == ("1.json", "2.json", "b")
     assert backend.sizes("a") == {"a/1.json": 3, "a/2.json": 3, "a/b/3.pack": 256}
-    assert (backend.foreign(), backend.leftovers()) == ("a", ("a/4.json.partial",))
+    assert (backend.foreign(), backend.leftovers()) == ("a", ("keys/5.json.partial",))
     assert (backend.exists("a/1.json"), backend.exists("a/9.json"), backend.size("a/2.json")) == (True, False, 3)
     backend.remove("a/1.json")
     backend.remove("a/1.json")
