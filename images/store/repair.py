@@ -21,6 +21,9 @@ from images.store.repository import CATALOGUE, Repository, pack_name
 from images.store.scan import FoundRecord, scan_pack
 from images.store.writer import writable, write_catalogue
 
+#: Places of one record that are entered. Machines that store it at the same time make a few; more are an attacker's.
+_COPIES = 16
+
 
 class Repairer:
     """Repairs one inspected repository.
@@ -154,6 +157,46 @@ def pack_index(repository: bytes, sizes: dict[bytes, int], order: tuple[bytes, .
     return encode_table(repository, {order[number]: sizes[order[number]] for number in numbers.tolist()}, renumbered)
 
 
+class _Shelf:
+    """Indexes that are filled together: a record that lies in several places stands in as many of them.
+
+    Of copies whose content was not proven any may have rotted, so each must be known.
+    """
+
+    def __init__(self) -> None:
+        self.builders: list[IndexBuilder] = []
+        self._open: list[IndexBuilder] = []
+
+    def __len__(self) -> int:
+        return sum(len(builder) for builder in self.builders)
+
+    def add(self, found: FoundRecord) -> bool:
+        """Enter a record; False when there are :data:`_COPIES` of it already."""
+        builder = next((one for one in self.builders if one.find(found.id) is None), None)
+        if builder is None:
+            if len(self.builders) == _COPIES:
+                return False
+            builder = IndexBuilder()
+            self.builders.append(builder)
+        builder.add(found.id, found.place)
+        if not any(builder is one for one in self._open):
+            self._open.append(builder)
+        return True
+
+    def close_pack(self, pack: bytes, size: int) -> None:
+        """The pack was looked through, to its end or to here."""
+        for builder in self._open:
+            builder.close_pack(pack, size)
+        self._open = []
+
+    def drop_pack(self, pack: bytes) -> None:
+        """Forget what was entered of it."""
+        for builder in self._open:
+            builder.drop_pack(pack)
+        self._open = []
+        self.builders = [builder for builder in self.builders if len(builder)]
+
+
 def index_packs(
     repository: Repository, packs: dict[bytes, int], sink: Sink, *, prove: bool
 ) -> tuple[int, tuple[str, ...]]:
@@ -168,36 +211,36 @@ def index_packs(
         sound records, is told as a warning.
     """
     backend = writable(repository.backend)
-    builder, records, files = IndexBuilder(), 0, list[str]()
+    shelf, records, files = _Shelf(), 0, list[str]()
 
     def write() -> None:
-        nonlocal builder
-        if len(builder):
+        nonlocal shelf
+        for builder in shelf.builders:
             files.append(f"{os.urandom(16).hex()}.index")
             backend.write(f"indexes/{files[-1]}", builder.encode(repository.id))
-            builder = IndexBuilder()
+        shelf = _Shelf()
 
     for pack, size in sorted(packs.items()):
-        found_any = False
         try:
             for found in scan_pack(repository, pack, size, prove=prove):
                 if not isinstance(found, FoundRecord):
                     text = f"Passed over {found.extent.size} bytes: {found.reason}"
                     sink(Event(stage=Stage.CHECK, message=text, warning=True))
                     continue
-                if len(builder) >= ENTRIES_WRITTEN:
+                if len(shelf) >= ENTRIES_WRITTEN:
                     # One pack may stand in several indexes.
-                    builder.close_pack(pack, size)
+                    shelf.close_pack(pack, size)
                     write()
-                builder.add(found.id, found.place)
-                found_any = True
-                records += 1
+                if shelf.add(found):
+                    records += 1
+                else:
+                    text = f"Passed over: {pack_name(pack)}, offset {found.place.offset}: one more copy of a record"
+                    sink(Event(stage=Stage.CHECK, message=text, warning=True))
         except DamagedError as error:
             sink(Event(stage=Stage.CHECK, message=f"Left out: {error.message}", warning=True))
-            builder.drop_pack(pack)
+            shelf.drop_pack(pack)
             continue
-        if found_any:
-            builder.close_pack(pack, size)
+        shelf.close_pack(pack, size)
     write()
     repository.reload()
     return records, tuple(files)

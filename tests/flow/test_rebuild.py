@@ -1,5 +1,6 @@
 """Indexes are made anew from packs alone, past damage."""
 
+import errno
 import os
 import shutil
 import struct
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import DamagedError
+from core.errors import DamagedError, DeviceError
 from core.events import ignore
 from images.store.check import Depth, check
-from rescue.jobs.prune import rebuild_repository
+from images.store.usage import Limit
+from rescue.jobs.check import check_repository
+from rescue.jobs.prune import prune_repository, rebuild_repository
 from tests.flow.sealed import flip, records
 from tests.flow.small import CHUNK, START, access, make, noise_disk, opened, restored, take
+from tests.flow.test_check import make_twin
 
 
 def indexed(folder: Path, *, encrypted: bool = False) -> set[tuple[bytes, bytes, int]]:
@@ -114,6 +118,22 @@ def _headers(folder: Path) -> list[tuple[Path, int]]:
     return found
 
 
+@pytest.mark.parametrize("rotten", [0, 1])
+def test_every_copy_is_known_because_one_may_have_rotted(tmp_path: Path, rotten: int) -> None:
+    """Contents are not proven here; what prune and repair do afterwards must find the sound copy."""
+    folder = make(tmp_path / "repo")
+    disk = noise_disk(tmp_path / "a.img")
+    point = take(folder, disk, "a")
+    make_twin(folder, folder)
+    copies = sorted((found for found in records(folder) if found.kind == 0), key=lambda found: (found.id, found.pack))
+    flip(copies[rotten].pack, copies[rotten].offset + 80 + 7)
+    assert rebuild_repository(str(folder), prove=False, sink=ignore).records == len(list(records(folder)))
+    for _ in range(2):
+        prune_repository(str(folder), Limit(share=0), dry_run=False, sink=ignore)
+    check_repository(str(folder), Depth(data=True), repair=True, sink=ignore)
+    assert restored(opened(folder), point) == disk.read_bytes()
+
+
 def test_a_foreign_pack_is_left_out_and_named(tmp_path: Path) -> None:
     folder, other = make(tmp_path / "repo"), make(tmp_path / "other")
     take(folder, noise_disk(tmp_path / "a.img"), "a")
@@ -125,6 +145,27 @@ def test_a_foreign_pack_is_left_out_and_named(tmp_path: Path) -> None:
     before = indexed(folder)
     result = rebuild_repository(str(folder), prove=False, sink=ignore)
     assert any(stranger.name in warning and "repository id" in warning for warning in result.warnings)
+    assert indexed(folder) == before
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its packs would stand in no index any more, and nobody would have said a word."""
+    folder = make(tmp_path / "repo")
+    take(folder, noise_disk(tmp_path / "a.img"), "a")
+    take(folder, noise_disk(tmp_path / "b.img", seed=5), "b")
+    before = indexed(folder)
+    sick = next((folder / "packs").iterdir())
+    scandir = os.scandir
+
+    def fails(path: str | os.PathLike[str]) -> object:
+        if os.fspath(path) == str(sick):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", fails)
+        with pytest.raises(DeviceError, match=f"{sick.name} cannot be listed: Input/output error"):
+            rebuild_repository(str(folder), prove=False, sink=ignore)
     assert indexed(folder) == before
 
 
