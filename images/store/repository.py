@@ -145,7 +145,8 @@ class Repository:
         """The id of the recovery point a person named: a prefix of its id, its name, or ``latest``.
 
         Raises:
-            UsageError: none or several match.
+            UsageError: none or several match. DamagedError, RefusedError: none, and there are some that are damaged,
+                or not signed as required.
         """
         points, problems = self.read_points()
         if not points and not problems:
@@ -159,9 +160,11 @@ class Repository:
             return matches[0]
         if matches:
             raise UsageError(f"{text} is the beginning of {len(matches)} recovery points.", hint="Give more digits.")
-        if problems and not points:
-            raise DamagedError(problems[0])
-        hint = f"There are: {', '.join(f'{point.id[:12]} ({point.name})' for point in points[-5:])}."
+        hint = f"There are: {', '.join(f'{point.id[:12]} ({point.name})' for point in points[-5:])}." if points else ""
+        if problems:
+            # The one that is meant may be among those that cannot be read: then the name is not known.
+            sort = RefusedError if self.access.trusted else DamagedError
+            raise sort(f"No recovery point {text} among those that may be read: {problems[0]}", hint=hint)
         raise UsageError(f"No recovery point {text} in {self.backend.location}.", hint=hint)
 
     def manifest(self, identifier: str) -> Manifest:

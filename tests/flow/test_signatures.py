@@ -182,6 +182,9 @@ def test_the_command_line(place: Path, tmp_path: Path) -> None:
     liferaft("capture", disk, "--repo", "repo", *secret, *signed, cwd=tmp_path)
     assert "monday" in liferaft("snapshots", "--repo", "repo", *secret, *alice, cwd=tmp_path).stdout
     assert "smallest target" in liferaft("show", "latest", "--repo", "repo", *secret, *alice, cwd=tmp_path).stdout
+    for asked in ("monday", "latest"):
+        refused = liferaft("show", asked, "--repo", "repo", *secret, *mallory, cwd=tmp_path, code=3)
+        assert f"No recovery point {asked} among those that may be read" in refused.stderr
     with (tmp_path / "target.img").open("wb") as stream:
         stream.truncate(disk.stat().st_size)
     road = ("latest", "--repo", "repo", "--target", "target.img", *secret)
