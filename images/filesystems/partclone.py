@@ -7,9 +7,11 @@ writing, and a partition of a file has no node of its own. What it answers is un
 """
 
 import contextlib
+import io
 import os
 import re
 import tempfile
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from core.errors import DamagedError, DeviceError, LiferaftError, ProcessError
 from core.process import Runner, find_tool
 from images.filesystems.partclone_judge import Judgement, judge
 from images.filesystems.used import UsedMap, whole
-from images.model.extents import Extent, merge
+from images.model.extents import Extent
 from images.model.layout import Filesystem, FilesystemKind
 from images.signatures import Signature
 from images.sources import BlockSource, FileSource, WindowSource
@@ -42,6 +44,8 @@ _TIMEOUT = 900.0
 #: Bytes of an answer: some 1.5 million extents. A filesystem in more pieces is captured whole.
 _MAX_DOMAIN = 64 << 20
 _MAX_LOG = 16 << 20
+#: Rows of a map that become extents at once.
+_TOGETHER = 1 << 14
 #: What partclone and the libraries in it say of what they could not read or place, before they go on without.
 _COMPLAINT = re.compile(r"fail|error|couldn't|invalid|no mapping|corrupt|\): BUG", re.IGNORECASE)
 
@@ -76,13 +80,13 @@ class Partclone:
         if judgement.doubt:
             return whole(filesystem, source.size, judgement.doubt)
         try:
-            extents = self._ask(tool, source, judgement)
+            rows = self._ask(tool, source, judgement)
         except LiferaftError as error:
             return whole(filesystem, source.size, error.message.rstrip("."))
-        return UsedMap(filesystem=filesystem, trusted=True, extents=lambda: iter(extents))
+        return UsedMap(filesystem=filesystem, trusted=True, extents=lambda: _extents(rows))
 
-    def _ask(self, tool: str, source: BlockSource, judgement: Judgement) -> tuple[Extent, ...]:
-        """The extents in use, checked.
+    def _ask(self, tool: str, source: BlockSource, judgement: Judgement) -> NDArray[np.int64]:
+        """Rows of start and end of the extents in use, checked, merged and sorted.
 
         Raises:
             LiferaftError: why there is no answer, or none to be believed.
@@ -102,8 +106,8 @@ class Partclone:
             complaint = _complaint(folder, _text(log), result.stdout, result.stderr)
             if complaint:
                 raise DamagedError(f"{tool} did not see all of it: {complaint}")
-            extents = parse_domain(_bounded(domain), source.size)
-        return _plausible(tool, extents, judgement)
+            rows = parse_domain(_bounded(domain), source.size)
+        return plausible(tool, rows, judgement)
 
 
 def parse_domain(content: bytes, size: int) -> NDArray[np.int64]:
@@ -115,36 +119,61 @@ def parse_domain(content: bytes, size: int) -> NDArray[np.int64]:
     Raises:
         DamagedError: the map has gaps, is out of order, ends early or leaves the volume.
     """
-    lines = [line.split() for line in content.splitlines() if line and not line.startswith(b"#")]
-    used: list[tuple[int, int]] = []
+    lines = (line.split() for line in io.BytesIO(content) if line.strip() and not line.startswith(b"#"))
+    # Millions of lines: numbers side by side, not an object for each.
+    used = array("q")
     position = 0
     try:
-        end = int(lines[0][0], 16)
-        for start, length, status in lines[1:]:
+        end = int(next(lines, [])[0], 16)
+        for start, length, status in lines:
             if int(start, 16) != position or int(length, 16) < 0 or status not in (b"+", b"?"):
                 raise DamagedError(
                     f"partclone's map goes on at {start.decode()} {status.decode()}, not at {position:#x}"
                 )
             following = position + int(length, 16)
             if status == b"+":
-                used.append((position, following))
+                used.extend((position, following))
             position = following
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, OverflowError):
         raise DamagedError("partclone's map has a line that is none") from None
     if position != end or end > size:
         raise DamagedError(f"partclone's map ends at {position}, should end at {end}, and the volume has {size} bytes")
-    return np.array([*used, (end, end)], dtype=np.int64)
+    used.extend((end, end))
+    return np.array(used, dtype=np.int64).reshape(-1, 2)
 
 
-def _plausible(tool: str, rows: NDArray[np.int64], judgement: Judgement) -> tuple[Extent, ...]:
-    """The map, what is kept anyway and what the map leaves out at the end: as much as the filesystem itself counts."""
+def plausible(tool: str, rows: NDArray[np.int64], judgement: Judgement) -> NDArray[np.int64]:
+    """The map, what is kept anyway and what the map leaves out at the end: as much as the filesystem itself counts.
+
+    Args:
+        rows: as :func:`parse_domain` returns them.
+
+    Returns:
+        rows of start and end, merged and sorted.
+
+    Raises:
+        DamagedError: the map has less than the filesystem counts.
+    """
     mapped = int((rows[:, 1] - rows[:, 0]).sum())
-    behind = Extent(min(int(rows[-1, 0]), judgement.size), judgement.size)
-    found = [Extent(start, min(end, judgement.size)) for start, end in rows.tolist() if start < judgement.size]
-    extents = tuple(merge(sorted([*found, *judgement.kept, behind])))
     if mapped < judgement.at_least:
         raise DamagedError(f"{tool} sees {mapped} bytes in use, the filesystem counts at least {judgement.at_least}")
-    return extents
+    behind = (min(int(rows[-1, 0]), judgement.size), judgement.size)
+    kept = np.array([behind, *((extent.start, extent.end) for extent in judgement.kept)], dtype=np.int64)
+    found = np.concatenate([np.minimum(rows, judgement.size), kept])
+    found = found[found[:, 0] < found[:, 1]]
+    found = found[np.argsort(found[:, 0], kind="stable")]
+    if not len(found):
+        return found
+    reach = np.maximum.accumulate(found[:, 1])
+    first = np.concatenate([[True], found[1:, 0] > reach[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return np.column_stack([found[first, 0], reach[last]])
+
+
+def _extents(rows: NDArray[np.int64]) -> Iterator[Extent]:
+    for first in range(0, len(rows), _TOGETHER):
+        for start, end in rows[first : first + _TOGETHER].tolist():
+            yield Extent(start, end)
 
 
 def _bounded(path: Path) -> bytes:

@@ -3,9 +3,11 @@
 import os
 import re
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +16,9 @@ from core.errors import DamagedError, DeviceError, ProcessError
 from core.process import Result
 from images.filesystems import partclone
 from images.filesystems.detect import read_used
-from images.filesystems.partclone import Partclone, parse_domain
+from images.filesystems.partclone import Partclone, parse_domain, plausible
 from images.filesystems.partclone_btrfs import tree_extents
-from images.filesystems.partclone_judge import judge
+from images.filesystems.partclone_judge import Judgement, judge
 from images.model.extents import Extent, clip, merge, total
 from images.model.layout import DiskIdentity, FilesystemKind
 from images.signatures import Signature
@@ -66,6 +68,38 @@ def test_maps_that_are_none(old: str, new: str) -> None:
         parse_domain(MAP.replace(old, new).encode(), 0x4000)
     with pytest.raises(DamagedError, match="the volume has 16383 bytes"):
         parse_domain(MAP.encode(), 0x3FFF)
+
+
+_EXTENTS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)).map(lambda pair: Extent(pair[0], sum(pair))))
+
+
+@given(_EXTENTS.map(sorted), _EXTENTS.map(sorted), st.integers(0, 60), st.integers(1, 70))
+def test_what_is_kept_is_the_map_and_what_is_kept_anyway(
+    found: list[Extent], kept: list[Extent], end: int, size: int
+) -> None:
+    mapped = [extent for extent in merge(found) if extent.end <= end]
+    kept = [extent for extent in kept if extent.end <= size]
+    rows = np.array([*((extent.start, extent.end) for extent in mapped), (end, end)], dtype=np.int64)
+    used = plausible("tool", rows, Judgement(size=size, at_least=total(mapped), kept=tuple(kept)))
+    expected = set(range(end, size)).union(*(range(extent.start, min(extent.end, size)) for extent in [*mapped, *kept]))
+    assert [number for start, stop in used.tolist() for number in range(start, stop)] == sorted(expected)
+    assert (used[1:, 0] > used[:-1, 1]).all()
+    with pytest.raises(DamagedError, match="the filesystem counts at least"):
+        plausible("tool", rows, Judgement(size=size, at_least=total(mapped) + 1))
+
+
+def test_a_map_of_many_pieces_takes_little_memory() -> None:
+    count = 60_000
+    lines = "".join(f"0x{2 * at:X}000 0x1000 +\n0x{2 * at + 1:X}000 0x1000 ?\n" for at in range(count))
+    content = f"0x{2 * count:X}000 ?\n{lines}".encode()
+    tracemalloc.start()
+    try:
+        rows = plausible("tool", parse_domain(content, 1 << 40), Judgement(size=2 * count << 12))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == count
+    assert peak < 4 * len(content)
 
 
 @given(st.binary(max_size=300))
