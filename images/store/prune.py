@@ -23,7 +23,7 @@ from images.store.proof import promise_of, prove_all
 from images.store.repository import PointSummary, Repository, pack_name
 from images.store.sweep import Sweep, room_needed
 from images.store.trees import TreeWalk
-from images.store.usage import Kept, Limit, PrunePlan, choose_kept, plan_prune
+from images.store.usage import Kept, Limit, PrunePlan, choose_kept, not_covered, plan_prune
 from images.store.writer import writable
 
 
@@ -126,7 +126,9 @@ def _mark(repository: Repository, limit: Limit, sink: Sink) -> _Marked:
         if (pack := _pack_of(name, ".pack")) is not None and name == pack_name(pack) and pack not in sizes
     }
     damaged = frozenset(pack for pack, size in sizes.items() if files.get(pack_name(pack)) != size)
-    warnings = _missing(census, unnamed, damaged)
+    # What could not be read when a repair took it out of the indexes may be read today: a cable, a server.
+    held = (not_covered(tables) - damaged) if census.missing_count else frozenset[bytes]()
+    warnings = (*_missing(census, unnamed, damaged), *(_held(pack) for pack in sorted(held)))
     kept = choose_kept(tables, census, damaged)
     _keep_copies(repository, tables, kept)
     parity = {pack for name in files if (pack := _pack_of(name, ".parity")) is not None and name == parity_name(pack)}
@@ -135,7 +137,7 @@ def _mark(repository: Repository, limit: Limit, sink: Sink) -> _Marked:
         points=points,
         tables=tables,
         kept=kept.masks,
-        plan=plan_prune(tables, kept.masks, limit, damaged),
+        plan=plan_prune(tables, kept.masks, limit, damaged, held),
         unnamed=unnamed,
         strays=(*strays.leftovers, *strays.parity, *strays.signatures),
         warnings=warnings,
@@ -200,6 +202,13 @@ def _missing(census: Census, unnamed: dict[bytes, int], damaged: frozenset[bytes
             0, f"{census.missing_count} chunks that recovery points need are lost: liferaft check names them"
         )
     return tuple(warnings)
+
+
+def _held(pack: bytes) -> str:
+    return (
+        f"{pack_name(pack)} stays as it is: it holds what no index names, perhaps some of the lost chunks. "
+        "liferaft check --repair looks for them"
+    )
 
 
 def _keep_copies(repository: Repository, tables: IndexTables, kept: Kept) -> None:

@@ -256,9 +256,12 @@ def catalogue_problem(repository: Repository) -> str:
     except LiferaftError as error:
         return error.message
     shown = f"{backend.location}/{CATALOGUE}"
-    listed = {point.id for point in repository.points()}
-    if {point.id for point in points} != listed:
-        return f"{shown}: lists {len(points)} recovery points, others than the {len(listed)} there are."
+    there = {point.id: point for point in repository.points()}
+    if {point.id for point in points} != there.keys():
+        return f"{shown}: lists {len(points)} recovery points, others than the {len(there)} there are."
+    for point in points:
+        if point != there[point.id]:
+            return f"{shown}: what it says of recovery point {point.id[:12]} is not what its manifest says."
     if set(catalogue.indexes) != set(repository.index_names()):
         return f"{shown}: lists {len(catalogue.indexes)} indexes, others than there are."
     if repository.keys is not None and set(catalogue.keys) != set(backend.list("keys")):

@@ -138,18 +138,34 @@ def _sums(tables: IndexTables, masks: tuple[Mask, ...]) -> Iterator[tuple[bytes,
             yield pack, int(size)
 
 
-def plan_prune(tables: IndexTables, kept: tuple[Mask, ...], limit: Limit, damaged: frozenset[bytes]) -> PrunePlan:
+def not_covered(tables: IndexTables) -> frozenset[bytes]:
+    """Packs that hold more than the indexes say: what could not be read when these were made or repaired."""
+    left = {pack: size - PACK_HEADER_SIZE for pack, size in tables.pack_sizes().items()}
+    for pack, size in _sums(tables, tuple(np.ones(count, dtype=np.bool_) for count in tables.counts)):
+        left[pack] -= size
+    return frozenset(pack for pack, size in left.items() if size > 0)
+
+
+def plan_prune(
+    tables: IndexTables,
+    kept: tuple[Mask, ...],
+    limit: Limit,
+    damaged: frozenset[bytes],
+    held: frozenset[bytes] = frozenset(),
+) -> PrunePlan:
     """Decide.
 
     Args:
         damaged: packs that are missing or have the wrong size: they are never rewritten, and deleted only when unused.
+        held: packs that stay as they are.
     """
     totals: dict[bytes, int] = dict.fromkeys(tables.pack_sizes(), 0)
     for identifier, size in _sums(tables, kept):
         totals[identifier] += size
     packs = [PackUse(identifier, size, totals[identifier]) for identifier, size in tables.pack_sizes().items()]
-    delete = [pack for pack in packs if not pack.kept]
-    partly = [pack for pack in packs if pack.kept and pack.unused and pack.id not in damaged]
+    delete = [pack for pack in packs if not pack.kept and pack.id not in held]
+    untouched = damaged | held
+    partly = [pack for pack in packs if pack.kept and pack.unused and pack.id not in untouched]
     allowed = limit.allowed(sum(pack.kept for pack in packs))
     left = sum(pack.unused for pack in partly)
     rewrite: list[PackUse] = []

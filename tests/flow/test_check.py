@@ -169,6 +169,19 @@ def everything_restores(folder: Path, sound: Path) -> None:
         assert restored(repository, point.id) == (sound.parent / f"{point.name}.img").read_bytes()
 
 
+def test_a_catalogue_that_tells_another_story_is_found(folder: Path) -> None:
+    """Over HTTP it is the list, and says which recovery point is the latest."""
+    catalogue = folder / "catalogue.json"
+    told = json.loads(catalogue.read_bytes())
+    told["points"][0]["created"] = "2099" + told["points"][0]["created"][4:]
+    catalogue.write_text(json.dumps(told))
+    result = run(folder, Depth(), repair=False)
+    assert [damage.kind for damage in result.damages] == [DamageKind.CATALOGUE]
+    assert result.harmless
+    run(folder, Depth(), repair=True)
+    assert run(folder, Depth(), repair=False).damages == ()
+
+
 def test_what_cannot_be_repaired_is_stored_again_by_the_next_capture(folder: Path, sound: Path) -> None:
     record = chunk_record(folder, sound, 6)
     flip(record.pack, record.offset + 80 + 1000)

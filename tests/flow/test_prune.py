@@ -215,6 +215,38 @@ def test_a_chunk_that_is_lost_for_good_does_not_block(tmp_path: Path) -> None:
     assert any("lost" in warning for warning in result.warnings)
 
 
+def test_what_could_not_be_read_once_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad cable during a repair takes a record out of the index; it lies in its pack still, sound, between others."""
+    folder = make(tmp_path / "repo")
+    take(folder, noise_disk(tmp_path / "a.img"), "a")
+    kept = take(folder, noise_disk(tmp_path / "b.img", changed=(1, 2, 3)), "b")
+    content = (tmp_path / "b.img").read_bytes()
+    chunk = content[START + 8 * CHUNK : START + 9 * CHUNK]
+    record = next(found for found in records(folder) if found.pack.read_bytes()[found.offset + 80 :].startswith(chunk))
+    read_range = LocalBackend.read_range
+
+    def fails(self: LocalBackend, name: str, offset: int, length: int) -> bytes:
+        if name.endswith(record.pack.name) and offset < record.offset + 80 + CHUNK and record.offset < offset + length:
+            raise DeviceError(f"{name}: Input/output error.")
+        return read_range(self, name, offset, length)
+
+    def repair() -> None:
+        with locked(LocalBackend(folder), LockKind.EXCLUSIVE, "check") as lock:
+            check_and_repair(opened(folder), Depth(data=True), lock, sink=ignore)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBackend, "read_range", fails)
+        repair()
+    assert opened(folder).locate(record.id) is None
+    drop(folder, "a")
+    assert any("stays as it is" in warning for warning in run(folder).warnings)
+    repair()
+    assert restored(opened(folder), kept) == content
+    # Now nothing is missing, and what nobody needs goes.
+    assert run(folder).rewritten == 1
+    assert restored(opened(folder), kept) == content
+
+
 def test_of_two_copies_the_sound_one_stays(tmp_path: Path) -> None:
     """Prune keeps one copy of a chunk that lies in two packs: never the one that has rotted."""
     for rotten in (0, 1):
