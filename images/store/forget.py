@@ -60,7 +60,7 @@ def judge_by_policy(
         manifest = repository.manifest(summary.id)
         try:
             taken = _taken(manifest)
-        except ValueError:
+        except (ValueError, OverflowError):
             warnings.append(f"{summary.id[:12]} ({summary.name}) is kept: {summary.created!r} is not a time.")
             continue
         group = ", ".join(_key(manifest, field) for field in grouping) or "all"
@@ -113,7 +113,7 @@ def forget(repository: Repository, ids: tuple[str, ...], lock: Lock) -> None:
 
 def _taken(manifest: Manifest) -> datetime:
     taken = datetime.fromisoformat(manifest.created)
-    return taken if taken.tzinfo else taken.replace(tzinfo=UTC)
+    return (taken if taken.tzinfo else taken.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _key(manifest: Manifest, field: GroupBy) -> str:

@@ -14,6 +14,8 @@ import msgspec
 
 from core.errors import UsageError
 
+#: Clocks that differ by so much are not called wrong.
+_AHEAD = timedelta(days=1)
 #: A count that never ends.
 ALL = -1
 
@@ -105,15 +107,22 @@ def apply_policy(policy: Policy, group: list[Candidate], *, now: datetime, may_e
     """The fate of every recovery point of a group, newest first.
 
     Args:
-        now: recovery points of the future (a wrong clock) do not count as the newest for ``within``.
+        now: recovery points of the future stay. Of two clocks one was wrong, and they would take the places of those
+            that are taken from now on.
         may_empty: whether the policy may remove the last one.
     """
     ordered = sorted(group, key=lambda point: (point.taken, point.id), reverse=True)
+    future = [point for point in ordered if point.taken - now > _AHEAD]
+    past = ordered[len(future) :]
+    early = [Fate(point.id, ("in the future, by a wrong clock",)) for point in future]
+    return early + _judge(policy, past, may_empty=may_empty)
+
+
+def _judge(policy: Policy, ordered: list[Candidate], *, may_empty: bool) -> list[Fate]:
     reasons: list[list[str]] = [[] for _ in ordered]
     _keep_names(policy, ordered, reasons)
     if policy.within is not None and ordered:
-        newest = next((point.taken for point in ordered if point.taken <= now), ordered[-1].taken)
-        bound = policy.within.before(newest)
+        bound = policy.within.before(ordered[0].taken)
         for number, point in enumerate(ordered):
             if point.taken > bound:
                 reasons[number].append("within the period")

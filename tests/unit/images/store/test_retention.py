@@ -82,6 +82,16 @@ def test_a_wrong_clock_does_not_make_all_others_old() -> None:
     assert kept(Policy(within=Period(days=7)), *times) == ["2099-01-01", "2026-11-20"]
 
 
+def test_a_wrong_clock_takes_nobody_s_place() -> None:
+    """What was taken in the future by its clock would be the newest for years, and each new one would go at once."""
+    times = ["2099-01-01", "2026-11-20", "2026-11-19"]
+    for policy in (Policy(last=1), Policy(daily=1), Policy(yearly=1)):
+        assert kept(policy, *times) == ["2099-01-01", "2026-11-20"]
+    # When it is this machine whose clock is behind, nothing goes.
+    fates = apply_policy(Policy(last=1), [point(time) for time in times], now=datetime(2000, 1, 1, tzinfo=UTC))
+    assert all(fate.reasons for fate in fates)
+
+
 def test_names_are_pinned() -> None:
     group = [point("2026-11-20"), point("2026-01-01", "before upgrade"), point("2026-01-02", "daily")]
     fates = apply_policy(Policy(last=1, names=("before*",)), group, now=NOW)
