@@ -60,6 +60,11 @@ def format_size(size: int) -> str:
     return f"{size} bytes"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things for people: ``1 pack``, ``2 packs``; ``plural`` where it is not the noun and an s."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """Seconds for people: ``42 s``, ``3 min 05 s``, ``2 h 07 min``."""
     whole = round(seconds)

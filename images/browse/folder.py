@@ -275,7 +275,9 @@ class FolderReceiver:
             raise _GivenUpError from None
         except OSError as error:
             if error.errno in _FINAL:
-                hint = "Make room and run the same command again." if error.errno == errno.ENOSPC else ""
+                hint = (
+                    "Make room and run the same command again, with --overwrite." if error.errno == errno.ENOSPC else ""
+                )
                 raise DeviceError(f"{shown(path)} cannot be written: {error.strerror}.", hint=hint) from None
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 reason = "something that is not a folder is in its place; symbolic links are not followed"

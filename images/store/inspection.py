@@ -291,7 +291,7 @@ class Inspection:
         if condition.damaged and pack not in self.bad_packs:
             first = condition.damaged[0]
             shown = f"{self.repository.backend.location}/{pack_name(pack)}, offset {first.start}"
-            text = f"{shown}: not what parity was made of, though no record is damaged."
+            text = f"{shown}: not what parity was made of, though every record in it that an index knows is sound."
             self.add(
                 Damage(
                     kind=DamageKind.PARITY, file=pack_name(pack), offset=first.start, length=first.size, message=text

@@ -45,7 +45,7 @@ def unlock(backend: Reader, repository: bytes, access: Access, names: tuple[str,
         return keys
     unread = f" ({len(problems)} more cannot be read: {problems[0]})" if problems else ""
     raise WrongPassphraseError(
-        f"The passphrase opens none of the {len(slots)} key slots of {backend.location}{unread}.",
+        f"The passphrase opens none of the key slots of {backend.location}{unread}.",
         hint="Mind the keyboard layout and Caps Lock.",
     )
 

@@ -48,8 +48,8 @@ def writable(backend: Reader) -> Writer:
     if isinstance(backend, Writer):
         return backend
     raise RefusedError(
-        f"{backend.location} is read-only: a repository behind HTTP can be restored from, not captured into.",
-        hint="Write into a folder, into s3://…, or into the server's folder over NFS or SMB.",
+        f"{backend.location} is read-only: what a web server hands out can be restored from, not changed.",
+        hint="Name a folder, s3://…, or the server's folder over NFS or SMB; or run it on the server.",
     )
 
 

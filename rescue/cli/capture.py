@@ -17,6 +17,7 @@ from rescue.cli.terminal import (
     progress_option,
     repository_option,
     sign_option,
+    tell,
     write_access_options,
 )
 from rescue.jobs.capture import capture_disks
@@ -82,9 +83,9 @@ def command(
         click.echo(encode(result), nl=False)
     else:
         click.echo(result.id)
-        click.echo(
+        tell(
+            progress,
             f"{result.name}: read {format_size(result.read)} in {format_duration(result.seconds)}, "
             f"stored {format_size(result.stored)}.",
-            err=True,
         )
     return ExitCode.WARNINGS if result.warnings else ExitCode.DONE

@@ -4,7 +4,7 @@ import click
 
 from core.documents import encode
 from core.errors import ExitCode
-from core.units import format_duration, format_size
+from core.units import counted, format_duration, format_size
 from images.model.extents import Extent, merge
 from images.store.access import Access
 from images.store.check import Depth
@@ -45,6 +45,10 @@ def command(
     recovery points, volumes and LBA ranges it hits.
 
     \b
+    liferaft check --repo /mnt/usb/backup
+    liferaft check --repo /mnt/usb/backup --data --repair
+
+    \b
     Exit codes: 0  every recovery point restores, nothing to do (garbage may be there)
                 4  every recovery point restores, and something was repaired or should be (--repair)
                 5  damage is left: some recovery points, or parts of them, do not restore
@@ -54,25 +58,26 @@ def command(
     if as_json:
         click.echo(encode(result), nl=False)
     else:
-        _print(result)
+        _print(result, repair=repair)
     if not result.harmless:
         return ExitCode.DAMAGED
     return ExitCode.WARNINGS if result.damage_count or result.repaired or result.unprotected else ExitCode.DONE
 
 
-def _print(result: CheckResult) -> None:
+def _print(result: CheckResult, *, repair: bool) -> None:
     click.echo(
-        f"{result.points} recovery points, {result.indexes} indexes, {result.packs} packs "
-        f"({format_size(result.stored)}); {result.pages} pages and {result.chunks} chunks in their maps."
+        f"{counted(result.points, 'recovery point')}, {counted(result.indexes, 'index', 'indexes')}, "
+        f"{counted(result.packs, 'pack')} ({format_size(result.stored)}); {counted(result.pages, 'page')} and "
+        f"{counted(result.chunks, 'chunk')} in their maps."
     )
     if result.proven_records:
         size = format_size(result.proven_bytes)
         click.echo(
-            f"{result.proven_records} records ({size}) were read and proven in {format_duration(result.seconds)}."
+            f"{counted(result.proven_records, 'record')} ({size}) read and proven in {format_duration(result.seconds)}."
         )
-    _print_garbage(result.garbage)
+    _print_garbage(result.garbage, harmless=result.harmless)
     if result.unprotected:
-        click.echo(f"{result.unprotected} packs have no parity yet: check --data --repair makes it.")
+        click.echo(f"{counted(result.unprotected, 'pack')} without parity yet: check --data --repair makes it.")
     for text in (*result.notes, *(f"Repaired: {text}" for text in result.repaired)):
         click.echo(text)
     _print_damage(result)
@@ -80,15 +85,22 @@ def _print(result: CheckResult) -> None:
         click.echo("No damage." if not result.repaired else "No damage is left.")
     elif result.harmless:
         click.echo("Every recovery point restores all the same; --repair puts this right.")
+    elif not repair:
+        click.echo(
+            "Hint: --repair (with --data) brings back what can be, from parity, other copies and packs.", err=True
+        )
+    else:
+        click.echo("Hint: a new capture of the same disks stores again what they still hold of it.", err=True)
 
 
-def _print_garbage(garbage: Garbage) -> None:
+def _print_garbage(garbage: Garbage, *, harmless: bool) -> None:
     size = garbage.pack_bytes + garbage.record_bytes
     files = garbage.leftovers + garbage.packs + garbage.strays
     if size or files:
         click.echo(
-            f"Not needed: {garbage.records} records and {files} files, {format_size(size)}; "
-            "liferaft prune collects them."
+            f"Not needed{'' if harmless else ' by what can be read'}: {counted(garbage.records, 'record')} and "
+            f"{counted(files, 'file')}, {format_size(size)}"
+            + ("; liferaft prune collects them." if harmless else ". What is damaged may need them.")
         )
 
 

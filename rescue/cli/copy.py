@@ -4,7 +4,7 @@ import click
 
 from core.documents import encode
 from core.errors import ExitCode
-from core.units import format_size
+from core.units import counted, format_size
 from images.store.access import Access
 from images.store.signature import SigningKey
 from rescue.cli.terminal import (
@@ -71,5 +71,5 @@ def command(
             state = "was there already" if point.already else point.problem or "copied"
             renamed = f" as {point.id[:12]}" if point.id and point.id != point.source else ""
             click.echo(f"{point.source[:12]}{renamed}  {point.name}: {state}")
-        click.echo(f"{result.records} records stored ({format_size(result.stored)}).")
+        click.echo(f"{counted(result.records, 'record')} stored ({format_size(result.stored)}).")
     return ExitCode.DAMAGED if any(point.problem for point in result.points) else ExitCode.DONE

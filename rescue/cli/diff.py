@@ -9,7 +9,7 @@ from images.browse.compare import Change
 from images.browse.entry import Kind
 from images.browse.tree import shown
 from images.store.access import Access
-from rescue.cli.terminal import access_options, json_option, open_sink, progress_option, repository_option
+from rescue.cli.terminal import access_options, json_option, open_sink, progress_option, repository_option, tell
 from rescue.jobs.compare import PathDifference, VolumeComparison, compare_points
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "M"}
@@ -48,7 +48,7 @@ def command(old: str, new: str, path: str, repository: str, access: Access, as_j
         for volume in result.volumes:
             _print_volume(volume)
     for problem in result.problems:
-        click.echo(f"Damaged: {problem}", err=True)
+        tell(progress, f"Damaged: {problem}")
     return ExitCode.DAMAGED if result.problems else ExitCode.DONE
 
 

@@ -8,7 +8,7 @@ from core.documents import encode
 from core.errors import ExitCode
 from core.units import format_size
 from images.store.access import Access
-from rescue.cli.terminal import access_options, json_option, open_sink, progress_option, repository_option
+from rescue.cli.terminal import access_options, json_option, open_sink, progress_option, repository_option, tell
 from rescue.jobs.export import ImageFormat, export_disk
 
 
@@ -60,5 +60,5 @@ def command(
         click.echo(encode(result), nl=False)
     else:
         sizes = f"a disk of {format_size(result.size)} in {format_size(result.stored)}"
-        click.echo(f"{result.path}: {result.format}, {result.disk}, {sizes}.", err=True)
+        tell(progress, f"{result.path}: {result.format}, {result.disk}, {sizes}.")
     return ExitCode.WARNINGS if result.warnings else ExitCode.DONE

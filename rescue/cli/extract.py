@@ -9,7 +9,7 @@ from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.units import format_size
 from images.store.access import Access
-from rescue.cli.terminal import access_options, json_option, open_sink, progress_option, repository_option
+from rescue.cli.terminal import access_options, json_option, open_sink, progress_option, repository_option, tell
 from rescue.jobs.browse_extract import ExtractResult, extract_to_folder, extract_to_stream, extract_to_tar
 
 #: Sentences of one sort that are shown; --json has them all.
@@ -72,7 +72,7 @@ def command(
         result = extract_to_tar(repository, place, Path(target), overwrite=overwrite, sink=sink, access=access)
     else:
         result = extract_to_folder(repository, place, Path(target), overwrite=overwrite, sink=sink, access=access)
-    _report(result)
+    _report(result, progress)
     if as_json:
         click.echo(encode(result), nl=False)
     if result.damaged:
@@ -80,15 +80,15 @@ def command(
     return ExitCode.WARNINGS if result.warnings else ExitCode.DONE
 
 
-def _report(result: ExtractResult) -> None:
+def _report(result: ExtractResult, progress: str) -> None:
     """To stderr: what came out, and what did not."""
     counts = [(result.files, "file"), (result.folders, "folder"), (result.others, "link or special file")]
     words = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count) or "nothing"
-    click.echo(f"{result.path}: {words}, {format_size(result.size)}.", err=True)
+    tell(progress, f"{result.path}: {words}, {format_size(result.size)}.")
     for note in result.notes:
-        click.echo(f"note: {note}", err=True)
+        tell(progress, f"note: {note}")
     for word, sentences in (("warning", result.warnings), ("Damaged", result.damaged)):
         for sentence in sentences[:_SHOWN]:
-            click.echo(f"{word}: {sentence}", err=True)
+            tell(progress, f"{word}: {sentence}")
         if len(sentences) > _SHOWN:
-            click.echo(f"{word}: and {len(sentences) - _SHOWN} more; --json has them all.", err=True)
+            tell(progress, f"{word}: and {len(sentences) - _SHOWN} more; --json has them all.")

@@ -7,11 +7,12 @@ import click
 
 from core.documents import encode
 from core.errors import ExitCode, UsageError
+from core.units import counted
 from images.store.access import Access
 from images.store.forget import ForgetResult, GroupBy
 from images.store.retention import ALL, Policy, parse_period
 from rescue.cli.prune import max_unused_option, parse_limit, print_result
-from rescue.cli.terminal import json_option, open_sink, progress_option, repository_option, write_access_options
+from rescue.cli.terminal import json_option, open_sink, progress_option, repository_option, tell, write_access_options
 from rescue.jobs.forget import forget_points
 from rescue.jobs.prune import prune_repository
 
@@ -91,8 +92,9 @@ def command(
     """Remove recovery points: those named, or those that no rule keeps.
 
     A recovery point stays when any rule keeps it. Counts go by what is there: --keep-daily 7 keeps the
-    newest of each of the last 7 days that have one, however long ago. The last recovery point of a
-    machine is never removed by rules. The room is given back by prune (or --prune).
+    newest of each of the last 7 days that have one, however long ago. N may be "all". While there are
+    fewer than N, the oldest one stays, too. The last recovery point of a machine is never removed by
+    rules. The room is given back by prune (or --prune).
 
     \b
     liferaft forget 3fa9c1d2 --repo /backup
@@ -120,7 +122,7 @@ def command(
         sink=sink,
         access=access,
     )
-    click.echo(encode(result), nl=False) if as_json else _print(result)
+    click.echo(encode(result), nl=False) if as_json else _print(result, progress)
     code = ExitCode.WARNINGS if result.warnings else ExitCode.DONE
     if then_prune and result.removed and not dry_run:
         pruned = prune_repository(repository, limit, dry_run=False, sink=sink, access=access)
@@ -139,7 +141,7 @@ def _grouping(text: str) -> tuple[GroupBy, ...]:
         ) from None
 
 
-def _print(result: ForgetResult) -> None:
+def _print(result: ForgetResult, progress: str) -> None:
     width = max((len(point.name) for point in result.points), default=0)
     group = ""
     for point in result.points:
@@ -149,6 +151,6 @@ def _print(result: ForgetResult) -> None:
         fate = f"keep    {', '.join(point.reasons)}" if point.reasons else "remove"
         click.echo(f"  {point.id[:12]}  {point.created[:19].replace('T', ' '):<19}  {point.name:<{width}}  {fate}")
     verb = "would be removed" if result.dry_run else "removed"
-    click.echo(f"{len(result.removed)} of {len(result.points)} recovery points {verb}.")
+    click.echo(f"{len(result.removed)} of {counted(len(result.points), 'recovery point')} {verb}.")
     for warning in result.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        tell(progress, f"Warning: {warning}")

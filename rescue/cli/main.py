@@ -37,6 +37,8 @@ COMMANDS = {
     "unlock": "rescue.cli.unlock",
 }
 
+_AGAIN = " Nothing is broken: run the same command again."
+
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -76,14 +78,16 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         code = cli.main(standalone_mode=False)
-    except click.Abort:
+    except click.Abort as error:
         code = ExitCode.STOPPED
-        click.echo("Stopped.", err=True)
+        # click makes one of a KeyboardInterrupt, too; without a cause it is the answer to a question.
+        at_work = isinstance(error.__cause__, KeyboardInterrupt)
+        click.echo(f"Stopped.{_AGAIN if at_work else ''}", err=True)
     except click.ClickException as error:
         error.show()
         code = ExitCode.USAGE
     except KeyboardInterrupt:
-        click.echo("Stopped. Running the same command again goes on from what is already done.", err=True)
+        click.echo(f"Stopped.{_AGAIN}", err=True)
         code = ExitCode.STOPPED
     except LiferaftError as error:
         if debug:

@@ -25,7 +25,7 @@ from restore.plan import render
     required=True,
     metavar="TARGET",
     type=click.Path(path_type=Path),
-    help="A disk or a raw image file; once for each disk of the recovery point.",
+    help="A disk or a raw image file that is there; once for each disk of the recovery point.",
 )
 @click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")

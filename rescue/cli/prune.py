@@ -6,7 +6,7 @@ import click
 
 from core.documents import encode
 from core.errors import ExitCode, UsageError
-from core.units import format_size, parse_size
+from core.units import counted, format_size, parse_size
 from images.store.access import Access
 from images.store.prune import PruneResult
 from images.store.usage import Limit
@@ -66,13 +66,13 @@ def print_result(result: PruneResult) -> None:
     """The result for people."""
     verbs = ("would be deleted", "rewritten", "become") if result.dry_run else ("deleted", "rewritten", "are")
     click.echo(
-        f"{result.deleted} packs {verbs[0]}, {result.rewritten} {verbs[1]} ({format_size(result.copied)} copied), "
-        f"{result.strays} other files removed; {format_size(result.freed)} {verbs[2]} free."
+        f"{counted(result.deleted, 'pack')} {verbs[0]}, {result.rewritten} {verbs[1]} ({format_size(result.copied)} "
+        f"copied), {counted(result.strays, 'other file')} removed; {format_size(result.freed)} {verbs[2]} free."
     )
     if result.dry_run and result.room:
         click.echo(f"{format_size(result.room)} are needed for the time being.")
     click.echo(
-        f"{result.points} recovery points; {format_size(result.stored)} stored, "
+        f"{counted(result.points, 'recovery point')}; {format_size(result.stored)} stored, "
         f"of which {format_size(result.unused)} are not needed."
     )
     for warning in result.warnings:

@@ -8,7 +8,7 @@ from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner
 from images.store.access import Access
-from rescue.cli.terminal import access_options, hooks_option, json_option, open_sink, progress_option
+from rescue.cli.terminal import access_options, hooks_option, json_option, open_sink, progress_option, tell
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, read_plan, run_plan
 from restore.plan import Plan, render
 from restore.report import render_report
@@ -16,15 +16,30 @@ from restore.report import render_report
 
 @click.command("restore")
 @click.argument("point", metavar="[ID]", required=False)
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="A plan saved by `liferaft plan -o`.")
+@click.option(
+    "--plan", "plan_file", metavar="FILE", type=click.Path(path_type=Path), help="A plan saved by `liferaft plan -o`."
+)
 @click.option("--confirm", default="", metavar="DIGEST", help="The digest the plan shows.")
 @click.option("--repo", "repository", default="", metavar="REPO", help="With ID; with --plan: where it is now.")
 @access_options
-@click.option("--target", "targets", multiple=True, metavar="TARGET", type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="TARGET",
+    type=click.Path(path_type=Path),
+    help="With ID: a disk or a raw image file that is there; once for each disk of the recovery point.",
+)
 @click.option("--yes", is_flag=True, help="With ID: do not ask. Everything on TARGET is lost.")
 @click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
-@click.option("--boot", type=click.Choice([choice.value for choice in BootChoice]), default="auto", show_default=True)
+@click.option(
+    "--boot",
+    type=click.Choice([choice.value for choice in BootChoice]),
+    default="auto",
+    show_default=True,
+    help="Repair the boot loader for this machine's firmware (auto: not for image files), a named one, or not.",
+)
 @click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
 @hooks_option
 @json_option
@@ -47,7 +62,8 @@ def command(
 ) -> int:
     """Restore a recovery point to disks or image files.
 
-    In two steps, with a look at the plan between them (this is the safe way), or in one for scripts.
+    ID is the beginning of an id, a name, or "latest". In two steps, with a look at the plan between
+    them (this is the safe way), or in one for scripts.
     A restore that was stopped goes on when the same command is run again.
 
     \b
@@ -73,7 +89,7 @@ def command(
             )
         choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
         plan = plan_restore(repository, point, targets, choices, runner, access)
-        click.echo(render(plan), err=True)
+        tell(progress, render(plan))
         confirm = confirm or (plan.digest if yes else _ask(plan))
     sink = open_sink(progress)
     report = run_plan(plan, confirm, runner, sink, repository=repository, hooks=hooks, access=access)

@@ -35,6 +35,9 @@ _NAMES = {
     Stage.EXTRACT: "Extracting",
     Stage.EXPORT: "Exporting",
     Stage.COMPARE: "Comparing",
+    Stage.CHECK: "Checking",
+    Stage.COPY: "Copying",
+    Stage.PRUNE: "Pruning",
 }
 
 
@@ -48,7 +51,8 @@ class TerminalSink:
         self._stream = stream
         self._live = stream.isatty()
         self._shown = False
-        self._last = 0.0
+        self._last = time.monotonic()
+        self._line = ""
         self._lock = threading.Lock()
 
     def __call__(self, event: Event, /) -> None:
@@ -74,8 +78,9 @@ class TerminalSink:
             self._stream.write(f"\r\x1b[K{text[:width]}")
             self._shown = True
         elif time.monotonic() - self._last >= self.QUIET_INTERVAL or event.done >= event.total > 0:
-            self._last = time.monotonic()
-            self._stream.write(text + "\n")
+            if text != self._line:
+                self._stream.write(text + "\n")
+            self._last, self._line = time.monotonic(), text
         self._stream.flush()
 
     def _clear(self) -> None:
@@ -123,6 +128,14 @@ def open_sink(style: str) -> Sink:
     sink = TerminalSink(sys.stderr)
     click.get_current_context().call_on_close(sink.close)
     return sink
+
+
+def tell(progress: str, text: str) -> None:
+    """A sentence about the result, on stderr: as one more event for who asked for ``--progress json``."""
+    if progress == "json":
+        JsonSink(sys.stderr)(Event(stage=Stage.DONE, message=text))
+    else:
+        click.echo(text, err=True)
 
 
 progress_option = click.option(
@@ -203,7 +216,7 @@ def sign_option(command: Callable[..., T]) -> Callable[..., T]:
     """``--sign-key``: gives the command ``sign``, a key or None."""
 
     @click.option(
-        "--sign-key", metavar="PRIVATE.pem", type=_FILE, help="Sign the recovery point (liferaft key new-signing-key)."
+        "--sign-key", metavar="PRIVATE.pem", type=_FILE, help="Sign what is made (liferaft key new-signing-key)."
     )
     @functools.wraps(command)
     def with_key(*words: object, sign_key: Path | None, **options: object) -> T:
@@ -263,7 +276,10 @@ def new_passphrase(path: Path | None) -> AskPassphrase:
             return given
         first, again = asking("New passphrase"), asking("The same again")
         if first is None or again is None:
-            raise UsageError("There is no new passphrase.", hint="Give it in a file, or run it on a terminal.")
+            raise UsageError(
+                "There is no new passphrase.",
+                hint="Give it in a file (init: --passphrase-file, key: --new-passphrase-file) or run it on a terminal.",
+            )
         passphrase = first()
         if again() != passphrase:
             raise UsageError("The two passphrases differ.", hint="Nothing was changed. Try again.")

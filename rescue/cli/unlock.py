@@ -15,6 +15,9 @@ def command(repository: str, everything: bool) -> int:
 
     Usually nobody needs this: whoever is hindered by a dead lock removes it. A process whose lock is
     removed while it works stops before it deletes anything or writes a recovery point.
+
+    \b
+    liferaft unlock --repo /mnt/usb/backup
     """
     removed, left = unlock_repository(repository, everything=everything)
     for lock in removed:

@@ -215,7 +215,7 @@ def test_an_altered_key_slot_opens_nothing(repo: Path, field: str) -> None:
     old = slot[field]
     slot[field] = old + 4 if isinstance(old, int) else ("0" if old[0] != "0" else "1") + old[1:]
     path.write_text(json.dumps(slot))
-    with pytest.raises(WrongPassphraseError, match="opens none of the 1 key slots"):
+    with pytest.raises(WrongPassphraseError, match="opens none of the key slots"):
         list_points(str(repo), ACCESS)
 
 

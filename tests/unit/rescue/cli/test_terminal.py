@@ -1,8 +1,10 @@
 import io
 import json
 
+import pytest
+
 from core.events import Event, Stage
-from rescue.cli.terminal import JsonSink, TerminalSink, progress_text
+from rescue.cli.terminal import JsonSink, TerminalSink, progress_text, tell
 
 MIB = 1 << 20
 
@@ -30,6 +32,22 @@ def test_a_log_gets_lines_and_no_control_characters() -> None:
     assert lines[-1] == "warning: careful"
     assert "100%" in lines[-2]
     assert "\x1b" not in stream.getvalue()
+
+
+def test_a_log_has_no_progress_of_the_first_seconds_and_no_line_twice() -> None:
+    stream = io.StringIO()
+    sink = TerminalSink(stream)
+    for done in (1, 2, 2):
+        sink(Event(stage=Stage.CHECK, done=done, total=2))
+    assert stream.getvalue() == "Checking  100%  2 bytes of 2 bytes\n"
+
+
+def test_the_result_is_an_event_where_events_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("text", "done")
+    tell("json", "done")
+    plain, event = capsys.readouterr().err.splitlines()
+    assert plain == "done"
+    assert json.loads(event) == {"stage": "done", "message": "done"}
 
 
 def test_a_terminal_gets_one_line_that_is_rewritten() -> None:
