@@ -19,13 +19,16 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def encode(document: object) -> bytes:
-    """Canonical JSON: sorted keys, no white space, one newline at the end; equal documents give equal bytes."""
-    return _ENCODER.encode(document) + b"\n"
+    """Canonical JSON: sorted keys, no white space, one newline at the end; equal documents give equal bytes.
+
+    File names need not be UTF-8, JSON is: of what is not, an escape (``\\udcff``) is written.
+    """
+    return _encode(document) + b"\n"
 
 
 def encode_readable(document: object) -> str:
     """The same document indented, for people and for files that people edit."""
-    return msgspec.json.format(_ENCODER.encode(document), indent=2).decode() + "\n"
+    return msgspec.json.format(_encode(document), indent=2).decode() + "\n"
 
 
 def decode_written(content: bytes, kind: type[T], *, name: str) -> T:
@@ -50,6 +53,24 @@ def decode_stored(content: bytes, kind: type[T], *, name: str) -> T:
         return msgspec.json.decode(content, type=kind)
     except _REFUSALS as error:
         raise DamagedError(f"{name} is not a valid {_noun(kind)}: {error}.") from None
+
+
+def _encode(document: object) -> bytes:
+    try:
+        return _ENCODER.encode(document)
+    except UnicodeEncodeError:
+        return _ENCODER.encode(_speakable(msgspec.to_builtins(document)))
+
+
+def _speakable(part: object) -> object:
+    """Without the lone surrogates that Python puts in the place of bytes that are not UTF-8 (PEP 383)."""
+    if isinstance(part, str):
+        return part.encode("utf-8", "backslashreplace").decode()
+    if isinstance(part, dict):
+        return {_speakable(key): _speakable(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_speakable(value) for value in part]
+    return part
 
 
 def _noun(kind: type[object]) -> str:
