@@ -334,6 +334,8 @@ def writing(
             try:
                 lock.check()
                 writer.checkpoint(full=isinstance(error, FullError))
+                # Or else check would find a catalogue that does not know the index of this stop.
+                write_catalogue(repository)
             except (OSError, ValueError, LiferaftError):
                 writer.abandon()
             raise
