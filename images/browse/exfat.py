@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dissect.fat.c_exfat import c_exfat
 
 from core.errors import DamagedError
+from images.browse.chains import Clusters, chain
 from images.browse.entry import Attribute, Child, Content, Entry, Kind, Segment, clip_segments, stored_content
 from images.browse.fat import dos_time
 from images.sources import BlockSource
@@ -144,21 +145,9 @@ class ExfatFilesystem:
         else:
             yield from self._chain(first, count)
 
-    def _chain(self, cluster: int, limit: int) -> Iterator[Segment]:
-        start, count, done = cluster, 0, 0
-        while done + count < limit:
-            if not 2 <= cluster < self._clusters + 2:
-                raise DamagedError(f"A chain names cluster {cluster}, the volume has {self._clusters} from 2.")
-            count += 1
-            if done + count > self._clusters:
-                raise DamagedError(f"A chain of more clusters than the volume's {self._clusters} bites its tail.")
-            following = self._next(cluster)
-            if following != cluster + 1 or done + count == limit:
-                yield Segment(done * self._cluster, count * self._cluster, self._heap + (start - 2) * self._cluster)
-                done, start, count = done + count, following, 0
-            if following >= _END:
-                return
-            cluster = following
+    def _chain(self, first: int, limit: int) -> Iterator[Segment]:
+        clusters = Clusters(count=self._clusters, size=self._cluster, place=self._heap, end=_END)
+        return chain(first, limit, clusters, self._next)
 
     def _next(self, cluster: int) -> int:
         page, at = divmod(cluster * 4, _PAGE)

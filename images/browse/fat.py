@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dissect.fat import FATFS
 
 from core.errors import DamagedError
+from images.browse.chains import Clusters, chain
 from images.browse.entry import Attribute, Child, Content, Entry, Kind, Segment, clip_segments, stored_content
 from images.browse.stream import SourceStream
 from images.sources import BlockSource
@@ -122,22 +123,10 @@ class FatFilesystem:
         return int(fields[10] | (fields[7] << 16 if self._bits == 32 else 0))
 
     def _chain(self, cluster: int, limit: int) -> Iterator[Segment]:
-        """The clusters of a chain in runs, at most ``limit`` of them; nothing for an empty chain."""
+        """The clusters of a chain in runs; nothing for an empty chain."""
         end = (1 << min(self._bits, 28)) - 8
-        start, count, done = cluster, 0, 0
-        while limit and cluster and done + count < limit:
-            if not 2 <= cluster < self._clusters + 2:
-                raise DamagedError(f"A chain names cluster {cluster}, the volume has {self._clusters} from 2.")
-            count += 1
-            if done + count > self._clusters:
-                raise DamagedError(f"A chain of more clusters than the volume's {self._clusters} bites its tail.")
-            following = self._next(cluster)
-            if following != cluster + 1 or done + count == limit:
-                yield Segment(done * self._cluster, count * self._cluster, self._data + (start - 2) * self._cluster)
-                done, start, count = done + count, following, 0
-            if following >= end:
-                return
-            cluster = following
+        clusters = Clusters(count=self._clusters, size=self._cluster, place=self._data, end=end)
+        return chain(cluster, limit, clusters, self._next) if cluster else iter(())
 
     def _next(self, cluster: int) -> int:
         if self._bits == 12:

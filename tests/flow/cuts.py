@@ -18,12 +18,16 @@ class CuttableBackend(LocalBackend):
 
     At the ``cut``-th and ever after it raises; half of what was being written may have arrived, under a name that
     readers ignore. What tidies up meets the same end: the power is gone.
+
+    Attributes:
+        named: the files written as streams that got their names, in order.
     """
 
     def __init__(self, folder: Path, cut: int) -> None:
         super().__init__(folder)
         self.cut = cut
         self.changes = 0
+        self.named: list[str] = []
         self._lock = threading.Lock()
 
     def change(self) -> None:
@@ -67,6 +71,7 @@ class CuttableBackend(LocalBackend):
             os.ftruncate(stream.fileno(), file.tell())
         self.change()
         partial.rename(path)
+        self.named.append(name)
         self.change()
 
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,74 +28,13 @@ from images.store.records import PACK_HEADER_SIZE, encode_pack_header
 from images.store.repository import Repository, pack_name
 from images.store.writer import writable
 from images.survey import survey_disk
+from tests.flow.cuts import CuttableBackend, PowerCutError
 from tests.flow.disks import MIB, gpt_disk
 from tests.flow.servers import serving
 from tests.flow.servers_s3 import BUCKET, moto
 from tests.flow.test_s3 import use
 
 REPOSITORY, PACK = bytes(range(16)), bytes(range(100, 116))
-
-
-class PowerCutError(BaseException):
-    """Not an error that anything may handle."""
-
-
-class CutBackend(LocalBackend):
-    """A folder whose machine loses power at the ``cut``-th change of the disk; half of that write may have arrived.
-
-    Attributes:
-        named: the files that got their names, in order.
-    """
-
-    def __init__(self, folder: Path, cut: int) -> None:
-        super().__init__(folder)
-        self.cut = cut
-        self.changes = 0
-        self.named: list[str] = []
-        self._lock = threading.Lock()
-
-    def change(self) -> None:
-        with self._lock:
-            self.changes += 1
-            if self.changes >= self.cut:
-                raise PowerCutError
-
-    def remove(self, name: str) -> None:
-        self.change()
-        super().remove(name)
-        self.change()
-
-    @contextlib.contextmanager
-    def create(self, name: str) -> Iterator[NewFile]:
-        self.change()
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        # Nothing tidies up after a power cut: what was written stays, under that name.
-        with partial.open("xb", buffering=0) as stream:
-            yield _CutFile(self, stream.fileno())
-        self.change()
-        partial.rename(path)
-        self.named.append(name)
-        self.change()
-
-
-class _CutFile:
-    def __init__(self, backend: CutBackend, descriptor: int) -> None:
-        self._backend = backend
-        self._descriptor = descriptor
-        self._size = 0
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        try:
-            self._backend.change()
-        except PowerCutError:
-            os.pwrite(self._descriptor, memoryview(data)[: len(data) // 2], self._size)
-            raise
-        self._size += os.pwrite(self._descriptor, data, self._size)
-
-    def tell(self) -> int:
-        return self._size
 
 
 def _capture(repository: Repository, disk: Path) -> str:
@@ -317,7 +255,7 @@ def test_power_cut_at_every_write_of_a_repair(tmp_path: Path) -> None:
         damaged = _files(folder)
         assert all(damaged[name] != sound[name] for name in sound)
         try:
-            repair(CutBackend(folder, cuts), REPOSITORY, PACK)
+            repair(CuttableBackend(folder, cuts), REPOSITORY, PACK)
             finished = True
         except PowerCutError:
             pass
@@ -336,7 +274,7 @@ def test_power_cut_at_every_write_of_a_capture_with_parity(tmp_path: Path, tree:
     """An index never names a pack whose parity is not there, and the same capture run again completes."""
     disk = gpt_disk(tmp_path / "disk.img", tree)
     _overwrite(disk, 67584 * 512 + 50 * MIB, random.Random(3).randbytes(4096))
-    probe = CutBackend(Path(shutil.copytree(captured, tmp_path / "probe")), 1 << 30)
+    probe = CuttableBackend(Path(shutil.copytree(captured, tmp_path / "probe")), 1 << 30)
     _capture(Repository(probe), disk)
     assert [name.rpartition(".")[2] for name in probe.named] == ["pack", "parity"]
     for cut in range(1, probe.changes + 1):
@@ -346,7 +284,7 @@ def test_power_cut_at_every_write_of_a_capture_with_parity(tmp_path: Path, tree:
             patch.setattr("images.store.writer.RepositoryWriter.checkpoint", _gone)
             patch.setattr("images.store.writer.RepositoryWriter.abandon", _gone)
             with contextlib.suppress(PowerCutError):
-                _capture(Repository(CutBackend(folder, cut)), disk)
+                _capture(Repository(CuttableBackend(folder, cut)), disk)
         _every_indexed_pack_is_sound(folder)
         _capture(Repository(LocalBackend(folder)), disk)
         _every_indexed_pack_is_sound(folder)
