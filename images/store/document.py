@@ -25,15 +25,19 @@ _LIMIT = 64 * KIB
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-class Encryption(msgspec.Struct, frozen=True, kw_only=True):
+class Encryption(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How everything is sealed, and how content is identified."""
 
     cipher: str = CIPHER
     ids: str = KEYED_IDS
 
 
-class RepositoryDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """``liferaft.json``. ``id`` has 32 hexadecimal digits; ``chunk_size`` is bytes."""
+class RepositoryDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``liferaft.json``. ``id`` has 32 hexadecimal digits; ``chunk_size`` is bytes.
+
+    Its version is known when it is read, so a field that is not known is one whose name was damaged: ``encryption``
+    must not be taken for null because of one bit.
+    """
 
     format: str = FORMAT
     version: int = VERSION

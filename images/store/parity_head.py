@@ -46,7 +46,7 @@ class ParityKind(StrEnum):
     REED_SOLOMON = "reed-solomon"
 
 
-class Parity(msgspec.Struct, frozen=True, kw_only=True):
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``parity`` in the repository document: what writers use for new packs. ``block_size`` in bytes."""
 
     code: ParityKind = ParityKind.REED_SOLOMON
