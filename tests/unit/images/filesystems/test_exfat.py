@@ -5,7 +5,6 @@ Files are written by the kernel's and FUSE's drivers in tests/disk; here they ar
 
 import re
 import struct
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -284,8 +283,7 @@ EXFATPROGS = real.DATA / "exfatprogs+exfatprogs" / "tests"
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in EXFATPROGS.glob("*/exfat.img.tar.xz")))
 def test_damaged_volumes_of_exfatprogs(tmp_path: Path, name: str) -> None:
     """Doubt where the map is concerned; a volume whose damage lies in its files keeps every cluster of its bitmap."""
-    with tarfile.open(EXFATPROGS / name / "exfat.img.tar.xz") as archive:
-        archive.extract("exfat.img", tmp_path, filter="data")
+    run("tar", "-C", tmp_path, "-xf", EXFATPROGS / name / "exfat.img.tar.xz", "exfat.img")
     path = tmp_path / "exfat.img"
     if name in DAMAGED:
         assert DAMAGED[name] in whole(path)
