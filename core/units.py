@@ -47,6 +47,12 @@ def to_sectors(size: int, sector_size: int) -> int:
     return size // sector_size
 
 
+def covering_sectors(start: int, end: int, sector_size: int) -> tuple[int, int]:
+    """The first LBA and the number of the sectors that bytes ``start`` to ``end``, ``end`` not included, lie in."""
+    first = start // sector_size
+    return first, -(-end // sector_size) - first
+
+
 def to_bytes(sectors: int, sector_size: int) -> int:
     """Sectors (a count or an LBA) to bytes."""
     return sectors * sector_size

@@ -17,7 +17,7 @@ import msgspec
 import zstandard
 
 from core.events import Event, Meter, Sink, Stage, ticking
-from core.units import MIB, format_size
+from core.units import MIB, covering_sectors, format_size
 from images.filesystems.used import whole
 from images.model.extents import Extent, total
 from images.model.layout import Layout
@@ -110,9 +110,9 @@ def capture(
         DeviceError: reading the source or writing the repository failed; what is stored stays for the next try.
     """
     started = datetime.now(UTC)
-    surveys = tuple(_with_readable_maps(survey) for survey in surveys)
+    allocated: dict[str, int] = {}
+    surveys = tuple(_with_readable_maps(survey, allocated) for survey in surveys)
     warnings = _say_what_is_whole(surveys, sink)
-    allocated = {volume.id: total(volume.used.extents()) for survey in surveys for volume in survey.volumes}
     _say_little_room(repository, sum(allocated.values()), sink)
     meter = Meter(sink, Stage.CAPTURE, sum(allocated.values()))
     with writing(repository, sink=sink, digest_list=digest_list) as writer:
@@ -173,18 +173,23 @@ def _say_lost_records(writer: RepositoryWriter, problem: str, sink: Sink) -> tup
     return (*((writer.digests.warning,) if writer.digests.warning else ()), *warnings)
 
 
-def _with_readable_maps(survey: DiskSurvey) -> DiskSurvey:
-    """The survey, in which volumes whose map turns out to have unreadable sectors are captured whole."""
-    return msgspec.structs.replace(survey, volumes=tuple(_with_readable_map(volume) for volume in survey.volumes))
+def _with_readable_maps(survey: DiskSurvey, allocated: dict[str, int]) -> DiskSurvey:
+    """The survey, in which volumes whose map turns out to have unreadable sectors are captured whole.
 
-
-def _with_readable_map(volume: VolumeSurvey) -> VolumeSurvey:
-    try:
-        total(volume.used.extents())
-    except UnreadableSectorsError:
-        reason = "its allocation map has sectors that cannot be read"
-        return msgspec.structs.replace(volume, used=whole(volume.used.filesystem, volume.source.size, reason))
-    return volume
+    Args:
+        allocated: is given the allocated bytes of each volume, which this one reading of the maps adds up.
+    """
+    volumes: list[VolumeSurvey] = []
+    for volume in survey.volumes:
+        try:
+            allocated[volume.id] = total(volume.used.extents())
+        except UnreadableSectorsError:
+            reason = "its allocation map has sectors that cannot be read"
+            used = whole(volume.used.filesystem, volume.source.size, reason)
+            volume = msgspec.structs.replace(volume, used=used)
+            allocated[volume.id] = volume.source.size
+        volumes.append(volume)
+    return msgspec.structs.replace(survey, volumes=tuple(volumes))
 
 
 def _say_what_is_whole(surveys: tuple[DiskSurvey, ...], sink: Sink) -> tuple[str, ...]:
@@ -305,8 +310,8 @@ class _Workers:
         sector = survey.disk.sector_size
 
         def tell(extent: Extent) -> None:
-            first, end = volume.offset + extent.start, volume.offset + extent.end
-            text = f"{volume.id}: LBA {first // sector} to {-(-end // sector) - 1} cannot be read and are kept as zeros"
+            first, count = covering_sectors(volume.offset + extent.start, volume.offset + extent.end, sector)
+            text = f"{volume.id}: LBA {first} to {first + count - 1} cannot be read and are kept as zeros"
             self._sink(Event(stage=Stage.CAPTURE, message=text, warning=True))
 
         return tell
