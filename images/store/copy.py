@@ -5,6 +5,7 @@ its signature. Where one of them is encrypted, ids differ: every chunk is read, 
 Either way each record is proven before it is stored, and payloads are not compressed again.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import msgspec
@@ -96,7 +97,7 @@ def _copy_one(one: "_Verbatim | _Translation", identifier: str, meter: Meter, si
         return CopiedPoint(source=identifier, problem=error.message)
 
 
-class _Copying:
+class _Copying(ABC):
     """What both ways have in common."""
 
     def __init__(self, source: Repository, writer: RepositoryWriter, sign: SigningKey | None) -> None:
@@ -104,12 +105,13 @@ class _Copying:
         self.writer = writer
         self.sign = sign
 
+    @abstractmethod
     def _wanted(self, identifier: bytes) -> bool:
-        raise NotImplementedError
+        """Whether a chunk of the source has to be read."""
 
+    @abstractmethod
     def already(self, identifier: str, manifest: Manifest) -> str:
         """The id under which the target has the recovery point; empty when it has not."""
-        raise NotImplementedError
 
     def count(self, ids: tuple[str, ...], sink: Sink) -> int:
         """Plain bytes that have to be read, by a walk over the maps."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from core.errors import DamagedError
+from core.units import covering_sectors
 from images.model.extents import Extent
 from images.model.manifest import Manifest, Volume
 from images.store.findings import Hit
@@ -24,7 +25,7 @@ class HitFinder:
         for volume in manifest.volumes:
             sector = sector_sizes.get(volume.disk, 512)
             for identifier, extent in self._extents(volume):
-                first, end = volume.offset + extent.start, volume.offset + extent.end
+                first, count = covering_sectors(volume.offset + extent.start, volume.offset + extent.end, sector)
                 yield Hit(
                     record=identifier.hex(),
                     point=point,
@@ -34,8 +35,8 @@ class HitFinder:
                     partition=volume.partition,
                     offset=extent.start,
                     size=extent.size,
-                    first_lba=first // sector,
-                    sector_count=-(-end // sector) - first // sector,
+                    first_lba=first,
+                    sector_count=count,
                 )
 
     def _extents(self, volume: Volume) -> Iterator[tuple[bytes, Extent]]:

@@ -9,8 +9,8 @@ from images.model.layout import Disk
 from images.model.manifest import Manifest
 from images.store.access import Access
 from rescue.cli.terminal import access_options, json_option, repository_option
-from rescue.jobs.lost import VolumeLoss
-from rescue.jobs.points import lost_in, show_point, volume_of
+from rescue.jobs.lost import VolumeLoss, lost_in
+from rescue.jobs.points import show_point, volume_of
 from restore.fit import smallest_target
 
 

@@ -278,11 +278,17 @@ def walk(tree: Tree, found: Found, problems: list[str], *, deep: bool) -> Iterat
             waiting += reversed(below)
 
 
+def path_text(path: str) -> tuple[str, str]:
+    """A path as UTF-8, other bytes escaped as ``\\xff``; and its bytes in hexadecimal when that was needed."""
+    raw = path.encode("utf-8", "surrogateescape")
+    text = raw.decode("utf-8", "backslashreplace")
+    return text, "" if raw == text.encode() else raw.hex()
+
+
 def facts(found: Found) -> EntryFacts:
     """An entry as a document has it."""
     entry = found.entry
-    raw = found.path.encode("utf-8", "surrogateescape")
-    text = raw.decode("utf-8", "backslashreplace")
+    text, path_hex = path_text(found.path)
     return EntryFacts(
         path=text,
         kind=entry.kind,
@@ -292,8 +298,8 @@ def facts(found: Found) -> EntryFacts:
         gid=entry.gid,
         mtime=entry.mtime,
         links=entry.links,
-        target=entry.target.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+        target=path_text(entry.target)[0],
         major=entry.major,
         minor=entry.minor,
-        path_hex="" if raw == text.encode() else raw.hex(),
+        path_hex=path_hex,
     )

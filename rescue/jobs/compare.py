@@ -14,7 +14,7 @@ from images.browse.view import parts_of
 from images.model.manifest import Manifest, Volume
 from images.store.access import Access
 from images.store.connect import open_repository
-from rescue.jobs.browse import OpenPoint
+from rescue.jobs.browse import OpenPoint, path_text
 
 
 class PathDifference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -187,8 +187,7 @@ def _volume_id(manifest: Manifest, volume: Volume) -> str:
 
 
 def _as_document(item: Difference) -> PathDifference:
-    raw = item.path.encode("utf-8", "surrogateescape")
-    text = raw.decode("utf-8", "backslashreplace")
+    text, path_hex = path_text(item.path)
     return PathDifference(
         path=text,
         change=item.change,
@@ -197,5 +196,5 @@ def _as_document(item: Difference) -> PathDifference:
         new_size=item.new.size if item.new else None,
         content=item.content,
         metadata=item.metadata,
-        path_hex="" if raw == text.encode() else raw.hex(),
+        path_hex=path_hex,
     )

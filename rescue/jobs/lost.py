@@ -3,10 +3,13 @@
 import msgspec
 
 from core.errors import LiferaftError
+from core.units import covering_sectors
 from images.browse.holders import Holder, HolderSearch
 from images.browse.point import ChunkCache, open_volume
 from images.browse.tree import Tree
 from images.model.manifest import Manifest, Volume
+from images.store.access import Access
+from images.store.connect import open_repository
 from images.store.repository import Repository
 
 
@@ -40,6 +43,13 @@ def losses(repository: Repository, point: str, manifest: Manifest) -> tuple[Volu
     return tuple(_loss(cache, point, manifest, volume) for volume in manifest.volumes if volume.lost)
 
 
+def lost_in(repository: str, point: str, access: Access | None = None) -> tuple[VolumeLoss, ...]:
+    """What a recovery point lacks because its source could not be read."""
+    opened = open_repository(repository, access)
+    identifier = opened.resolve(point)
+    return losses(opened, identifier, opened.manifest(identifier))
+
+
 def _loss(cache: ChunkCache, point: str, manifest: Manifest, volume: Volume) -> VolumeLoss:
     files: tuple[Holder, ...] = ()
     notes: tuple[str, ...] = ()
@@ -52,8 +62,8 @@ def _loss(cache: ChunkCache, point: str, manifest: Manifest, volume: Volume) -> 
     sector = manifest.layout.disk(volume.disk).sector_size
     runs = []
     for extent in volume.lost:
-        first, end = (volume.offset + extent.start) // sector, -(-(volume.offset + extent.end) // sector)
-        runs.append(LostSectors(first_lba=first, sector_count=end - first))
+        first, count = covering_sectors(volume.offset + extent.start, volume.offset + extent.end, sector)
+        runs.append(LostSectors(first_lba=first, sector_count=count))
     return VolumeLoss(
         volume=volume.id,
         size=sum(extent.size for extent in volume.lost),

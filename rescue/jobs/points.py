@@ -5,7 +5,6 @@ from images.model.manifest import Manifest, Volume
 from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.repository import PointSummary
-from rescue.jobs.lost import VolumeLoss, losses
 
 
 def list_points(repository: str, access: Access | None = None) -> tuple[PointSummary, ...]:
@@ -23,13 +22,6 @@ def show_point(repository: str, point: str, access: Access | None = None) -> tup
     opened = open_repository(repository, access)
     identifier = opened.resolve(point)
     return identifier, opened.manifest(identifier)
-
-
-def lost_in(repository: str, point: str, access: Access | None = None) -> tuple[VolumeLoss, ...]:
-    """What a recovery point lacks because its source could not be read."""
-    opened = open_repository(repository, access)
-    identifier = opened.resolve(point)
-    return losses(opened, identifier, opened.manifest(identifier))
 
 
 def volume_of(manifest: Manifest, disk: Disk, partition: str) -> Volume | None:

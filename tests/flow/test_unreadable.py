@@ -12,7 +12,7 @@ from core.process import SystemRunner
 from images.browse.holders import Holder
 from images.model.extents import Extent
 from rescue.jobs.capture import capture_disks
-from rescue.jobs.points import lost_in
+from rescue.jobs.lost import lost_in
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
 from tests.flow.disks import MIB, blank, gpt_disk, need, run
 
