@@ -191,6 +191,7 @@ class _Execution:
         self._sink = sink
         self._tables = {step.disk: step.table for step in plan.steps if isinstance(step, CreateTable)}
         self._streamers: dict[str, Streamer] = {}
+        self._verifies = any(isinstance(step, VerifyVolume) for step in plan.steps)
         self._targets: dict[str, Target] = {}
         self._meters = {
             RestoreVolume: Meter(sink, Stage.STREAM, plan.bytes_written(), message="Writing"),
@@ -270,7 +271,11 @@ class _Execution:
                 self._say(Stage.STREAM, step)
                 meter = self._meters[RestoreVolume]
                 with ticking(meter):
-                    count = self._streamers[disk].restore(self._placed(disk, volume, offset), meter)
+                    count = self._streamers[disk].restore(
+                        self._placed(disk, volume, offset),
+                        meter,
+                        self._meters[VerifyVolume] if self._verifies else None,
+                    )
                 return Outcome(count=count)
             case VerifyVolume(disk=disk, volume=volume, offset=offset):
                 self._say(Stage.VERIFY, step)

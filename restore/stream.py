@@ -4,13 +4,12 @@ Neighbouring records of a pack are fetched together, decompressed and hashed int
 buffer, and written; each of the three has threads of its own (``pipeline.py``). A chunk reaches the
 target only if its digest matched.
 
-Verifying is a pass of its own, after a flush, and reads what was written from the device. Reading a
-chunk back right behind its writing would cost the device the same, would make a spinning disk seek,
-and would miss a later write that lands on an earlier chunk (a disk that lies about its size).
+Verifying reads every chunk back from the device after a flush: part of them behind the writing, where the
+device serves both at once (``trail.py``), the rest, and a sample of that part, in a pass of its own at the end.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -27,6 +26,7 @@ from images.store.repository import Repository
 from restore.buffers import Buffers
 from restore.pipeline import Pipeline
 from restore.targets import Target
+from restore.trail import Trail
 
 #: Bytes fetched from a pack at once, and bytes of other records that are read over rather than skipped.
 FETCH_LIMIT = 4 * MIB
@@ -43,6 +43,8 @@ UNDER_WAY = 96 * MIB
 FETCHING = 4
 WRITING = 4
 READING = 3
+#: Of what was read back behind the writing, one chunk in so many is read again at the end.
+SAMPLE = 64
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -106,21 +108,34 @@ class Streamer:
         self.chunk = repository.chunk_size
         self._batch = DISTANT_BATCH if repository.backend.distant else BATCH
         self._zero_ids: dict[int, bytes] = {}
+        self._seen: dict[str, frozenset[int]] = {}
 
-    def restore(self, placed: Placed, meter: Meter) -> StreamCount:
+    def restore(self, placed: Placed, meter: Meter, back: Meter | None = None) -> StreamCount:
         """Write a volume.
+
+        Args:
+            back: read back meanwhile what was written, where that pays, and count it here.
 
         Raises:
             DamagedError: a chunk is missing or damaged; names recovery point, volume and LBA range.
                 It was not written.
-            DeviceError: the target failed.
+            DeviceError: the target failed, or does not give back what was written.
         """
         zeros: list[Extent] = []
         count = StreamCount()
-        with Pipeline[StreamCount]((FETCHING, self._threads, WRITING), self._buffers(self._batch)) as pipeline:
-            fetches = self._fetches(placed, zeros)
-            for done in pipeline.run(partial(_Transfer, self, placed, fetch, meter) for fetch in fetches):
-                count += done
+        ids: dict[int, bytes] = {}
+        trail = Trail(self.target.flush, partial(self._read_back, placed, ids, back), self.chunk) if back else None
+        try:
+            with Pipeline[_Moved]((FETCHING, self._threads, WRITING), self._buffers(self._batch)) as pipeline:
+                fetches = self._fetches(placed, zeros)
+                for done in pipeline.run(partial(_Transfer, self, placed, fetch, meter) for fetch in fetches):
+                    count += done.count
+                    if trail is not None:
+                        ids.update(done.chunks)
+                        trail.written([number for number, _ in done.chunks])
+        finally:
+            if trail is not None:
+                self._seen[placed.volume.id] = trail.end()
         for extent in zeros:
             self.target.zero(placed.offset + extent.start, extent.size)
             count += StreamCount(zeroed=extent.size)
@@ -132,10 +147,22 @@ class Streamer:
         Raises:
             DeviceError: what is on the target is not what was written; names the LBA ranges.
         """
+        seen = self._seen.pop(placed.volume.id, frozenset())
+        again = {number for number in seen if number % SAMPLE == 0} | ({min(seen), max(seen)} if seen else set())
+        slots = self.repository.slots(placed.volume, placed.where)
+        left = (slot for slot in slots if slot.number not in seen or slot.number in again)
+        before = sum(self.length(placed, number) for number in seen - again)
+        return before + self._compare(placed, left, meter)
+
+    def _read_back(self, placed: Placed, ids: dict[int, bytes], meter: Meter, numbers: Sequence[int]) -> int:
+        """The trail's part: chunks that were written a moment ago."""
+        return self._compare(placed, (Slot(number, ids.pop(number)) for number in numbers), meter)
+
+    def _compare(self, placed: Placed, slots: Iterable[Slot], meter: Meter) -> int:
         compared = 0
         bad: list[str] = []
         with Pipeline[_Compared]((READING, self._threads), self._buffers(READ_BACK)) as pipeline:
-            runs = self._runs(self.repository.slots(placed.volume, placed.where))
+            runs = self._runs(slots)
             for done in pipeline.run(partial(_Comparison, self, placed, run, meter) for run in runs):
                 compared += done.size
                 bad += done.wrong
@@ -207,6 +234,13 @@ class Streamer:
         return lba_range(placed.volume, number, self.chunk, placed.sector_size)
 
 
+class _Moved(msgspec.Struct, frozen=True):
+    """What one fetch has moved; ``chunks``: numbers and ids of those that were written."""
+
+    count: StreamCount = StreamCount()
+    chunks: tuple[tuple[int, bytes], ...] = ()
+
+
 class _Transfer:
     """One fetch on its way to the target."""
 
@@ -219,7 +253,7 @@ class _Transfer:
         self._left: tuple[_Wanted, ...] = ()
         self._data = memoryview(b"")
         self.stages = (self._read, self._decode, self._write)
-        self.result = StreamCount()
+        self.result = _Moved()
 
     def _read(self) -> None:
         """The records from their pack, without those whose chunks the target holds already."""
@@ -261,7 +295,8 @@ class _Transfer:
         total = sum(wanted.place.plain_length for wanted in self._fetch.wanted)
         if total > written:
             self._meter.advance(total - written)
-        self.result = StreamCount(written=written, kept=total - written)
+        chunks = tuple((wanted.number, wanted.id) for wanted in self._left)
+        self.result = _Moved(StreamCount(written=written, kept=total - written), chunks)
 
 
 class _Compared(msgspec.Struct, frozen=True):
