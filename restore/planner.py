@@ -15,14 +15,13 @@ from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
 from images.store.repository import Repository
 from restore.fit import GPT_TAIL, Fit, fit
-from restore.plan import (
+from restore.plan import Plan, TargetDisk
+from restore.steps import (
     CreateTable,
     GrowFilesystem,
-    Plan,
     RepairBoot,
     RestoreVolume,
     Step,
-    TargetDisk,
     VerifyVolume,
     WipeSignatures,
     WriteHead,

@@ -26,7 +26,7 @@ from rescue.jobs.unattended import (
     run_job,
     send_result,
 )
-from restore.plan import render
+from restore.render import render
 from restore.report import render_report
 
 

@@ -11,7 +11,7 @@ from core.process import SystemRunner
 from images.store.access import Access
 from rescue.cli.terminal import access_options, json_option, repository_option
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore
-from restore.plan import render
+from restore.render import render
 
 
 @click.command("plan")

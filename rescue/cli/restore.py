@@ -10,7 +10,8 @@ from core.process import SystemRunner
 from images.store.access import Access
 from rescue.cli.terminal import access_options, hooks_option, json_option, open_sink, progress_option, tell
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, read_plan, run_plan
-from restore.plan import Plan, render
+from restore.plan import Plan
+from restore.render import render
 from restore.report import render_report
 
 

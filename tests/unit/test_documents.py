@@ -24,7 +24,8 @@ from images.model.layout import (
 )
 from images.model.manifest import Manifest
 from rescue.jobs.unattended import Job
-from restore.plan import Plan, TargetDisk, WipeSignatures
+from restore.plan import Plan, TargetDisk
+from restore.steps import WipeSignatures
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,8 @@ from rescue.tui.screen import WizardScreen
 from rescue.tui.screens.target import short_name
 from rescue.tui.text import cut, plain_line, wrap
 from rescue.tui.widgets.pager import Pager
-from restore.plan import Plan, render
+from restore.plan import Plan
+from restore.render import render
 
 _NOTES_SHOWN = 5
 

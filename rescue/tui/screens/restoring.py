@@ -17,8 +17,9 @@ from rescue.tui.messages import Go, ToRestoring, ToResult
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import cut
 from rescue.tui.widgets.log import Log
-from restore.plan import GrowFilesystem, Plan, RepairBoot, VerifyVolume
+from restore.plan import Plan
 from restore.report import Report
+from restore.steps import GrowFilesystem, RepairBoot, VerifyVolume
 
 _RUNNING = "Esc: stop"
 

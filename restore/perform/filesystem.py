@@ -1,0 +1,28 @@
+"""What works on a restored filesystem, when the data is written and the kernel knows the partitions."""
+
+from core.events import Stage
+from restore.boot.repair import repair_boot
+from restore.grow import grow_filesystem
+from restore.partitions import partition_node
+from restore.perform.work import Outcome, Work
+from restore.steps import GrowFilesystem, RepairBoot
+
+
+def grow(step: GrowFilesystem, work: Work) -> Outcome:
+    """A filesystem to the size of its partition."""
+    work.say(Stage.GROW, step.describe())
+    candidate = work.candidates[step.disk]
+    partition = work.partition(step.disk, step.number)
+    with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
+        mended = grow_filesystem(node, step.kind, work.runner)
+    if mended:
+        return Outcome(warnings=(f"e2fsck mended the filesystem of partition {step.number} before growing it",))
+    return Outcome()
+
+
+def repair(step: RepairBoot, work: Work) -> Outcome:
+    """Boot loader and initramfs, for the hardware that is there now."""
+    work.say(Stage.BOOT, step.describe())
+    node = work.candidates[step.disk].node
+    fixed = repair_boot(node, work.restored(step.disk), step.firmware, work.runner, work.sink)
+    return Outcome(boot=fixed.actions, warnings=fixed.warnings)
