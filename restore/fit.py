@@ -8,6 +8,7 @@ import msgspec
 
 from core.units import ALIGNMENT, align_down, align_up, format_size, subtract, to_bytes, to_sectors
 from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, PartitionTable, TableKind
+from restore.seat import Means, Seat
 
 #: Filesystems that can be grown offline, and those whose content does not depend on where it lies.
 GROWABLE = frozenset({FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4})
@@ -25,13 +26,13 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         table: None for a disk without a table.
-        grown: number of the partition whose filesystem grows; 0 for none.
+        seats: each partition of the source that goes to the target, in order of number.
         reasons: why it does not fit; the table is then not to be used.
         notes: what the person should know.
     """
 
     table: PartitionTable | None
-    grown: int = 0
+    seats: tuple[Seat, ...] = ()
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -77,9 +78,20 @@ def fit(disk: Disk, size: int, sector_size: int, *, grow: bool) -> Fit:
     if beyond:
         return Fit(table=None, reasons=(f"partition {beyond[0]}: this version makes tables up to number {MAX_NUMBER}",))
     table, notes = _aligned(disk.table, size, sector_size)
-    if not grow:
-        return Fit(table=table, notes=notes)
-    return _grown(table, size, sector_size, notes)
+    fitted, grown = (_grown(table, size, sector_size, notes)) if grow else (Fit(table=table, notes=notes), 0)
+    if fitted.table is None:
+        return fitted
+    made = {part.number: part for part in fitted.table.partitions}
+    seats = tuple(
+        Seat(
+            source=part,
+            partition=made[part.number],
+            means=Means.STREAM if _is_data(part) else Means.EMPTY,
+            grow=part.number == grown,
+        )
+        for part in disk.table.partitions
+    )
+    return msgspec.structs.replace(fitted, seats=seats)
 
 
 def _usable_end(table: PartitionTable, size: int, sector_size: int) -> int:
@@ -118,42 +130,40 @@ def _is_data(part: Partition) -> bool:
     return part.role is not PartitionRole.EXTENDED
 
 
-def _grown(table: PartitionTable, size: int, sector_size: int, notes: tuple[str, ...]) -> Fit:
-    """Give the space at the end to the last growable filesystem, moving what lies behind it."""
+def _grown(table: PartitionTable, size: int, sector_size: int, notes: tuple[str, ...]) -> tuple[Fit, int]:
+    """Give the space at the end to the last growable filesystem, moving what lies behind it; its number, or 0."""
     ordered = sorted(table.partitions, key=lambda part: part.start_lba)
     behind: list[Partition] = []
     while ordered and not (ordered[-1].filesystem and ordered[-1].filesystem.kind in GROWABLE):
         behind.insert(0, ordered.pop())
     if not ordered:
-        return Fit(table=table, reasons=("no partition has a filesystem that can be grown (ext2, ext3 or ext4)",))
+        return Fit(table=table, reasons=("no partition has a filesystem that can be grown (ext2, ext3 or ext4)",)), 0
     chosen = ordered[-1]
     for part in behind:
         if part.filesystem is None or part.filesystem.kind not in MOVABLE or part.role is PartitionRole.LOGICAL:
-            return Fit(
-                table=table,
-                reasons=(
-                    f"partition {chosen.number} cannot grow: partition {part.number} lies behind it "
-                    "and cannot be moved by this version",
-                ),
+            reason = (
+                f"partition {chosen.number} cannot grow: partition {part.number} lies behind it "
+                "and cannot be moved by this version"
             )
+            return Fit(table=table, reasons=(reason,)), 0
     end = _usable_end(table, size, sector_size)
     moved: dict[int, Partition] = {}
     for part in reversed(behind):
         start = align_down(subtract(end, part.extent(sector_size).size, f"partition {part.number}"))
         if start < part.extent(sector_size).start:
-            return Fit(table=table, notes=(*notes, "There is no space to grow into."))
+            return Fit(table=table, notes=(*notes, "There is no space to grow into.")), 0
         moved[part.number] = msgspec.structs.replace(part, start_lba=to_sectors(start, sector_size))
         end = start
     extent = chosen.extent(sector_size)
     if end <= extent.end:
-        return Fit(table=table, notes=(*notes, "There is no space to grow into."))
+        return Fit(table=table, notes=(*notes, "There is no space to grow into.")), 0
     moved[chosen.number] = msgspec.structs.replace(chosen, sector_count=to_sectors(end - extent.start, sector_size))
     if chosen.role is PartitionRole.LOGICAL:
         extended = next(part for part in table.partitions if part.role is PartitionRole.EXTENDED)
         length = to_sectors(end, sector_size) - extended.start_lba
         moved[extended.number] = msgspec.structs.replace(extended, sector_count=length)
     parts = [moved.get(part.number, part) for part in table.partitions]
-    return Fit(table=_with(table, parts), grown=chosen.number, notes=notes)
+    return Fit(table=_with(table, parts), notes=notes), chosen.number
 
 
 def _with(table: PartitionTable, parts: list[Partition]) -> PartitionTable:

@@ -236,8 +236,7 @@ def _late_steps(disks: Sequence[Disk], fits: Sequence[Fit], options: PlanOptions
     """What works on the restored filesystems, after all disks hold their data."""
     steps: list[Step] = []
     for disk, fitted in zip(disks, fits, strict=True):
-        if fitted.grown and fitted.table is not None:
-            part = next(part for part in fitted.table.partitions if part.number == fitted.grown)
+        for part in (seat.partition for seat in fitted.seats if seat.grow):
             kind = part.filesystem.kind if part.filesystem else FilesystemKind.UNKNOWN
             size = to_bytes(part.sector_count, disk.sector_size)
             steps.append(GrowFilesystem(disk=disk.id, number=part.number, kind=kind, size=size))
