@@ -4,8 +4,9 @@ Neighbouring records of a pack are fetched together, decompressed and hashed int
 buffer, and written; each of the three has threads of its own (``pipeline.py``). A chunk reaches the
 target only if its digest matched.
 
-Verifying reads every chunk back from the device after a flush: part of them behind the writing, where the
-device serves both at once (``trail.py``), the rest, and a sample of that part, in a pass of its own at the end.
+Verifying reads every chunk back from the device once, after a flush: most of them behind the writing, where the
+device serves both at once (``trail.py``), the rest in a pass of its own at the end. A sample of the chunks is always
+left for the end: a disk that lies about its size puts later writes over earlier ones, after they were read back.
 """
 
 import os
@@ -43,7 +44,7 @@ UNDER_WAY = 96 * MIB
 FETCHING = 4
 WRITING = 4
 READING = 3
-#: Of what was read back behind the writing, one chunk in so many is read again at the end.
+#: One chunk in so many is read back at the end in any case.
 SAMPLE = 64
 
 
@@ -131,8 +132,9 @@ class Streamer:
                 for done in pipeline.run(partial(_Transfer, self, placed, fetch, meter) for fetch in fetches):
                     count += done.count
                     if trail is not None:
-                        ids.update(done.chunks)
-                        trail.written([number for number, _ in done.chunks])
+                        early = [(number, chunk_id) for number, chunk_id in done.chunks if number % SAMPLE]
+                        ids.update(early)
+                        trail.written([number for number, _ in early])
         finally:
             if trail is not None:
                 self._seen[placed.volume.id] = trail.end()
@@ -148,10 +150,9 @@ class Streamer:
             DeviceError: what is on the target is not what was written; names the LBA ranges.
         """
         seen = self._seen.pop(placed.volume.id, frozenset())
-        again = {number for number in seen if number % SAMPLE == 0} | ({min(seen), max(seen)} if seen else set())
         slots = self.repository.slots(placed.volume, placed.where)
-        left = (slot for slot in slots if slot.number not in seen or slot.number in again)
-        before = sum(self.length(placed, number) for number in seen - again)
+        left = (slot for slot in slots if slot.number not in seen)
+        before = sum(self.length(placed, number) for number in seen)
         return before + self._compare(placed, left, meter)
 
     def _read_back(self, placed: Placed, ids: dict[int, bytes], meter: Meter, numbers: Sequence[int]) -> int:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from core.units import MIB
 
 #: Bytes written before the trail begins: they tell how fast writing alone is.
-ALONE = 256 * MIB
+ALONE = 512 * MIB
 #: Bytes that are flushed and read back together at least.
 WINDOW = 64 * MIB
 #: Bytes read back before it is judged whether that pays, and the factor by which bytes moved must have grown.
-TRIAL, GAIN = 256 * MIB, 1.15
+TRIAL, GAIN = 1024 * MIB, 1.05
 
 
 class Trail:
