@@ -25,6 +25,7 @@ from images.store.pages import Slot
 from images.store.records import RECORD_HEADER_SIZE
 from images.store.repository import Repository
 from restore.buffers import Buffers
+from restore.marks import Marks
 from restore.pipeline import Pipeline
 from restore.targets import Target
 from restore.trail import Trail
@@ -125,19 +126,25 @@ class Streamer:
         zeros: list[Extent] = []
         count = StreamCount()
         ids: dict[int, bytes] = {}
-        trail = Trail(self.target.flush, partial(self._read_back, placed, ids, back), self.chunk) if back else None
+        trail = None
+        if back is not None:
+            # Lent to every window in turn: new ones for each would stay until the garbage collector comes round.
+            buffers = self._buffers(READ_BACK)
+            trail = Trail(self.target.flush, partial(self._read_back, placed, ids, back, buffers), self.chunk)
         try:
             with Pipeline[_Moved]((FETCHING, self._threads, WRITING), self._buffers(self._batch)) as pipeline:
                 fetches = self._fetches(placed, zeros)
                 for done in pipeline.run(partial(_Transfer, self, placed, fetch, meter) for fetch in fetches):
                     count += done.count
                     if trail is not None:
-                        early = [(number, chunk_id) for number, chunk_id in done.chunks if number % SAMPLE]
-                        ids.update(early)
-                        trail.written([number for number, _ in early])
-        finally:
+                        trail.written([slot for slot in done.chunks if slot.number % SAMPLE])
+        except BaseException:
+            # What stopped the writing is told, not what the trail met meanwhile.
             if trail is not None:
-                self._seen[placed.volume.id] = trail.end()
+                trail.abandon()
+            raise
+        if trail is not None:
+            self._seen[placed.volume.id] = trail.end()
         for extent in zeros:
             self.target.zero(placed.offset + extent.start, extent.size)
             count += StreamCount(zeroed=extent.size)
@@ -153,16 +160,18 @@ class Streamer:
         slots = self.repository.slots(placed.volume, placed.where)
         left = (slot for slot in slots if slot.number not in seen)
         before = sum(self.length(placed, number) for number in seen)
-        return before + self._compare(placed, left, meter)
+        return before + self._compare(placed, left, meter, self._buffers(READ_BACK))
 
-    def _read_back(self, placed: Placed, ids: dict[int, bytes], meter: Meter, numbers: Sequence[int]) -> int:
+    def _read_back(
+        self, placed: Placed, ids: dict[int, bytes], meter: Meter, buffers: Buffers, numbers: Sequence[int]
+    ) -> int:
         """The trail's part: chunks that were written a moment ago."""
-        return self._compare(placed, (Slot(number, ids.pop(number)) for number in numbers), meter)
+        return self._compare(placed, (Slot(number, ids.pop(number)) for number in numbers), meter, buffers)
 
-    def _compare(self, placed: Placed, slots: Iterable[Slot], meter: Meter) -> int:
+    def _compare(self, placed: Placed, slots: Iterable[Slot], meter: Meter, buffers: Buffers) -> int:
         compared = 0
         bad: list[str] = []
-        with Pipeline[_Compared]((READING, self._threads), self._buffers(READ_BACK)) as pipeline:
+        with Pipeline[_Compared]((READING, self._threads), buffers) as pipeline:
             runs = self._runs(slots)
             for done in pipeline.run(partial(_Comparison, self, placed, run, meter) for run in runs):
                 compared += done.size
@@ -222,6 +231,10 @@ class Streamer:
             self._zero_ids[length] = self.repository.identify(bytes(length))
         return self._zero_ids[length]
 
+    def chunks(self, placed: Placed) -> int:
+        """How many chunks a volume has."""
+        return -(-placed.volume.size // self.chunk)
+
     def length(self, placed: Placed, number: int) -> int:
         """Bytes of a chunk: the last one of a volume may be shorter."""
         return min(self.chunk, placed.volume.size - number * self.chunk)
@@ -236,10 +249,10 @@ class Streamer:
 
 
 class _Moved(msgspec.Struct, frozen=True):
-    """What one fetch has moved; ``chunks``: numbers and ids of those that were written."""
+    """What one fetch has moved; ``chunks``: those that were written."""
 
     count: StreamCount = StreamCount()
-    chunks: tuple[tuple[int, bytes], ...] = ()
+    chunks: tuple[Slot, ...] = ()
 
 
 class _Transfer:
@@ -296,7 +309,7 @@ class _Transfer:
         total = sum(wanted.place.plain_length for wanted in self._fetch.wanted)
         if total > written:
             self._meter.advance(total - written)
-        chunks = tuple((wanted.number, wanted.id) for wanted in self._left)
+        chunks = tuple(Slot(wanted.number, wanted.id) for wanted in self._left)
         self.result = _Moved(StreamCount(written=written, kept=total - written), chunks)
 
 
