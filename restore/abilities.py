@@ -1,0 +1,40 @@
+"""Abilities: what this version can do to each kind of filesystem. Facts that fit reads; nothing is done here.
+
+A kind is in a set only when the performer of that step carries it out; it is added in the same change.
+"""
+
+from images.model.layout import FilesystemKind
+
+_EXT = frozenset({FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4})
+
+#: Grown to the size of their partition by the step GrowFilesystem.
+GROWABLE = _EXT
+
+#: Made smaller on an overlay over the stored image by the step ShrinkVolume.
+SHRINKABLE: frozenset[FilesystemKind] = frozenset()
+
+#: Made anew with the same identity, files copied, by the step RemakeVolume.
+REMAKEABLE: frozenset[FilesystemKind] = frozenset()
+
+#: Content that does not depend on where its partition lies: every address in it counts from the partition's start.
+#: The Linux drivers of these see only the block device of the partition, never its place on the disk; for HFS+ see
+#: Apple TN1150 "Volume Header", for APFS the "Apple File System Reference", "Container Superblock".
+MOVABLE = _EXT | {
+    FilesystemKind.SWAP,
+    FilesystemKind.XFS,
+    FilesystemKind.BTRFS,
+    FilesystemKind.F2FS,
+    FilesystemKind.JFS,
+    FilesystemKind.NILFS2,
+    FilesystemKind.REISERFS,
+    FilesystemKind.REISER4,
+    FilesystemKind.MINIX,
+    FilesystemKind.HFSPLUS,
+    FilesystemKind.APFS,
+}
+
+#: Containers (libblkid's names) of which the same is true.
+MOVABLE_CONTAINERS = frozenset({"crypto_LUKS", "LVM2_member", "linux_raid_member"})
+
+#: Whose boot sector tells the place of the partition, and is corrected by the step RelocateFilesystem when it moves.
+RELOCATABLE: frozenset[FilesystemKind] = frozenset()
