@@ -110,7 +110,7 @@ class Streamer:
         self.chunk = repository.chunk_size
         self._batch = DISTANT_BATCH if repository.backend.distant else BATCH
         self._zero_ids: dict[int, bytes] = {}
-        self._seen: dict[str, frozenset[int]] = {}
+        self._seen: dict[str, Marks] = {}
 
     def restore(self, placed: Placed, meter: Meter, back: Meter | None = None) -> StreamCount:
         """Write a volume.
@@ -125,12 +125,7 @@ class Streamer:
         """
         zeros: list[Extent] = []
         count = StreamCount()
-        ids: dict[int, bytes] = {}
-        trail = None
-        if back is not None:
-            # Lent to every window in turn: new ones for each would stay until the garbage collector comes round.
-            buffers = self._buffers(READ_BACK)
-            trail = Trail(self.target.flush, partial(self._read_back, placed, ids, back, buffers), self.chunk)
+        trail = self._trail(placed, back) if back is not None else None
         try:
             with Pipeline[_Moved]((FETCHING, self._threads, WRITING), self._buffers(self._batch)) as pipeline:
                 fetches = self._fetches(placed, zeros)
@@ -156,17 +151,22 @@ class Streamer:
         Raises:
             DeviceError: what is on the target is not what was written; names the LBA ranges.
         """
-        seen = self._seen.pop(placed.volume.id, frozenset())
+        seen = self._seen.pop(placed.volume.id, Marks(0))
         slots = self.repository.slots(placed.volume, placed.where)
         left = (slot for slot in slots if slot.number not in seen)
-        before = sum(self.length(placed, number) for number in seen)
+        last = self.chunks(placed) - 1
+        before = len(seen) * self.chunk - (self.chunk - self.length(placed, last) if last in seen else 0)
         return before + self._compare(placed, left, meter, self._buffers(READ_BACK))
 
-    def _read_back(
-        self, placed: Placed, ids: dict[int, bytes], meter: Meter, buffers: Buffers, numbers: Sequence[int]
-    ) -> int:
-        """The trail's part: chunks that were written a moment ago."""
-        return self._compare(placed, (Slot(number, ids.pop(number)) for number in numbers), meter, buffers)
+    def _trail(self, placed: Placed, meter: Meter) -> Trail:
+        # Lent to every window in turn: new ones for each would stay until the garbage collector comes round.
+        buffers = self._buffers(READ_BACK)
+
+        def read_back(slots: Sequence[Slot]) -> Sequence[int]:
+            self._compare(placed, slots, meter, buffers)
+            return [slot.number for slot in slots]
+
+        return Trail(self.target.flush, read_back, self.chunk, self.chunks(placed))
 
     def _compare(self, placed: Placed, slots: Iterable[Slot], meter: Meter, buffers: Buffers) -> int:
         compared = 0

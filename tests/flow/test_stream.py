@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import DamagedError, DeviceError
-from core.events import Meter, Stage, ignore
+from core.errors import DamagedError, DeviceError, StoppedError
+from core.events import Event, Meter, Stage, ignore
 from core.units import MIB
 from images.model.layout import DiskIdentity
 from images.model.manifest import CaptureMode, Volume, VolumeRole
@@ -18,6 +18,7 @@ from images.store.pages import Slot
 from images.store.repository import Repository
 from restore.stream import Placed, Streamer
 from restore.targets import Candidate, Target, open_target
+from restore.trail import Trail
 from tests.flow.small import CHUNK, START, make, opened, take
 
 #: 81 chunks, of which the last has 7 sectors.
@@ -210,3 +211,141 @@ def test_zeros_of_a_large_volume_take_no_memory(
     assert count.zeroed == volume.size
     assert zeroed == [(MIB, volume.size)]
     assert peak < MIB
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trail that follows a small volume, and fetches that are small, so that there is something to follow."""
+    monkeypatch.setattr("restore.trail.ALONE", 4 * CHUNK)
+    monkeypatch.setattr("restore.trail.WINDOW", 2 * CHUNK)
+    monkeypatch.setattr("restore.stream.BATCH", 2 * CHUNK)
+    monkeypatch.setattr("restore.stream.WRITTEN", 2 * CHUNK)
+
+
+class Reads:
+    """Counts which chunks of the target are read, and can turn a bit on the way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, placed: Placed) -> None:
+        self.chunks: list[int] = []
+        self.read = threading.Event()
+        self.failure: Exception | None = None
+        real = Target.read_into
+
+        def read_into(target: Target, offset: int, view: memoryview) -> None:
+            if self.failure is not None:
+                raise self.failure
+            first = (offset - placed.offset) // CHUNK
+            self.chunks += range(first, first + -(-len(view) // CHUNK))
+            real(target, offset, view)
+            self.read.set()
+
+        monkeypatch.setattr(Target, "read_into", read_into)
+
+
+@pytest.mark.usefixtures("eager")
+def test_every_chunk_is_read_back_once_behind_the_writing_or_at_the_end(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, placed = stored
+    reads = Reads(monkeypatch, placed)
+    real = Target.write_from
+
+    def write_from(self: Target, offset: int, aligned: memoryview) -> None:
+        # The last chunks wait for the trail to have read some.
+        if offset > placed.offset + 70 * CHUNK:
+            assert reads.read.wait(10)
+        real(self, offset, aligned)
+
+    monkeypatch.setattr(Target, "write_from", write_from)
+    streamer = Streamer(opened(repository), target)
+    streamer.restore(placed, meter(), meter())
+    behind = list(reads.chunks)
+    assert behind
+    assert not {0, 64} & set(behind), "the sample is left to the end"
+    target.flush()
+    assert streamer.verify(placed, meter()) == SIZE
+    assert sorted(reads.chunks) == list(range(81)), "one read of each chunk, no more"
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_disk_that_lies_about_its_size_is_found_by_the_sample(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After everything was read back and found right, later writes come down on the first chunks."""
+    repository, placed = stored
+    reads = Reads(monkeypatch, placed)
+    real = Target.write_from
+
+    def write_from(self: Target, offset: int, aligned: memoryview) -> None:
+        if offset == placed.offset + 80 * CHUNK:
+            assert reads.read.wait(10)
+            real(self, placed.offset, aligned)
+        real(self, offset, aligned)
+
+    monkeypatch.setattr(Target, "write_from", write_from)
+    streamer = Streamer(opened(repository), target)
+    streamer.restore(placed, meter(), meter())
+    target.flush()
+    with pytest.raises(DeviceError, match=rf"LBA {START // 512} to"):
+        streamer.verify(placed, meter())
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_error_of_the_trail_ends_the_writing(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, placed = stored
+    Reads(monkeypatch, placed).failure = DeviceError("it cannot be read")
+    before = threading.active_count()
+    with pytest.raises(DeviceError, match="it cannot be read"):
+        Streamer(opened(repository), target).restore(placed, meter(), meter())
+    assert threading.active_count() == before
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("failure", [DeviceError("no more writes"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_what_stops_the_writer_is_told_though_the_trail_failed_too(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    repository, placed = stored
+    reading, abandoned = threading.Event(), threading.Event()
+    real_write, real_abandon = Target.write_from, Trail.abandon
+
+    def write_from(self: Target, offset: int, aligned: memoryview) -> None:
+        if offset > placed.offset + 40 * CHUNK:
+            assert reading.wait(10)
+            raise failure
+        real_write(self, offset, aligned)
+
+    def read_into(self: Target, offset: int, view: memoryview) -> None:
+        reading.set()
+        assert abandoned.wait(10)
+        raise DeviceError("it cannot be read")
+
+    def abandon(self: Trail) -> None:
+        abandoned.set()
+        real_abandon(self)
+
+    monkeypatch.setattr(Target, "write_from", write_from)
+    monkeypatch.setattr(Target, "read_into", read_into)
+    monkeypatch.setattr(Trail, "abandon", abandon)
+    before = threading.active_count()
+    with pytest.raises(type(failure)) as raised:
+        Streamer(opened(repository), target).restore(placed, meter(), meter())
+    assert raised.value is failure
+    assert threading.active_count() == before
+
+
+@pytest.mark.usefixtures("eager")
+def test_whoever_stops_the_work_while_reading_back_is_heard(stored: tuple[Path, Placed], target: Target) -> None:
+    repository, placed = stored
+
+    def stop(event: Event) -> None:
+        raise StoppedError("stopped by the user")
+
+    back = Meter(stop, Stage.VERIFY, 0, interval=0)
+    before = threading.active_count()
+    streamer = Streamer(opened(repository), target)
+    with pytest.raises(StoppedError, match="stopped by the user"):
+        streamer.restore(placed, meter(), back)
+    assert threading.active_count() == before
