@@ -110,7 +110,8 @@ def _drive_argv(index: int, drive: Drive) -> list[str]:
         Controller.USB: "usb-storage,bus=xhci.0,removable=on",
         Controller.CDROM: f"ide-cd,bus=ide.{index}",
     }[drive.controller]
-    device += f",drive=drive{index},bootindex={index}"
+    # From 1: a kernel that QEMU starts itself has 0.
+    device += f",drive=drive{index},bootindex={index + 1}"
     # An NVMe controller without a serial number does not exist; QEMU refuses it.
     serial = drive.serial or ("NVME" if drive.controller is Controller.NVME else "")
     if serial and drive.controller is not Controller.CDROM:
