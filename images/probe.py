@@ -13,20 +13,27 @@ import msgspec
 
 from core.documents import decode_stored
 from core.process import Runner
-from core.units import format_size
+from core.units import format_size, to_bytes
 from images.model.layout import DiskIdentity
-from images.model.machine import Firmware, Machine, MachineDisk, Nic, SecureBoot
+from images.model.machine import Firmware, Machine, MachineDisk, Nic, Occupant, SecureBoot
 
 #: The volume label of liferaft's own ISO: a disk that carries it is the rescue medium.
 MEDIUM_LABEL = "LIFERAFT"
 
-_COLUMNS = "NAME,KNAME,TYPE,SIZE,LOG-SEC,PHY-SEC,MODEL,SERIAL,WWN,TRAN,RM,RO,MOUNTPOINTS,FSTYPE,LABEL"
+_COLUMNS = (
+    "NAME,KNAME,TYPE,SIZE,LOG-SEC,PHY-SEC,MODEL,SERIAL,WWN,TRAN,RM,RO,MOUNTPOINTS,FSTYPE,LABEL,START,PTTYPE,PARTLABEL"
+)
+#: Sysfs counts a partition's start in these, whatever the disk's sectors are (Documentation/ABI, sysfs-block).
+_SYSFS_SECTOR = 512
 _EFI = Path("/sys/firmware/efi")
 _SECURE_BOOT = _EFI / "efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
 class BlockDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """One device of lsblk's tree. ``name`` is its node, ``kname`` the kernel's; sizes in bytes."""
+    """One device of lsblk's tree. ``name`` is its node, ``kname`` the kernel's; sizes in bytes.
+
+    ``start`` of a partition is in units of 512 bytes; None where there is none.
+    """
 
     name: str
     kname: str
@@ -43,6 +50,9 @@ class BlockDevice(msgspec.Struct, frozen=True, kw_only=True):
     mountpoints: tuple[str | None, ...] = ()
     fstype: str | None = None
     label: str | None = None
+    start: int | None = None
+    pttype: str | None = None
+    partlabel: str | None = None
     children: tuple["BlockDevice", ...] = ()
 
     def descendants(self) -> Iterator["BlockDevice"]:
@@ -98,6 +108,8 @@ def machine_disk(device: BlockDevice) -> MachineDisk:
         removable=device.rm or device.tran == "usb",
         contents=tuple(_contents(device)),
         obstacles=tuple(_obstacles(device)),
+        table=device.pttype or "",
+        occupants=tuple(_occupants(device)),
     )
 
 
@@ -142,6 +154,22 @@ def _contents(disk: BlockDevice) -> Iterator[str]:
             continue
         words = [_place(device), device.fstype or "", f'"{device.label}"' if device.label else ""]
         yield " ".join(word for word in (*words, format_size(device.size)) if word)
+
+
+def _occupants(disk: BlockDevice) -> Iterator[Occupant]:
+    """The partitions with their places; of a disk without any, what has it to itself."""
+    if disk.fstype and not disk.children:
+        yield Occupant(number=0, offset=0, size=disk.size, kind=disk.fstype, label=disk.label or "")
+    parts = [device for device in disk.children if device.type == "part" and device.start is not None]
+    for part in sorted(parts, key=lambda part: part.start or 0):
+        number = re.search(r"\d+$", part.kname)
+        yield Occupant(
+            number=int(number.group()) if number else 0,
+            offset=to_bytes(part.start or 0, _SYSFS_SECTOR),
+            size=part.size,
+            kind=part.fstype or "",
+            label=part.label or part.partlabel or "",
+        )
 
 
 def _place(device: BlockDevice) -> str:

@@ -23,13 +23,14 @@ from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.process import Runner
 from core.units import format_size
 from images.model.layout import DiskIdentity
-from images.model.machine import MachineDisk
+from images.model.machine import MachineDisk, Occupant
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, machine_disk
 from images.signatures import probe as probe_signature
 from images.sources import FileSource, open_source
 from images.store.backend import LocalBackend
 from images.store.connect import connect
 from images.tables.detect import read_table
+from restore.occupants import occupants_of
 from restore.plan import TargetDisk
 
 #: Seconds to wait for whoever holds a target's lock.
@@ -39,7 +40,11 @@ _FALLOC_PUNCH = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk or file that a user named as a target, and what speaks against it. ``file`` as in TargetDisk."""
+    """A disk or file that a user named as a target, and what speaks against it. ``file`` as in TargetDisk.
+
+    ``occupants``, ``removable`` as in MachineDisk. ``inode``: of the file behind it, the same under every name that
+    the file has; empty for a disk.
+    """
 
     node: str
     file: str
@@ -48,6 +53,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     sector_size: int
     contents: tuple[str, ...]
     obstacles: tuple[str, ...]
+    occupants: tuple[Occupant, ...] = ()
+    removable: bool = False
+    inode: str = ""
 
 
 def name_target(path: Path, repository: str, runner: Runner) -> Candidate:
@@ -62,9 +70,8 @@ def name_target(path: Path, repository: str, runner: Runner) -> Candidate:
     devices = block_devices(runner)
     if not (path.exists() and stat.S_ISBLK(path.stat().st_mode)):
         with open_source(path) as source:
-            contents = tuple(_contents(source))
-            folder = _local_folder(repository)
-            return _file_candidate(path.resolve(), source.size, source.sector_size, contents, folder, devices)
+            file = _file_candidate(path.resolve(), source, _local_folder(repository), devices)
+            return msgspec.structs.replace(file, contents=tuple(_contents(source)), occupants=occupants_of(source))
     node = os.path.realpath(path)
     disk = disk_holding(devices, node)
     if disk is None:
@@ -96,6 +103,9 @@ def disk_candidate(
         sector_size=disk.sector_size,
         contents=disk.contents,
         obstacles=tuple(dict.fromkeys(obstacles)),
+        occupants=disk.occupants,
+        removable=disk.removable,
+        inode=_backing_inode(disk.node) if loop else "",
     )
 
 
@@ -136,14 +146,7 @@ def _local_folder(repository: str) -> Path | None:
     return backend.folder if isinstance(backend, LocalBackend) else None
 
 
-def _file_candidate(
-    path: Path,
-    size: int,
-    sector_size: int,
-    contents: tuple[str, ...],
-    folder: Path | None,
-    devices: tuple[BlockDevice, ...],
-) -> Candidate:
+def _file_candidate(path: Path, source: FileSource, folder: Path | None, devices: tuple[BlockDevice, ...]) -> Candidate:
     obstacles = []
     if folder is not None and folder.resolve() in path.parents:
         obstacles.append(f"{path} lies in the repository {folder}")
@@ -154,10 +157,11 @@ def _file_candidate(
         node=str(path),
         file=str(path),
         identity=DiskIdentity(),
-        size=size,
-        sector_size=sector_size,
-        contents=contents,
+        size=source.size,
+        sector_size=source.sector_size,
+        contents=(),
         obstacles=tuple(obstacles),
+        inode=_inode(path),
     )
 
 
@@ -175,6 +179,23 @@ def _contents(source: FileSource) -> Iterator[str]:
         found = probe_signature(source.descriptor, 0, source.size)
         if found is not None:
             yield f"{found.name} {found.label}".rstrip()
+
+
+def _inode(path: Path) -> str:
+    """What all names of a file have in common; empty when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _backing_inode(node: str) -> str:
+    """The inode of the file behind a loop device; its name may have changed since it was attached."""
+    with contextlib.suppress(OSError):
+        backing = Path("/sys/block") / Path(node).name / "loop/backing_file"
+        return _inode(Path(backing.read_text().strip()))
+    return ""
 
 
 def _loops_over(path: Path, devices: tuple[BlockDevice, ...]) -> Iterator[str]:

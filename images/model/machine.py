@@ -26,6 +26,25 @@ class SecureBoot(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Occupant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What lies in one range of a disk, as a map of the disk shows it. Not enough to make it again.
+
+    Attributes:
+        number: of the partition; 0 for what has the disk to itself.
+        offset, size: bytes.
+        kind: libblkid's or the reader's name of the content, else the partition's role; empty when nothing is known.
+        label: of the filesystem, else the partition's name.
+        id: of the partition in a layout; empty for what a probe saw.
+    """
+
+    number: int
+    offset: int
+    size: int
+    kind: str = ""
+    label: str = ""
+    id: str = ""
+
+
 class MachineDisk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A disk of the running machine.
 
@@ -36,6 +55,8 @@ class MachineDisk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         removable: a stick or a card.
         contents: one line for each thing on it, for people (``partition 1 ext4 "root" 20.00 GiB``).
         obstacles: why it may not be a target; empty when it may.
+        table: the kernel's name of its partition table (``gpt``, ``dos``); empty for none.
+        occupants: what lies where on it, in order of offset.
     """
 
     node: str
@@ -46,6 +67,8 @@ class MachineDisk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     removable: bool = False
     contents: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
+    table: str = ""
+    occupants: tuple[Occupant, ...] = ()
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
