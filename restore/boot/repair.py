@@ -13,23 +13,18 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import LiferaftError, ProcessError
+from core.errors import LiferaftError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from images.model.layout import Disk, Partition, PartitionRole, TableKind
 from images.model.machine import Firmware
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
+from restore.boot.inside import run_inside
 from restore.boot.mounts import find_root, mounted_system
 from restore.boot.system import InstalledSystem, read_system
 from restore.partitions import partition_node
 
 _INITRAMFS_TIMEOUT = 3600.0
-_ENVIRONMENT = {
-    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/root",
-    "DEBIAN_FRONTEND": "noninteractive",
-    "SYSTEMD_OFFLINE": "1",
-}
 #: Places without which neither kernel nor boot loader can be made again.
 _NEEDED = frozenset({"/boot", "/usr"})
 _EFI_VARIABLES = Path("/sys/firmware/efi/efivars")
@@ -242,12 +237,7 @@ class _Repair:
             self.warn(f"the firmware took no boot entry ({error.message}); it will use EFI/BOOT/BOOTX64.EFI")
 
     def _chroot(self, root: Path, words: Sequence[str], *, timeout: float = 300.0, stdin: str | None = None) -> str:
-        try:
-            return self._runner.run(
-                ["chroot", str(root), *words], timeout=timeout, env=_ENVIRONMENT, stdin=stdin
-            ).stdout
-        except ProcessError as error:
-            raise ProcessError((words[0], *error.argv[3:]), error.returncode, error.output) from None
+        return run_inside(root, words, self._runner, timeout=timeout, stdin=stdin)
 
 
 def _add_modules(path: Path, names: Sequence[str]) -> None:
