@@ -8,7 +8,7 @@ from images.model.layout import FilesystemKind
 _EXT = frozenset({FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4})
 
 #: Grown to the size of their partition by the step GrowFilesystem.
-GROWABLE = _EXT
+GROWABLE = _EXT | {FilesystemKind.NTFS, FilesystemKind.XFS, FilesystemKind.BTRFS, FilesystemKind.SWAP}
 
 #: Made smaller on an overlay over the stored image by the step ShrinkVolume.
 SHRINKABLE: frozenset[FilesystemKind] = frozenset()

@@ -1,6 +1,6 @@
 """Who carries out which step."""
 
-from restore.grow import TOOLS as GROW_TOOLS
+from restore.filesystems.grow import tools_to_grow
 from restore.perform import filesystem, table, volume
 from restore.perform.work import Performer
 from restore.steps import (
@@ -14,12 +14,17 @@ from restore.steps import (
     WriteHead,
 )
 
+
+def _grow_tools(step: Step) -> tuple[str, ...]:
+    return tools_to_grow(step.kind) if isinstance(step, GrowFilesystem) else ()
+
+
 PERFORMERS: dict[type[Step], Performer] = {
     WipeSignatures: Performer(perform=table.wipe_signatures, holding=True),
     CreateTable: Performer(perform=table.make_table, holding=True, tools=lambda step: ("sfdisk",)),
     WriteHead: Performer(perform=table.write_head, holding=True),
     RestoreVolume: Performer(perform=volume.restore_volume, holding=True),
     VerifyVolume: Performer(perform=volume.verify_volume, holding=True),
-    GrowFilesystem: Performer(perform=filesystem.grow, holding=False, tools=lambda step: GROW_TOOLS, loops=True),
+    GrowFilesystem: Performer(perform=filesystem.grow, holding=False, tools=_grow_tools, loops=True),
     RepairBoot: Performer(perform=filesystem.repair, holding=False),
 }

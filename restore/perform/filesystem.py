@@ -2,7 +2,7 @@
 
 from core.events import Stage
 from restore.boot.repair import repair_boot
-from restore.grow import grow_filesystem
+from restore.filesystems.grow import grow_filesystem
 from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
 from restore.steps import GrowFilesystem, RepairBoot
@@ -14,10 +14,8 @@ def grow(step: GrowFilesystem, work: Work) -> Outcome:
     candidate = work.candidates[step.disk]
     partition = work.partition(step.disk, step.number)
     with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
-        mended = grow_filesystem(node, step.kind, work.runner)
-    if mended:
-        return Outcome(warnings=(f"e2fsck mended the filesystem of partition {step.number} before growing it",))
-    return Outcome()
+        said = grow_filesystem(node, step.kind, work.runner)
+    return Outcome(warnings=tuple(f"partition {step.number}: {line}" for line in said))
 
 
 def repair(step: RepairBoot, work: Work) -> Outcome:
