@@ -29,6 +29,7 @@ class Stage(StrEnum):
     STREAM = "stream"
     VERIFY = "verify"
     GROW = "grow"
+    UNIQUE = "unique"
     BOOT = "boot"
     HOOK = "hook"
     BUILD = "build"

@@ -9,6 +9,7 @@ from core.units import counted, format_size
 from images.model.extents import Extent
 from images.model.layout import FilesystemKind, PartitionTable
 from images.model.machine import Firmware
+from restore.unique.renewal import Renewal
 
 
 class _Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="do"):
@@ -52,13 +53,17 @@ class WriteHead(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 
 
 class RestoreVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="restore-volume"):
-    """Stream a volume to its range. ``data`` and ``zero`` are the bytes written of each kind."""
+    """Stream a volume to its range. ``data`` and ``zero`` are the bytes written of each kind.
+
+    ``stored``: bytes read from the repository for it.
+    """
 
     volume: str
     offset: int
     size: int
     data: int
     zero: int
+    stored: int = 0
 
     def describe(self) -> str:
         zeros = f" and {format_size(self.zero)} of zeros" if self.zero else ""
@@ -87,6 +92,24 @@ class GrowFilesystem(_Step, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return f"{self.disk}: grow {self.kind} in partition {self.number} to {format_size(self.size)}"
 
 
+class RelocateFilesystem(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="relocate-filesystem"):
+    """Correct what the filesystem of partition ``number`` says of its place, and NTFS of the size of a sector.
+
+    ``offset`` and ``size`` are the partition's; ``old_lba`` is where it started, in sectors of ``old_sector_size``
+    bytes.
+    """
+
+    number: int
+    kind: FilesystemKind
+    offset: int
+    size: int
+    old_lba: int
+    old_sector_size: int
+
+    def describe(self) -> str:
+        return f"{self.disk}: correct where {self.kind} in partition {self.number} says it lies"
+
+
 class RepairBoot(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="repair-boot"):
     """Make the restored system boot on the hardware that is there now, for this firmware."""
 
@@ -97,4 +120,27 @@ class RepairBoot(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, t
         return f"{self.disk}: reinstall the boot loader for {firmware} and check the initramfs"
 
 
-Step = WipeSignatures | CreateTable | WriteHead | RestoreVolume | VerifyVolume | GrowFilesystem | RepairBoot
+class MakeUnique(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="make-unique"):
+    """Give filesystems and the installed system the identities of ``renewals``; those of the tables are in the tables.
+
+    ``disk`` is the first disk; the step is about all of them.
+    """
+
+    renewals: tuple[Renewal, ...]
+
+    def describe(self) -> str:
+        count = counted(len(self.renewals), "identity", "identities")
+        return f"give the machine {count} of its own, and rewrite what refers to the old ones"
+
+
+Step = (
+    WipeSignatures
+    | CreateTable
+    | WriteHead
+    | RestoreVolume
+    | VerifyVolume
+    | GrowFilesystem
+    | RelocateFilesystem
+    | RepairBoot
+    | MakeUnique
+)

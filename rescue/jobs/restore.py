@@ -16,6 +16,7 @@ from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.repository import Repository
 from restore.execute import execute
+from restore.matching import Pair
 from restore.plan import PLAN_VERSION, Plan
 from restore.planner import PlanOptions, make_plan
 from restore.report import Report
@@ -38,6 +39,7 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
     verify: bool = True
     boot: BootChoice = BootChoice.AUTO
     onto_source: bool = False
+    unique: bool = False
 
 
 def plan_restore(
@@ -80,8 +82,17 @@ def _plan(
         verify=choices.verify,
         firmware=_firmware(choices.boot, candidates, runner),
         onto_source=choices.onto_source,
+        unique=choices.unique,
     )
-    return make_plan(repository, repository.resolve(point), candidates, options)
+    found = repository.resolve(point)
+    disks = repository.manifest(found).layout.disks
+    if len(disks) != len(candidates):
+        raise RefusedError(
+            f"Recovery point {found[:12]} has {len(disks)} disks, and {len(candidates)} targets are named.",
+            hint="Name a target for each.",
+        )
+    pairs = [Pair(disk=disk.id, candidate=candidate) for disk, candidate in zip(disks, candidates, strict=True)]
+    return make_plan(repository, found, pairs, options)
 
 
 def _firmware(choice: BootChoice, candidates: Sequence[Candidate], runner: Runner) -> Firmware | None:

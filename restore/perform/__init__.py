@@ -1,11 +1,13 @@
 """Who carries out which step."""
 
 from restore.filesystems.grow import tools_to_grow
-from restore.perform import filesystem, table, volume
+from restore.perform import filesystem, relocate, table, unique, volume
 from restore.perform.work import Performer
 from restore.steps import (
     CreateTable,
     GrowFilesystem,
+    MakeUnique,
+    RelocateFilesystem,
     RepairBoot,
     RestoreVolume,
     Step,
@@ -25,6 +27,8 @@ PERFORMERS: dict[type[Step], Performer] = {
     WriteHead: Performer(perform=table.write_head, holding=True),
     RestoreVolume: Performer(perform=volume.restore_volume, holding=True),
     VerifyVolume: Performer(perform=volume.verify_volume, holding=True),
+    RelocateFilesystem: Performer(perform=relocate.relocate, holding=True),
     GrowFilesystem: Performer(perform=filesystem.grow, holding=False, tools=_grow_tools, loops=True),
     RepairBoot: Performer(perform=filesystem.repair, holding=False),
+    MakeUnique: Performer(perform=unique.make_unique, holding=False, tools=unique.tools_of, loops=True),
 }

@@ -1,0 +1,135 @@
+"""Making a restored machine another one than it was: identities and what refers to them, in one checked step."""
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from core.errors import LiferaftError
+from core.events import Stage
+from images.model.layout import Partition, PartitionRole
+from restore.boot.inside import run_inside
+from restore.boot.mounts import find_root, mount, mounted_system
+from restore.boot.system import read_system
+from restore.partitions import partition_node
+from restore.perform.work import Outcome, Work
+from restore.steps import MakeUnique, Step
+from restore.unique.filesystem import renew_filesystem, tools
+from restore.unique.machine import forget_seeds, renew_host_keys, renew_machine_id
+from restore.unique.references import places_still_old, rewrite_places
+from restore.unique.renewal import Renewal, Sort
+
+_INITRAMFS_TIMEOUT = 3600.0
+
+
+class _Made(msgspec.Struct):
+    """What was done and what the user must know, a line each; grows as the step goes on."""
+
+    done: list[str] = msgspec.field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
+
+
+def tools_of(step: Step) -> tuple[str, ...]:
+    """The programs this step runs."""
+    assert isinstance(step, MakeUnique)
+    kinds = {renewal.kind for renewal in step.renewals if renewal.sort is Sort.FILESYSTEM}
+    return ("blkid", *(tool for kind in sorted(kinds) for tool in tools(kind)))
+
+
+def make_unique(step: MakeUnique, work: Work) -> Outcome:
+    """Filesystems first, then what the system on them says of itself, then a search for what is still old.
+
+    Doing it again finishes what was left: what has its new identity already is not touched.
+
+    Raises:
+        DeviceError, ProcessError: a filesystem did not take its new identity; names which.
+    """
+    work.say(Stage.UNIQUE, step.describe())
+    made = _Made()
+    with contextlib.ExitStack() as stack:
+        nodes: dict[str, Partition] = {}
+        for disk in dict.fromkeys(renewal.disk for renewal in step.renewals if renewal.disk):
+            nodes |= _renew_disk(disk, step.renewals, work, stack, made)
+        _renew_system(step.renewals, nodes, work, made)
+    for line in made.done:
+        work.say(Stage.UNIQUE, line)
+    return Outcome(boot=tuple(made.done), warnings=tuple(made.warnings))
+
+
+def _renew_disk(
+    disk: str, renewals: Sequence[Renewal], work: Work, stack: contextlib.ExitStack, made: _Made
+) -> dict[str, Partition]:
+    """The filesystems of one disk. Gives the nodes of its partitions, with their facts as they are now."""
+    candidate, table = work.candidates[disk], work.restored(disk).table
+    wanted = {
+        renewal.number: renewal for renewal in renewals if (renewal.disk, renewal.sort) == (disk, Sort.FILESYSTEM)
+    }
+    nodes: dict[str, Partition] = {}
+    if table is None:
+        if 0 in wanted:
+            _renew(candidate.node, wanted[0], work, made)
+        return nodes
+    for part in table.partitions:
+        if part.role is PartitionRole.EXTENDED:
+            continue
+        node = stack.enter_context(partition_node(candidate.node, part, candidate.sector_size, work.runner))
+        nodes[node] = part
+        if part.number in wanted:
+            _renew(node, wanted[part.number], work, made)
+    return nodes
+
+
+def _renew(node: str, renewal: Renewal, work: Work, made: _Made) -> None:
+    warning = renew_filesystem(node, renewal, work.runner)
+    made.done.append(f"unique: {renewal.kind} {renewal.old} is {renewal.new} now")
+    if warning:
+        made.warnings.append(warning)
+
+
+def _renew_system(renewals: Sequence[Renewal], nodes: dict[str, Partition], work: Work, made: _Made) -> None:
+    """The references of the Linux on the disks, when there is one."""
+    root_node = find_root(nodes, work.runner, partial(work.say, Stage.UNIQUE))
+    if root_node is None:
+        made.warnings.append("no Linux system was found: no file was searched for the old identities")
+        return
+    # First the root alone: until its fstab is rewritten, it names filesystems that are no more.
+    with tempfile.TemporaryDirectory(prefix="liferaft-root-") as folder, mount(root_node, Path(folder), work.runner):
+        changed = list(rewrite_places(Path(folder), renewals))
+    with mounted_system(root_node, nodes, work.runner) as mounted:
+        root = mounted.root
+        changed += rewrite_places(root, renewals)
+        made.done += [f"unique: {path} names the new identities" for path in dict.fromkeys(changed)]
+        machine = next(renewal for renewal in renewals if renewal.sort is Sort.MACHINE)
+        if renew_machine_id(root, machine.new):
+            made.done.append(f"unique: machine-id is {machine.new} now")
+        keys, warning = renew_host_keys(root, partial(run_inside, root, runner=work.runner))
+        if keys:
+            made.done.append(f"unique: new SSH host keys ({', '.join(keys)})")
+        if warning:
+            made.warnings.append(warning)
+        made.done += [f"unique: {path} is made again at the next start" for path in forget_seeds(root)]
+        _rebuild_initramfs(root, work, made)
+        made.warnings += places_still_old(root, renewals)
+
+
+def _rebuild_initramfs(root: Path, work: Work, made: _Made) -> None:
+    """An initramfs carries the swap device to resume from, crypttab and more: made again, not guessed about."""
+    system = read_system(root)
+    commands = {
+        "update-initramfs": ("update-initramfs", "-u", "-k", "all"),
+        "dracut": ("dracut", "--force", "--regenerate-all"),
+    }
+    command = commands.get(system.initramfs)
+    if command is None or not system.kernels:
+        if system.kernels:
+            made.warnings.append("nothing here can make the initramfs again: it may name the old identities")
+        return
+    work.say(Stage.UNIQUE, "Making the initramfs again, with the new identities (this takes minutes)")
+    try:
+        run_inside(root, command, work.runner, timeout=_INITRAMFS_TIMEOUT)
+        made.done.append("unique: initramfs made again")
+    except LiferaftError as error:
+        made.warnings.append(f"the initramfs could not be made again and may name the old identities: {error.message}")

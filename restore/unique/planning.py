@@ -1,0 +1,50 @@
+"""The part of planning that makes a restored machine unique: new identities, or every reason against."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from images.model.layout import Disk, FilesystemKind
+from images.model.manifest import Manifest
+from images.store.repository import Repository
+from restore.fit import Fit
+from restore.steps import MakeUnique
+from restore.unique.renewal import Renewal, machine_renewal, reasons_against, renewed
+from restore.unique.windows import holds_windows
+
+NOTE = (
+    "The restored machine gets identities of its own (disk, partitions, filesystems, machine-id, SSH host keys); "
+    "its host name and its static addresses stay as they were captured."
+)
+BOOT_NOTE = (
+    "The boot loader is left as it was captured: where its core names a filesystem by the old identity, it will not "
+    "find it. Choose --boot bios or --boot uefi to have it made again."
+)
+
+
+def unique_reasons(repository: Repository, point: str, manifest: Manifest, disks: Sequence[Disk]) -> list[str]:
+    """What keeps these disks from getting identities of their own, a line each."""
+    reasons = reasons_against(disks)
+    ntfs = {
+        part.id
+        for disk in disks
+        for part in (disk.table.partitions if disk.table else ())
+        if part.filesystem and part.filesystem.kind is FilesystemKind.NTFS
+    }
+    return reasons + [
+        f"{volume.id} holds Windows, which finds its disks by their identities, and its boot configuration cannot be "
+        "rewritten yet: restore it as it is and run sysprep there"
+        for volume in manifest.volumes
+        if volume.partition in ntfs and holds_windows(repository, point, manifest, volume)
+    ]
+
+
+def make_unique(disks: Sequence[Disk], fits: Sequence[Fit]) -> tuple[list[Fit], MakeUnique]:
+    """Choose new identities: the fits with their new tables, in the order of the disks, and the step for the rest."""
+    made: list[Fit] = []
+    renewals: list[Renewal] = []
+    for disk, fitted in zip(disks, fits, strict=True):
+        table, found = renewed(disk, fitted.table)
+        made.append(msgspec.structs.replace(fitted, table=table))
+        renewals += found
+    return made, MakeUnique(disk=disks[0].id, renewals=(*renewals, machine_renewal()))

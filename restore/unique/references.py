@@ -1,0 +1,129 @@
+"""References: the places of an installed Linux where identities of disks and filesystems are written down.
+
+Old and new identities have the same length, so that a file keeps its size and every other byte its place; files are
+taken as bytes. What is rewritten is searched again: an old identity that is still there is reported with its path.
+"""
+
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from restore.unique.renewal import Renewal, Sort
+
+#: Files that name filesystems, as patterns below the root of the system with /boot and /boot/efi mounted in it.
+PLACES = (
+    "etc/fstab",
+    "etc/crypttab",
+    "etc/default/grub",
+    "etc/default/grub.d/*",
+    "etc/grub.d/*",
+    "etc/kernel/cmdline",
+    "etc/initramfs-tools/conf.d/*",
+    "etc/initramfs-tools/initramfs.conf",
+    "etc/dracut.conf.d/*",
+    "etc/mdadm.conf",
+    "etc/mdadm/mdadm.conf",
+    "etc/systemd/system/*",
+    "etc/systemd/system/*/*",
+    "etc/udev/rules.d/*",
+    "boot/grub/*.cfg",
+    "boot/grub/grubenv",
+    "boot/grub2/*.cfg",
+    "boot/grub2/grubenv",
+    "boot/loader/entries/*.conf",
+    "boot/extlinux/extlinux.conf",
+    "boot/syslinux/syslinux.cfg",
+    "boot/efi/EFI/*/*.cfg",
+    "boot/efi/loader/entries/*.conf",
+    "efi/loader/entries/*.conf",
+)
+#: Nothing of this kind is larger; what is, is no such file.
+_LIMIT = 4 << 20
+
+
+def rewrite(content: bytes, renewals: Iterable[Renewal]) -> bytes:
+    """The content with each old identity replaced, in the letters' case it is written in; no other byte changes."""
+    for renewal in renewals:
+        content = _pattern(renewal).sub(partial(_cased, renewal.new), content)
+    return content
+
+
+def still_old(content: bytes, renewals: Iterable[Renewal]) -> tuple[Renewal, ...]:
+    """The renewals whose old identity is in the content."""
+    return tuple(renewal for renewal in renewals if _pattern(renewal).search(content))
+
+
+def rewrite_places(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]:
+    """Rewrite every file of :data:`PLACES` below ``root`` that names an old identity. Gives their paths."""
+    wanted = searched(renewals)
+    done = []
+    for path, content in _files(root):
+        changed = rewrite(content, wanted)
+        if changed != content:
+            _replace(path, changed)
+            done.append(f"/{path.relative_to(root)}")
+    return tuple(done)
+
+
+def places_still_old(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]:
+    """Files of :data:`PLACES` that still name an old identity, in content or in their name, a line each."""
+    wanted = searched(renewals)
+    found = []
+    for path, content in _files(root):
+        shown = f"/{path.relative_to(root)}"
+        found += [f"{shown} still names {renewal.old}" for renewal in still_old(content, wanted)]
+        # systemd escapes the dashes of a UUID in the names of units.
+        name = path.name.replace("\\x2d", "-").encode(errors="surrogateescape")
+        found += [f"the name of {shown} still has {renewal.old}" for renewal in still_old(name, wanted)]
+    return tuple(dict.fromkeys(found))
+
+
+def searched(renewals: Iterable[Renewal]) -> tuple[Renewal, ...]:
+    """Those whose old identity can be searched: the machine's is not known, eight digits alone could be anything."""
+    return tuple(
+        renewal
+        for renewal in renewals
+        if renewal.sort in (Sort.FILESYSTEM, Sort.PARTITION) or (renewal.sort is Sort.TABLE and "-" in renewal.old)
+    )
+
+
+def _pattern(renewal: Renewal) -> re.Pattern[bytes]:
+    # Not as a part of something longer: 1234-ABCD may be the middle of another UUID.
+    return re.compile(rb"(?<![0-9A-Za-z-])" + re.escape(renewal.old.encode()) + rb"(?![0-9A-Za-z-])", re.IGNORECASE)
+
+
+def _cased(new: str, match: re.Match[bytes]) -> bytes:
+    found = match.group()
+    if found.lower() == found:
+        return new.lower().encode()
+    return new.upper().encode() if found.upper() == found else new.encode()
+
+
+def _files(root: Path) -> Iterator[tuple[Path, bytes]]:
+    """Ordinary files of the places, each once; symbolic links lead to what is listed itself, or out of the root."""
+    seen = set()
+    for pattern in PLACES:
+        for path in sorted(root.glob(pattern)):
+            if path in seen or _outside(root, path):
+                continue
+            seen.add(path)
+            facts = path.lstat()
+            if stat.S_ISREG(facts.st_mode) and 0 < facts.st_size <= _LIMIT:
+                yield path, path.read_bytes()
+
+
+def _outside(root: Path, path: Path) -> bool:
+    """Whether a folder on the way is a link that leads out of the system."""
+    return not path.parent.resolve().is_relative_to(root.resolve())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """The new content in the old file: same owner, mode and attributes; FAT and read-only bind mounts know no rename.
+
+    GRUB finds its environment block by the sectors it lies in, so the file must stay where it is.
+    """
+    with path.open("r+b") as stream:
+        stream.write(content)
+        stream.truncate()
