@@ -21,8 +21,12 @@ from images.model.machine import Firmware, Machine, MachineDisk, Nic, Occupant, 
 MEDIUM_LABEL = "LIFERAFT"
 
 _COLUMNS = (
-    "NAME,KNAME,TYPE,SIZE,LOG-SEC,PHY-SEC,MODEL,SERIAL,WWN,TRAN,RM,RO,MOUNTPOINTS,FSTYPE,LABEL,START,PTTYPE,PARTLABEL"
+    "NAME,KNAME,TYPE,SIZE,LOG-SEC,PHY-SEC,MODEL,SERIAL,WWN,TRAN,RM,RO,MOUNTPOINTS,FSTYPE,LABEL,"
+    "START,PTTYPE,PARTLABEL,PARTTYPE,PARTFLAGS"
 )
+#: Partition types that firmware starts from: ESP and BIOS boot on GPT, ESP on dos (UEFI 2.10 5.3.3 and 5.2.2).
+_BOOT_TYPES = frozenset({"c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "21686148-6449-6e6f-744e-656564454649", "0xef"})
+_ACTIVE = "0x80"
 #: Sysfs counts a partition's start in these, whatever the disk's sectors are (Documentation/ABI, sysfs-block).
 _SYSFS_SECTOR = 512
 _EFI = Path("/sys/firmware/efi")
@@ -53,6 +57,8 @@ class BlockDevice(msgspec.Struct, frozen=True, kw_only=True):
     start: int | None = None
     pttype: str | None = None
     partlabel: str | None = None
+    parttype: str | None = None
+    partflags: str | None = None
     children: tuple["BlockDevice", ...] = ()
 
     def descendants(self) -> Iterator["BlockDevice"]:
@@ -169,6 +175,7 @@ def _occupants(disk: BlockDevice) -> Iterator[Occupant]:
             size=part.size,
             kind=part.fstype or "",
             label=part.label or part.partlabel or "",
+            boots=(part.parttype or "").lower() in _BOOT_TYPES or part.partflags == _ACTIVE,
         )
 
 

@@ -47,6 +47,7 @@ def _occupant(part: Partition, sector_size: int) -> Occupant:
         kind="" if part.role in (PartitionRole.PRIMARY, PartitionRole.LOGICAL) else part.role.value,
         label=part.name,
         id=part.id,
+        boots=part.active or part.role in (PartitionRole.ESP, PartitionRole.BIOS_BOOT),
     )
     return _filled(found, part.filesystem) if part.filesystem else found
 

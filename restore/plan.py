@@ -9,6 +9,7 @@ from blake3 import blake3
 
 from core.documents import encode
 from images.model.layout import DiskIdentity
+from images.model.machine import Occupant
 from restore.steps import RestoreVolume, Step
 
 PLAN_VERSION = 1
@@ -23,7 +24,8 @@ class TargetDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         identity: how the disk is found again; not used when ``file`` is set.
         file: absolute path of an image file or loop device; empty for a disk of the machine.
         size, sector_size: bytes, as they were when the plan was made.
-        destroys: what is on it now, a line each.
+        destroys: what is on it now, a line each; holds: the same as ranges, where they are known.
+        captured_size: of the source disk, bytes; captured: what lay where on it.
     """
 
     source: str
@@ -32,6 +34,9 @@ class TargetDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     size: int
     sector_size: int
     destroys: tuple[str, ...]
+    holds: tuple[Occupant, ...] = ()
+    captured_size: int = 0
+    captured: tuple[Occupant, ...] = ()
 
     @property
     def shown(self) -> str:

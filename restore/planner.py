@@ -3,7 +3,7 @@
 "Can this be restored there?" is answered by building the plan; nothing is written here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -15,6 +15,8 @@ from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
 from images.store.repository import Repository
 from restore.fit import GPT_TAIL, Fit, fit
+from restore.matching import Pair, is_same_identity, same_disks
+from restore.occupants import occupants_of_disk
 from restore.plan import Plan, TargetDisk
 from restore.steps import (
     CreateTable,
@@ -28,6 +30,9 @@ from restore.steps import (
 )
 from restore.stream import lba_range
 from restore.targets import Candidate
+from restore.unique.planning import BOOT_NOTE as UNIQUE_BOOT_NOTE
+from restore.unique.planning import NOTE as UNIQUE_NOTE
+from restore.unique.planning import make_unique, unique_reasons
 
 #: Boot code in LBA 0; what follows it there belongs to the table.
 BOOT_CODE_SIZE = 440
@@ -41,34 +46,41 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         firmware: None: do not repair the boot loader.
         onto_source: the disk the recovery point was taken from may be the target.
+        unique: give the restored machine identities of its own, for cloning.
     """
 
     grow: bool = False
     verify: bool = True
     firmware: Firmware | None = None
     onto_source: bool = False
+    unique: bool = False
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes a volume's stream will write, and those it will zero."""
+    """Bytes a volume's stream will write, those it will zero, and those it will read from the repository."""
 
     data: int
     zero: int
+    stored: int = 0
 
 
-def make_plan(repository: Repository, point: str, candidates: Sequence[Candidate], options: PlanOptions) -> Plan:
-    """Plan the restore of a recovery point's disks, in order, to the candidates.
+def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options: PlanOptions) -> Plan:
+    """Plan the restore of disks of a recovery point to their targets.
 
     Args:
         point: the full id.
+        pairs: in any order; a disk that is in none is left out, and said so.
 
     Raises:
         RefusedError: with every reason against.
         DamagedError: chunks that the recovery point needs are missing or damaged.
     """
-    manifest = repository.manifest(point)
+    whole = repository.manifest(point)
+    manifest = only_disks(whole, [pair.disk for pair in pairs])
     disks = manifest.layout.disks
-    reasons = _reasons_against(disks, candidates)
+    named = {pair.disk: pair.candidate for pair in pairs}
+    candidates = [named[disk.id] for disk in disks]
+    reasons = _reasons_against(whole, pairs)
     if not options.onto_source:
         reasons += [
             f"{candidate.node} is the disk that {disk.id} was captured from: what changed there since would be lost"
@@ -82,6 +94,8 @@ def make_plan(repository: Repository, point: str, candidates: Sequence[Candidate
     ]
     for disk, candidate, fitted in zip(disks, candidates, fits, strict=False):
         reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in fitted.reasons]
+    if options.unique:
+        reasons += unique_reasons(repository, point, manifest, disks)
     if reasons:
         hint = "Choose another target; liferaft probe lists the disks of this machine."
         if all("was captured from" in reason for reason in reasons):
@@ -90,13 +104,18 @@ def make_plan(repository: Repository, point: str, candidates: Sequence[Candidate
             f"Recovery point {point[:12]} cannot be restored there: {reasons[0]}.", hint=hint, reasons=tuple(reasons)
         )
     contents = survey_chunks(repository, point, manifest)
+    late: list[Step] = []
+    if options.unique:
+        fits, step = make_unique(disks, fits)
+        late.append(step)
     steps: list[Step] = []
     notes: list[str] = []
     for disk, candidate, fitted in zip(disks, candidates, fits, strict=True):
         steps += _disk_steps(manifest, disk, candidate, fitted, contents, options)
         notes += fitted.notes
-    steps += _late_steps(disks, fits, options)
+    steps += _late_steps(disks, fits, late, options)
     notes += _notes(manifest, candidates, options)
+    notes += [f"{disk.id} of the recovery point is not restored." for disk in whole.layout.disks if disk not in disks]
     return Plan(
         recovery_point=point,
         name=manifest.name,
@@ -108,23 +127,32 @@ def make_plan(repository: Repository, point: str, candidates: Sequence[Candidate
     )
 
 
-def _reasons_against(disks: Sequence[Disk], candidates: Sequence[Candidate]) -> list[str]:
+def only_disks(manifest: Manifest, ids: Collection[str]) -> Manifest:
+    """The manifest without the other disks and their volumes."""
+    layout = msgspec.structs.replace(
+        manifest.layout, disks=tuple(disk for disk in manifest.layout.disks if disk.id in ids)
+    )
+    volumes = tuple(volume for volume in manifest.volumes if volume.disk in ids)
+    return msgspec.structs.replace(manifest, layout=layout, volumes=volumes)
+
+
+def _reasons_against(manifest: Manifest, pairs: Sequence[Pair]) -> list[str]:
+    candidates = [pair.candidate for pair in pairs]
+    known = [disk.id for disk in manifest.layout.disks]
+    named = [pair.disk for pair in pairs]
     reasons = [reason for candidate in candidates for reason in candidate.obstacles]
-    if len(disks) != len(candidates):
-        reasons.append(f"it has {len(disks)} disks, and {len(candidates)} targets are named")
-    nodes = [candidate.node for candidate in candidates]
-    reasons += [f"{node} is named twice" for node in sorted({node for node in nodes if nodes.count(node) > 1})]
-    return reasons
+    reasons += [f"it has no disk {disk}: it has {', '.join(known)}" for disk in named if disk not in known]
+    reasons += [f"{disk} has {named.count(disk)} targets" for disk in known if named.count(disk) > 1]
+    if not pairs:
+        reasons.append("no target is named")
+    return reasons + same_disks(candidates)
 
 
 def _is_source(disk: Disk, candidate: Candidate) -> bool:
     """Whether a target is the very disk, or image file, that was captured."""
     if candidate.file:
         return candidate.file == disk.path
-    known = disk.identity
-    if known.wwn and candidate.identity.wwn:
-        return known.wwn == candidate.identity.wwn
-    return bool(known.serial) and (known.serial, known.model) == (candidate.identity.serial, candidate.identity.model)
+    return is_same_identity(disk.identity, candidate.identity)
 
 
 def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dict[str, Content]:
@@ -154,7 +182,7 @@ def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dic
 
 def _survey_volume(repository: Repository, volume: Volume, where: str, sector_size: int) -> Content:
     chunk = repository.chunk_size
-    data = zero = 0
+    data = zero = stored = 0
     for slot in repository.slots(volume, where):
         length = min(chunk, volume.size - slot.number * chunk)
         if slot.id is None:
@@ -165,7 +193,8 @@ def _survey_volume(repository: Repository, volume: Volume, where: str, sector_si
             lbas = lba_range(volume, slot.number, chunk, sector_size)
             raise repository.missing(slot.id, f"{where}, {lbas}")
         data += length
-    return Content(data=data, zero=zero)
+        stored += place.payload_length
+    return Content(data=data, zero=zero, stored=stored)
 
 
 def volume_name(point: str, manifest: Manifest, volume: Volume) -> str:
@@ -181,6 +210,9 @@ def _target(disk: Disk, candidate: Candidate) -> TargetDisk:
         size=candidate.size,
         sector_size=candidate.sector_size,
         destroys=candidate.contents,
+        holds=candidate.occupants,
+        captured_size=disk.size,
+        captured=occupants_of_disk(disk),
     )
 
 
@@ -223,6 +255,7 @@ def _disk_steps(
                 size=volume.size,
                 data=content.data,
                 zero=content.zero,
+                stored=content.stored,
             )
         )
     if options.verify:
@@ -232,14 +265,15 @@ def _disk_steps(
     return steps
 
 
-def _late_steps(disks: Sequence[Disk], fits: Sequence[Fit], options: PlanOptions) -> list[Step]:
-    """What works on the restored filesystems, after all disks hold their data."""
+def _late_steps(disks: Sequence[Disk], fits: Sequence[Fit], late: Sequence[Step], options: PlanOptions) -> list[Step]:
+    """What works on the restored filesystems, after all disks hold their data: growth, ``late``, the boot loader."""
     steps: list[Step] = []
     for disk, fitted in zip(disks, fits, strict=True):
         for part in (seat.partition for seat in fitted.seats if seat.grow):
             kind = part.filesystem.kind if part.filesystem else FilesystemKind.UNKNOWN
             size = to_bytes(part.sector_count, disk.sector_size)
             steps.append(GrowFilesystem(disk=disk.id, number=part.number, kind=kind, size=size))
+    steps += late
     if options.firmware is not None:
         steps += [RepairBoot(disk=disk.id, firmware=options.firmware) for disk in disks[:1]]
     return steps
@@ -290,8 +324,10 @@ def _notes(manifest: Manifest, candidates: Sequence[Candidate], options: PlanOpt
     for disk, candidate in zip(manifest.layout.disks, candidates, strict=True):
         if _is_source(disk, candidate):
             notes.append(f"The target is the disk {disk.id} was captured from: what changed there since is lost.")
+    if options.unique:
+        notes.append(UNIQUE_NOTE)
     if options.firmware is None:
-        notes.append("The boot loader is left as it was captured.")
+        notes.append(UNIQUE_BOOT_NOTE if options.unique else "The boot loader is left as it was captured.")
     if not options.verify:
         notes.append("Verification is switched off: what is written will not be read back.")
     return notes

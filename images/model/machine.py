@@ -35,6 +35,7 @@ class Occupant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         kind: libblkid's or the reader's name of the content, else the partition's role; empty when nothing is known.
         label: of the filesystem, else the partition's name.
         id: of the partition in a layout; empty for what a probe saw.
+        boots: firmware starts from it: an ESP, a BIOS boot partition, or the active flag.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Occupant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: str = ""
     label: str = ""
     id: str = ""
+    boots: bool = False
 
 
 class MachineDisk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
