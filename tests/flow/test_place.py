@@ -1,0 +1,163 @@
+"""Volumes of the 63-sector time moved to 1 MiB: their boot sectors, judged by the filesystems' own tools."""
+
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from core.errors import DamagedError, DeviceError
+from images.model.layout import DiskIdentity, FilesystemKind
+from images.sources import BytesSource, open_source
+from restore.filesystems.held import HeldPartition
+from restore.filesystems.patches import Patch, PatchedSource
+from restore.filesystems.place import corrected_place
+from restore.perform.relocate import relocate
+from restore.steps import RelocateFilesystem
+from restore.targets import Candidate, open_target
+from tests.flow.disks import MIB, need, run
+
+OLD_LBA, NEW_LBA = 63, 2048
+#: Where a boot sector keeps the first sector of its partition (FAT specification 3.1, exFAT specification 3.1.3).
+HIDDEN, EXFAT_OFFSET = (0x1C, "<I"), (0x40, "<Q")
+
+
+def ntfs(path: Path) -> Path:
+    need("mkntfs", "ntfsinfo")
+    run("mkntfs", "-q", "-F", "-f", "-p", str(OLD_LBA), "-H", "255", "-S", "63", "-s", "512", path)
+    return path
+
+
+def fat(bits: int, path: Path) -> Path:
+    need("mkfs.fat", "minfo", "fsck.fat")
+    run("mkfs.fat", "-F", str(bits), "-h", str(OLD_LBA), "-s", "1" if bits != 12 else "8", path)
+    return path
+
+
+def exfat(path: Path) -> Path:
+    """No tool writes PartitionOffset into a file: the field and its checksum (specification 3.4) are set here."""
+    need("mkfs.exfat", "fsck.exfat")
+    run("mkfs.exfat", path)
+    content = bytearray(path.read_bytes())
+    for start in (0, 12 * 512):
+        struct.pack_into("<Q", content, start + 0x40, OLD_LBA)
+        total = 0
+        for index in range(11 * 512):
+            if index not in (106, 107, 112):
+                total = (((total & 1) << 31) + (total >> 1) + content[start + index]) & 0xFFFFFFFF
+        content[start + 11 * 512 : start + 12 * 512] = struct.pack("<I", total) * 128
+    path.write_bytes(content)
+    run("fsck.exfat", "-n", path)
+    return path
+
+
+MAKERS = {
+    FilesystemKind.NTFS: ntfs,
+    FilesystemKind.FAT12: lambda path: fat(12, path),
+    FilesystemKind.FAT16: lambda path: fat(16, path),
+    FilesystemKind.FAT32: lambda path: fat(32, path),
+    FilesystemKind.EXFAT: exfat,
+}
+
+
+def volume(kind: FilesystemKind, folder: Path) -> Path:
+    path = folder / "volume.img"
+    size = 40 if kind is FilesystemKind.FAT32 else 12
+    with path.open("wb") as stream:
+        stream.truncate(size * MIB)
+    return MAKERS[kind](path)
+
+
+def moved(kind: FilesystemKind, content: bytes, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """The volume put to 1 MiB of a disk and corrected there by the performer; the volume afterwards, and warnings."""
+    disk = folder / "disk.img"
+    disk.write_bytes(bytes(NEW_LBA * 512) + content + b"\xa5" * MIB)
+    candidate = Candidate(
+        node=str(disk), file=str(disk), identity=DiskIdentity(), size=disk.stat().st_size, sector_size=512,
+        contents=(), obstacles=(),
+    )  # fmt: skip
+    step = RelocateFilesystem(
+        disk="disk0", number=1, kind=kind, offset=NEW_LBA * 512, size=len(content), old_lba=OLD_LBA,
+        old_sector_size=512,
+    )  # fmt: skip
+    with open_target(candidate) as target:
+        work = SimpleNamespace(candidates={"disk0": candidate}, targets={"disk0": target}, say=lambda stage, text: None)
+        outcome = relocate(step, work)
+    after = disk.read_bytes()
+    assert not any(after[: NEW_LBA * 512])
+    assert after[NEW_LBA * 512 + len(content) :] == b"\xa5" * MIB
+    part = folder / "moved.img"
+    part.write_bytes(after[NEW_LBA * 512 : NEW_LBA * 512 + len(content)])
+    return part, outcome.warnings
+
+
+def differing(one: bytes, other: bytes) -> set[int]:
+    return {index for index, (left, right) in enumerate(zip(one, other, strict=True)) if left != right}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_moved_volume_names_its_new_place_and_nothing_else_changed(kind: FilesystemKind, tmp_path: Path) -> None:
+    before = volume(kind, tmp_path).read_bytes()
+    field = EXFAT_OFFSET if kind is FilesystemKind.EXFAT else HIDDEN
+    assert struct.unpack_from(field[1], before, field[0])[0] == OLD_LBA
+    part, warnings = moved(kind, before, tmp_path)
+    after = part.read_bytes()
+    assert not warnings
+    copies = [0]
+    if kind is FilesystemKind.NTFS:
+        run("ntfsinfo", "-m", part)
+        copies.append(len(after) - 512)
+    elif kind is FilesystemKind.EXFAT:
+        run("fsck.exfat", "-n", part)
+        copies.append(12 * 512)
+    else:
+        run("fsck.fat", "-n", part)
+        assert f"hidden sectors: {NEW_LBA}" in run("minfo", "-i", part, "::")
+        copies += [6 * 512] if kind is FilesystemKind.FAT32 else []
+    allowed: set[int] = set()
+    for copy in copies:
+        assert struct.unpack_from(field[1], after, copy + field[0])[0] == NEW_LBA
+        allowed |= set(range(copy + field[0], copy + field[0] + struct.calcsize(field[1])))
+        if kind is FilesystemKind.EXFAT:
+            allowed |= set(range(copy + 11 * 512, copy + 12 * 512))
+    assert differing(before, after) <= allowed
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_number_that_fits_nothing_is_left_and_said(kind: FilesystemKind, tmp_path: Path) -> None:
+    with open_source(volume(kind, tmp_path)) as source:
+        correction = corrected_place(source, kind, 4711, NEW_LBA)
+    assert not correction.patches
+    assert any(f"started at sector {OLD_LBA}, but it started at 4711" in line for line in correction.warnings)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_correcting_again_changes_nothing(kind: FilesystemKind, tmp_path: Path) -> None:
+    with open_source(volume(kind, tmp_path)) as source:
+        correction = corrected_place(source, kind, OLD_LBA, NEW_LBA)
+        assert correction.patches
+        assert not corrected_place(PatchedSource(source, correction.patches), kind, OLD_LBA, NEW_LBA).patches
+
+
+def test_an_exfat_region_with_a_wrong_checksum_is_left_and_said(tmp_path: Path) -> None:
+    content = bytearray(volume(FilesystemKind.EXFAT, tmp_path).read_bytes())
+    content[12 * 512 + 200] ^= 1
+    correction = corrected_place(BytesSource(bytes(content)), FilesystemKind.EXFAT, OLD_LBA, NEW_LBA)
+    assert [patch.offset for patch in correction.patches] == [0]
+    assert correction.warnings == ("the backup boot region of exFAT does not match its checksum: left as it is",)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_volume_of_noise_is_damage(kind: FilesystemKind) -> None:
+    with pytest.raises(DamagedError):
+        corrected_place(BytesSource(b"\x5a" * MIB), kind, OLD_LBA, NEW_LBA)
+
+
+def test_a_target_that_does_not_keep_what_is_written_is_an_error() -> None:
+    """A disk that loses writes: the read-back finds out."""
+    target = SimpleNamespace(
+        node="/dev/lossy", size=MIB, read_at=lambda offset, length: memoryview(bytes(length)),
+        write_at=lambda offset, data: None, flush=lambda: None,
+    )  # fmt: skip
+    with pytest.raises(DeviceError, match="do not read back"):
+        HeldPartition(target, 0, MIB, 512).write(Patch(0, b"x"))
