@@ -7,7 +7,7 @@ import msgspec
 from images.model.layout import Disk, FilesystemKind
 from images.model.manifest import Manifest
 from images.store.repository import Repository
-from restore.fit import Fit
+from restore.fit.fitting import Fit
 from restore.steps import MakeUnique
 from restore.unique.renewal import Renewal, machine_renewal, reasons_against, renewed
 from restore.unique.windows import holds_windows

@@ -75,8 +75,10 @@ def places_still_old(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]
         shown = f"/{path.relative_to(root)}"
         found += [f"{shown} still names {renewal.old}" for renewal in still_old(content, wanted)]
         # systemd escapes the dashes of a UUID in the names of units.
-        name = path.name.replace("\\x2d", "-").encode(errors="surrogateescape")
-        found += [f"the name of {shown} still has {renewal.old}" for renewal in still_old(name, wanted)]
+        name = path.name.replace("\\x2d", "-").lower()
+        found += [
+            f"the name of {shown} still has {old}" for old in (each.old for each in wanted) if old.lower() in name
+        ]
     return tuple(dict.fromkeys(found))
 
 

@@ -1,0 +1,72 @@
+"""References to identities: what is rewritten, and that no other byte changes."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from images.model.layout import FilesystemKind
+from restore.unique.references import places_still_old, rewrite, rewrite_places
+from restore.unique.renewal import Renewal, Sort
+
+ROOT_OLD, ROOT_NEW = "7f9b5f1e-06a4-4ff9-8f0a-2f57a1f2a001", "0d5d3cb2-9a1c-4b4e-9d54-000000000002"
+ESP_OLD, ESP_NEW = "ABCD-1234", "5678-EF90"
+PART_OLD, PART_NEW = "1a2b3c4d-01", "99887766-01"
+
+
+def renewal(old: str, new: str, sort: Sort = Sort.FILESYSTEM) -> Renewal:
+    return Renewal(sort=sort, disk="disk0", number=1, old=old, new=new, kind=FilesystemKind.EXT4)
+
+
+ALL = (renewal(ROOT_OLD, ROOT_NEW), renewal(ESP_OLD, ESP_NEW), renewal(PART_OLD, PART_NEW, Sort.PARTITION))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"UUID={ROOT_OLD} / ext4 errors=remount-ro 0 1\n", f"UUID={ROOT_NEW} / ext4 errors=remount-ro 0 1\n"),
+        (f'UUID="{ROOT_OLD.upper()}" / ext4', f'UUID="{ROOT_NEW.upper()}" / ext4'),
+        (f"/dev/disk/by-uuid/{ESP_OLD} /boot/efi vfat", f"/dev/disk/by-uuid/{ESP_NEW} /boot/efi vfat"),
+        (f"search --fs-uuid --set=root {ESP_OLD.lower()}", f"search --fs-uuid --set=root {ESP_NEW.lower()}"),
+        (f"root=PARTUUID={PART_OLD} ro", f"root=PARTUUID={PART_NEW} ro"),
+        # Something longer that contains it is something else.
+        (f"{ROOT_OLD}0 x{ESP_OLD} {ESP_OLD}-00 {PART_OLD}1", f"{ROOT_OLD}0 x{ESP_OLD} {ESP_OLD}-00 {PART_OLD}1"),
+    ],
+)
+def test_an_identity_is_replaced_as_a_whole(before: str, after: str) -> None:
+    assert rewrite(before.encode(), ALL).decode() == after
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_no_other_byte_changes(pieces: list[bytes]) -> None:
+    # Pieces between identities, never glued to them: " " ends an identity.
+    content = (b" " + ROOT_OLD.encode() + b" ").join(pieces)
+    assert rewrite(content, ALL) == content.replace(
+        b" " + ROOT_OLD.encode() + b" ", b" " + ROOT_NEW.encode() + b" "
+    ) or any(word.encode().lower() in piece.lower() for word in (ROOT_OLD, ESP_OLD, PART_OLD) for piece in pieces)
+
+
+def test_files_of_a_system_are_rewritten_in_place(tmp_path: Path) -> None:
+    fstab = tmp_path / "etc/fstab"
+    env = tmp_path / "boot/grub/grubenv"
+    unit = tmp_path / f"etc/systemd/system/dev-disk-by\\x2duuid-{ROOT_OLD.replace('-', chr(92) + 'x2d')}.swap"
+    for path in (fstab, env, unit):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    fstab.write_text(f"UUID={ROOT_OLD} / ext4 defaults 0 1\n")
+    fstab.chmod(0o640)
+    env.write_bytes(b"# GRUB Environment Block\nroot=" + ROOT_OLD.encode() + b"\n" + b"#" * 900)
+    unit.write_text("[Swap]\n")
+    outside = tmp_path.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / "a.cfg").write_text(ROOT_OLD)
+    (tmp_path / "boot/grub2").symlink_to(outside)
+    inode, size = env.stat().st_ino, env.stat().st_size
+    assert rewrite_places(tmp_path, ALL) == ("/etc/fstab", "/boot/grub/grubenv")
+    assert fstab.read_text() == f"UUID={ROOT_NEW} / ext4 defaults 0 1\n"
+    assert fstab.stat().st_mode & 0o777 == 0o640
+    assert (env.stat().st_ino, env.stat().st_size) == (inode, size)
+    assert (outside / "a.cfg").read_text() == ROOT_OLD, "a link that leads out of the system was followed"
+    [left] = places_still_old(tmp_path, ALL)
+    assert "the name of /etc/systemd/system/" in left
+    assert rewrite_places(tmp_path, ALL) == (), "doing it again changes nothing"
