@@ -37,4 +37,12 @@ MOVABLE = _EXT | {
 MOVABLE_CONTAINERS = frozenset({"crypto_LUKS", "LVM2_member", "linux_raid_member"})
 
 #: Whose boot sector tells the place of the partition, and is corrected by the step RelocateFilesystem when it moves.
-RELOCATABLE: frozenset[FilesystemKind] = frozenset()
+RELOCATABLE = frozenset(
+    {
+        FilesystemKind.NTFS,
+        FilesystemKind.FAT12,
+        FilesystemKind.FAT16,
+        FilesystemKind.FAT32,
+        FilesystemKind.EXFAT,
+    }
+)

@@ -16,17 +16,9 @@ from images.filesystems.c_ntfs import MAGIC as NTFS_MAGIC
 from images.filesystems.c_ntfs import parse_boot_sector
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource
+from restore.abilities import RELOCATABLE
 from restore.filesystems.patches import Correction, Patch
 
-RELOCATABLE = frozenset(
-    {
-        FilesystemKind.NTFS,
-        FilesystemKind.FAT12,
-        FilesystemKind.FAT16,
-        FilesystemKind.FAT32,
-        FilesystemKind.EXFAT,
-    }
-)
 _SECTOR = 512
 #: HiddenSectors, 32 bits: all boot sectors that descend from DOS.
 _HIDDEN_AT = 0x1C
