@@ -18,7 +18,8 @@ from core.units import KIB
 from images.browse.point import DiskSource
 from images.model.extents import Extent, merge, total
 from images.qcow2 import CLUSTER, Qcow2Writer
-from images.tables.remake import TablePiece, extents_of, missing_pieces
+from images.tables.piece import TablePiece, extents_of
+from images.tables.remake import missing_pieces
 
 #: Zeros of this size and alignment become holes in a raw file.
 _HOLE = 64 * KIB

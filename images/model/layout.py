@@ -95,6 +95,8 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         type: the GPT type GUID in lower case, or the dos type as ``0x83``.
         uuid: the GPT partition GUID; None on dos.
         name: the GPT name.
+        name_utf16: the GPT name's 72 bytes in hex, where ``name`` does not say them all (not UTF-16, text behind its
+            end).
         attributes: the GPT attribute bits.
         active: the dos boot flag (0x80).
         role: what it is for.
@@ -109,6 +111,7 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: PartitionRole
     uuid: UUID | None = None
     name: str = ""
+    name_utf16: str = ""
     attributes: int = 0
     active: bool = False
     filesystem: Filesystem | None = None
@@ -123,6 +126,17 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return Extent(to_bytes(self.start_lba, sector_size), to_bytes(self.end_lba, sector_size))
 
 
+class BootRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of the chain through the logical partitions of a dos table, as it lay on the disk.
+
+    Attributes:
+        content: its 512 bytes in hex.
+    """
+
+    lba: int
+    content: str
+
+
 class PartitionTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A partition table.
 
@@ -131,7 +145,12 @@ class PartitionTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         identifier: the GPT disk GUID in lower case, or the dos disk signature as ``0x1234abcd``.
         first_usable_lba, last_usable_lba: inclusive, GPT only; 0 on dos.
         entry_count: GPT entries; 0 on dos.
+        entry_size: bytes of a GPT entry.
+        entries_lba: where the entries of the primary GPT begin.
         partitions: in order of their numbers.
+        mbr: bytes 440 to 511 of LBA 0 in hex (disk signature, entries, mark), where they are not what the rest of
+            this document says by itself: a hybrid MBR, another protective one, places in an old geometry.
+        records: the boot records of the logical partitions in the order of their chain, under the same condition.
         notes: what the reader had to say (``the primary GPT is damaged, the backup was used``).
     """
 
@@ -141,6 +160,10 @@ class PartitionTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     first_usable_lba: int = 0
     last_usable_lba: int = 0
     entry_count: int = 0
+    entry_size: int = 128
+    entries_lba: int = 2
+    mbr: str = ""
+    records: tuple[BootRecord, ...] = ()
     notes: tuple[str, ...] = ()
 
 

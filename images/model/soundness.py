@@ -13,6 +13,8 @@ from images.model.manifest import Manifest, Volume, VolumeRole
 _SIZE_LIMIT = 1 << 62
 _SECTOR_SIZES = frozenset({512, 1024, 2048, 4096})
 _ENTRY_LIMIT = 1 << 16
+_ENTRY_SIZE_LIMIT = 4096
+_RECORD_LIMIT = 1 << 10
 _HEIGHT_LIMIT = 8
 
 
@@ -54,6 +56,10 @@ def _table(table: PartitionTable, disk: Disk) -> Iterator[str]:
     yield from _doubles("partition number", (str(part.number) for part in table.partitions))
     if not 0 <= table.entry_count <= _ENTRY_LIMIT:
         yield f"a table of {table.entry_count} entries"
+    if not 0 < table.entry_size <= _ENTRY_SIZE_LIMIT or not 0 < table.entries_lba * disk.sector_size < disk.size:
+        yield f"entries of {table.entry_size} bytes at LBA {table.entries_lba}"
+    if len(table.records) > _RECORD_LIMIT or not all(0 < record.lba < disk.size for record in table.records):
+        yield "boot records of logical partitions that no disk can have"
     has_extended = any(part.role is PartitionRole.EXTENDED for part in table.partitions)
     for part in table.partitions:
         if not 1 <= part.number <= _ENTRY_LIMIT:

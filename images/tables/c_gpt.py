@@ -1,14 +1,16 @@
 """The GPT structures as they lie on disk (UEFI specification 2.10, section 5.3).
 
-Parsing only: whether the numbers can be believed is decided in ``gpt.py``.
+Parsing and packing only: whether the numbers can be believed is decided in ``gpt.py``.
 """
 
 import struct
+import zlib
 from uuid import UUID
 
 import msgspec
 
 SIGNATURE = b"EFI PART"
+REVISION = b"\x00\x00\x01\x00"
 
 #: Bytes of the header that carry meaning; ``header_size`` may name more, up to a sector.
 HEADER_SIZE = 92
@@ -16,6 +18,10 @@ HEADER_SIZE = 92
 HEADER_CRC_OFFSET = 16
 #: Bytes of the part of an entry that is defined; entries may be longer.
 ENTRY_SIZE = 128
+#: Bytes of the name in an entry.
+NAME_SIZE = 72
+#: Bytes of an entry array that are read or made at most: 8192 entries of 128 bytes, far above any real disk.
+MAX_ENTRIES_SIZE = 1 << 20
 
 _HEADER = struct.Struct("<8s4sIIIQQQQ16sQIII")
 _ENTRY = struct.Struct("<16s16sQQQ72s")
@@ -47,14 +53,14 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One partition entry. ``last_lba`` is inclusive, as on disk."""
+    """One partition entry. ``last_lba`` is inclusive, as on disk; ``name`` is the field's 72 bytes."""
 
     type: UUID
     uuid: UUID
     first_lba: int
     last_lba: int
     attributes: int
-    name: str
+    name: bytes
 
 
 def parse_header(content: bytes) -> Header:
@@ -64,12 +70,60 @@ def parse_header(content: bytes) -> Header:
     return Header(*fields)
 
 
+def pack_header(header: Header) -> bytes:
+    """A header of 92 bytes with its own checksum; what ``header`` says of its size and checksum does not count."""
+
+    def packed(checksum: int) -> bytes:
+        return _HEADER.pack(
+            header.signature,
+            header.revision,
+            HEADER_SIZE,
+            checksum,
+            header.reserved,
+            header.my_lba,
+            header.alternate_lba,
+            header.first_usable_lba,
+            header.last_usable_lba,
+            header.disk_guid.bytes_le,
+            header.entries_lba,
+            header.entry_count,
+            header.entry_size,
+            header.entries_crc,
+        )
+
+    return packed(zlib.crc32(packed(0)))
+
+
+def header_checksum(content: bytes, size: int) -> int:
+    """The checksum of the header of ``size`` bytes at the start of ``content``."""
+    covered = bytearray(content[:size])
+    struct.pack_into("<I", covered, HEADER_CRC_OFFSET, 0)
+    return zlib.crc32(covered)
+
+
 def parse_entry(content: bytes, offset: int) -> Entry:
-    """The entry at ``offset`` of the entry array.
+    """The entry at ``offset`` of the entry array."""
+    kind, unique, first, last, attributes, name = _ENTRY.unpack_from(content, offset)
+    return Entry(UUID(bytes_le=kind), UUID(bytes_le=unique), first, last, attributes, name)
+
+
+def pack_entry(entry: Entry) -> bytes:
+    """The 128 bytes of an entry."""
+    return _ENTRY.pack(
+        entry.type.bytes_le, entry.uuid.bytes_le, entry.first_lba, entry.last_lba, entry.attributes, entry.name
+    )
+
+
+def decode_name(field: bytes) -> str:
+    """The name in a field of 72 bytes.
 
     A name that is not valid UTF-16 keeps its readable characters: firmware and tools ignore names,
     so a bad one is no reason to lose the disk.
     """
-    kind, unique, first, last, attributes, name = _ENTRY.unpack_from(content, offset)
-    text = name.decode("utf-16-le", errors="replace").split("\0", 1)[0]
-    return Entry(UUID(bytes_le=kind), UUID(bytes_le=unique), first, last, attributes, text)
+    return field.decode("utf-16-le", errors="replace").split("\0", 1)[0]
+
+
+def encode_name(name: str) -> bytes | None:
+    """The field of 72 bytes for a name; None when it has more than 36 UTF-16 units."""
+    field = name.encode("utf-16-le", "surrogatepass")
+    return field.ljust(NAME_SIZE, b"\0") if len(field) <= NAME_SIZE else None

@@ -1,42 +1,20 @@
-"""The reader of dos partition tables: primary, extended and the chain of logical partitions.
+"""The reader of dos partition tables: LBA 0 and what ``boot_records.py`` finds behind it.
 
-All LBAs are counted in the disk's logical sectors, also on disks with 4096-byte sectors; CHS
-fields are not read. Logical partitions are numbered from 5 in the order of the chain, as the kernel does.
+All LBAs are counted in the disk's logical sectors, also on disks with 4096-byte sectors; CHS fields are kept, not
+believed. Logical partitions are numbered from 5 in the order of the chain, as the kernel does.
 """
 
 import struct
 
 import msgspec
 
-from images.model.layout import Partition, PartitionRole, PartitionTable, TableKind
+from core.errors import RefusedError
+from images.model.layout import BootRecord, Partition, PartitionRole, PartitionTable, TableKind
 from images.sources import BlockSource
+from images.tables import c_dos
+from images.tables.boot_records import partition_of, read_chain
 from images.tables.damage import damaged, refuse_overlaps
-
-_ENTRY = struct.Struct("<B3xB3xII")
-_TABLE_OFFSET = 446
-_EXTENDED_TYPES = frozenset({0x05, 0x0F, 0x85})
-_ESP_TYPE = 0xEF
-
-#: Links of a chain that are followed at most. Linux names at most 256 partitions of a disk.
-MAX_LOGICAL = 256
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    """One of the four entries of a boot record, not yet judged. ``offset``: bytes on the disk."""
-
-    offset: int
-    status: int
-    type: int
-    start: int
-    count: int
-
-    @property
-    def used(self) -> bool:
-        return self.type != 0 and self.count != 0
-
-    @property
-    def extended(self) -> bool:
-        return self.used and self.type in _EXTENDED_TYPES
+from images.tables.dos_bytes import dos_pieces
 
 
 def read_dos(source: BlockSource) -> PartitionTable | None:
@@ -50,27 +28,32 @@ def read_dos(source: BlockSource) -> PartitionTable | None:
         DamagedError: a partition lies outside the disk or in another one, or the chain of logical
             partitions is broken.
     """
-    sector = source.read_at(0, 512)
-    entries = _entries(sector, 0)
-    if sector[510:] != b"\x55\xaa" or any(entry.status not in (0, 0x80) for entry in entries):
+    record = source.read_at(0, c_dos.RECORD_SIZE)
+    entries = c_dos.parse_entries(record)
+    if record[c_dos.MARK_OFFSET :] != c_dos.MARK or any(entry.status not in (0, c_dos.ACTIVE) for entry in entries):
         return None
-    if is_volume_boot_sector(sector):
+    if is_volume_boot_sector(record):
         return None
-    signature = struct.unpack_from("<I", sector, 440)[0]
+    signature = struct.unpack_from("<I", record, c_dos.BOOT_CODE_SIZE)[0]
     if not signature and not any(entry.type or entry.count for entry in entries):
         return None
     notes: list[str] = []
     primary = _primary(source, entries, notes)
     logical: list[Partition] = []
+    records: list[BootRecord] = []
     for extended in primary:
         if extended.role is PartitionRole.EXTENDED:
-            logical += _logical(source, extended, 5 + len(logical), notes)
-    return PartitionTable(
+            chain = read_chain(source, extended, 5 + len(logical))
+            logical += chain.partitions
+            records += chain.records
+            notes += chain.notes
+    table = PartitionTable(
         kind=TableKind.DOS,
         identifier=f"0x{signature:08x}",
         partitions=(*primary, *logical),
         notes=tuple(notes),
     )
+    return _with_what_is_odd(source, table, record, tuple(records))
 
 
 def is_volume_boot_sector(sector: bytes) -> bool:
@@ -96,12 +79,7 @@ def is_volume_boot_sector(sector: bytes) -> bool:
     )
 
 
-def _entries(sector: bytes, lba_offset: int) -> list[_Entry]:
-    offsets = [_TABLE_OFFSET + 16 * index for index in range(4)]
-    return [_Entry(lba_offset + offset, *_ENTRY.unpack_from(sector, offset)) for offset in offsets]
-
-
-def _primary(source: BlockSource, entries: list[_Entry], notes: list[str]) -> list[Partition]:
+def _primary(source: BlockSource, entries: list[c_dos.Entry], notes: list[str]) -> list[Partition]:
     sectors = source.size // source.sector_size
     partitions = []
     for number, entry in enumerate(entries, start=1):
@@ -111,62 +89,32 @@ def _primary(source: BlockSource, entries: list[_Entry], notes: list[str]) -> li
             continue
         if entry.start == 0 or entry.start + entry.count > sectors:
             found = f"{entry.count} sectors from {entry.start}"
-            raise damaged(source, entry.offset + 8, f"partition {number}", f"inside {sectors} sectors", found)
+            where = c_dos.entry_offset(number - 1) + 8
+            raise damaged(source, where, f"partition {number}", f"inside {sectors} sectors", found)
         role = PartitionRole.PRIMARY
         if entry.extended:
             role = PartitionRole.EXTENDED
-        elif entry.type == _ESP_TYPE:
+        elif entry.type == c_dos.ESP_TYPE:
             role = PartitionRole.ESP
-        partitions.append(_partition(number, entry, entry.start, role))
-    refuse_overlaps(source, _TABLE_OFFSET, partitions)
+        partitions.append(partition_of(number, entry, entry.start, role))
+    refuse_overlaps(source, c_dos.TABLE_OFFSET, partitions)
     return partitions
 
 
-def _logical(source: BlockSource, extended: Partition, number: int, notes: list[str]) -> list[Partition]:
-    """The partitions in the chain of extended boot records inside ``extended``."""
-    partitions: list[Partition] = []
-    seen: set[int] = set()
-    link = extended.start_lba
-    while True:
-        if link in seen or len(seen) >= MAX_LOGICAL:
-            offset = link * source.sector_size
-            raise damaged(source, offset, "chain of logical partitions", f"at most {MAX_LOGICAL} links, no loop", link)
-        seen.add(link)
-        offset = link * source.sector_size
-        sector = source.read_at(offset, 512)
-        if sector[510:] != b"\x55\xaa":
-            if link != extended.start_lba:
-                raise damaged(source, offset + 510, "signature of a boot record", "55aa", sector[510:].hex())
-            notes.append(f"the extended partition {extended.number} has no boot record: it is empty")
-            return partitions
-        entries = _entries(sector, offset)
-        if any(entry.used for entry in entries[2:]):
-            notes.append(f"the boot record at LBA {link} has more than two entries; the others are not partitions")
-        for entry in (entry for entry in entries[:2] if entry.used and not entry.extended):
-            start = link + entry.start
-            if entry.start == 0 or start + entry.count > extended.end_lba:
-                expected = f"inside the extended partition, LBA {extended.start_lba} to {extended.end_lba}"
-                found = f"{entry.count} sectors from {start}"
-                raise damaged(source, entry.offset + 8, f"partition {number}", expected, found)
-            partitions.append(_partition(number, entry, start, PartitionRole.LOGICAL))
-            number += 1
-        links = [entry for entry in entries[:2] if entry.extended]
-        if not links:
-            refuse_overlaps(source, _TABLE_OFFSET, partitions)
-            return partitions
-        link = extended.start_lba + links[0].start
-        if link >= extended.end_lba:
-            expected = f"below LBA {extended.end_lba}, the end of the extended partition"
-            raise damaged(source, links[0].offset + 8, "next boot record", expected, link)
-
-
-def _partition(number: int, entry: _Entry, start: int, role: PartitionRole) -> Partition:
-    return Partition(
-        id=f"part{number}",
-        number=number,
-        start_lba=start,
-        sector_count=entry.count,
-        type=f"0x{entry.type:02x}",
-        role=role,
-        active=entry.status == 0x80,
+def _with_what_is_odd(
+    source: BlockSource, table: PartitionTable, record: bytes, records: tuple[BootRecord, ...]
+) -> PartitionTable:
+    """The table with its records kept as bytes, where the partitions alone would give others."""
+    sector_size = source.sector_size
+    tail = record[c_dos.BOOT_CODE_SIZE :]
+    try:
+        pieces = {piece.offset: piece.data for piece in dos_pieces(table, source.size, sector_size)}
+    except RefusedError:
+        # No rule of ours places its boot records: they are kept where they are.
+        return msgspec.structs.replace(table, mbr=tail.hex(), records=records)
+    usual = pieces.pop(c_dos.BOOT_CODE_SIZE)
+    as_made = {offset: data[: c_dos.RECORD_SIZE].hex() for offset, data in pieces.items()}
+    odd = as_made != {record.lba * sector_size: record.content for record in records}
+    return msgspec.structs.replace(
+        table, mbr="" if tail == usual else tail.hex(), records=records if odd and records else ()
     )
