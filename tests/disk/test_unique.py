@@ -57,7 +57,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     tree = _system(folder / "tree")
     made = [folder / f"part{number}" for number in range(6)]
     for path, (_, size) in zip(made, PLACES, strict=True):
-        blank(path, size * MIB)
+        path.touch()
+        os.truncate(path, size * MIB)
     run("mke2fs", "-q", "-t", "ext4", "-U", OLD_UUID[ROOT], "-d", tree, made[ROOT])
     run("mkswap", "-U", OLD_UUID[SWAP], made[SWAP])
     run("mkfs.fat", "-F", "32", "-s", "1", "-i", "ABCD1234", made[FAT])
@@ -125,7 +126,9 @@ def test_windows_keeps_its_identity(tmp_path: Path) -> None:
     need("ntfs-3g", "fusermount3")
     disk = blank(tmp_path / "windows.img", 64 * MIB)
     run("sfdisk", "-q", disk, stdin="label: gpt\nstart=1MiB,size=40MiB\n")
-    part = blank(tmp_path / "part", 40 * MIB)
+    part = tmp_path / "part"
+    part.touch()
+    os.truncate(part, 40 * MIB)
     run("mkntfs", "-F", "-Q", part)
     place = tmp_path / "mount"
     place.mkdir()
