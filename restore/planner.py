@@ -8,23 +8,23 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from core.errors import DamagedError, RefusedError
-from core.units import ALIGNMENT, align_up, format_size, subtract, to_bytes
+from core.units import ALIGNMENT, align_up, format_size, subtract
 from images.model.extents import Extent, merge, total
-from images.model.layout import Disk, FilesystemKind, PartitionTable, TableKind
+from images.model.layout import Disk, PartitionTable, TableKind
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
 from images.store.repository import Repository
-from restore.fit import GPT_TAIL, Fit, fit
+from restore.fit.fitting import Fit, fit
+from restore.fit.wishes import Wishes
 from restore.matching import Pair, is_same_identity, same_disks
 from restore.occupants import occupants_of_disk
 from restore.plan import Plan, TargetDisk
+from restore.rules import Growth, PartitionRule, TableChoice
+from restore.seating import Content, content_steps, growth_steps, least_by_allocation, rules_reasons, streamed
 from restore.steps import (
     CreateTable,
-    GrowFilesystem,
     RepairBoot,
-    RestoreVolume,
     Step,
-    VerifyVolume,
     WipeSignatures,
     WriteHead,
 )
@@ -44,24 +44,19 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the user decides.
 
     Attributes:
+        rules: for single partitions; they decide before ``growth`` does.
         firmware: None: do not repair the boot loader.
         onto_source: the disk the recovery point was taken from may be the target.
         unique: give the restored machine identities of its own, for cloning.
     """
 
-    grow: bool = False
+    growth: Growth = Growth.NONE
+    rules: tuple[PartitionRule, ...] = ()
+    table: TableChoice = TableChoice.KEEP
     verify: bool = True
     firmware: Firmware | None = None
     onto_source: bool = False
     unique: bool = False
-
-
-class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes a volume's stream will write, those it will zero, and those it will read from the repository."""
-
-    data: int
-    zero: int
-    stored: int = 0
 
 
 def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options: PlanOptions) -> Plan:
@@ -89,9 +84,10 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
             if _is_source(disk, candidate)
         ]
     fits = [
-        fit(disk, candidate.size, candidate.sector_size, grow=options.grow)
+        fit(disk, candidate.size, candidate.sector_size, _wishes(manifest, disk, options))
         for disk, candidate in zip(disks, candidates, strict=False)
     ]
+    reasons += rules_reasons(options.rules, [disk.id for disk in disks])
     for disk, candidate, fitted in zip(disks, candidates, fits, strict=False):
         reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in fitted.reasons]
     if options.unique:
@@ -103,6 +99,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
         raise RefusedError(
             f"Recovery point {point[:12]} cannot be restored there: {reasons[0]}.", hint=hint, reasons=tuple(reasons)
         )
+    manifest = _restored(manifest, fits)
     contents = survey_chunks(repository, point, manifest)
     late: list[Step] = []
     if options.unique:
@@ -113,7 +110,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     for disk, candidate, fitted in zip(disks, candidates, fits, strict=True):
         steps += _disk_steps(manifest, disk, candidate, fitted, contents, options)
         notes += fitted.notes
-    steps += _late_steps(disks, fits, late, options)
+    steps += _late_steps(disks, candidates, fits, late, options)
     notes += _notes(manifest, candidates, options)
     notes += [f"{disk.id} of the recovery point is not restored." for disk in whole.layout.disks if disk not in disks]
     return Plan(
@@ -125,6 +122,27 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
         steps=tuple(steps),
         notes=tuple(notes),
     )
+
+
+def _wishes(manifest: Manifest, disk: Disk, options: PlanOptions) -> Wishes:
+    """What the fit of one disk is asked for."""
+    return Wishes(
+        growth=options.growth,
+        rules=tuple(rule for rule in options.rules if rule.disk in ("", disk.id)),
+        table=options.table,
+        firmware=options.firmware,
+        least=least_by_allocation(manifest, disk),
+    )
+
+
+def _restored(manifest: Manifest, fits: Sequence[Fit]) -> Manifest:
+    """The manifest without the volumes that do not go to a target: nobody needs their chunks."""
+    kept = [
+        volume
+        for disk, fitted in zip(manifest.layout.disks, fits, strict=True)
+        for volume in streamed([volume for volume in manifest.volumes if volume.disk == disk.id], fitted)
+    ]
+    return msgspec.structs.replace(manifest, volumes=tuple(kept))
 
 
 def only_disks(manifest: Manifest, ids: Collection[str]) -> Manifest:
@@ -228,51 +246,35 @@ def _disk_steps(
     steps: list[Step] = [
         WipeSignatures(disk=disk.id, extents=_signature_extents(candidate.size, table, candidate.sector_size))
     ]
-    placed: list[tuple[Volume, int]] = []
-    # A disk without partitions has a head that could reach into the backup table of a smaller one.
-    head_room = subtract(candidate.size, GPT_TAIL, "the backup table")
+    volumes = [volume for volume in manifest.volumes if volume.disk == disk.id]
     if table is not None:
         steps.append(CreateTable(disk=disk.id, table=table))
-    for volume in (volume for volume in manifest.volumes if volume.disk == disk.id):
-        if volume.role is VolumeRole.HEAD:
-            assert table is not None
-            steps.append(
-                WriteHead(
-                    disk=disk.id,
-                    volume=volume.id,
-                    extents=head_extents(table, min(volume.size, head_room), disk.sector_size),
-                )
-            )
-            continue
-        placed.append((volume, _offset(volume, table, disk.sector_size)))
-    for volume, offset in placed:
-        content = contents[volume.id]
-        steps.append(
-            RestoreVolume(
+        # A head longer than the new disk's boot area would reach into partitions, or into the backup table.
+        room = subtract(candidate.size, ALIGNMENT, "the backup table")
+        room = min([room, *(part.extent(candidate.sector_size).start for part in table.partitions)])
+        steps += [
+            WriteHead(
                 disk=disk.id,
                 volume=volume.id,
-                offset=offset,
-                size=volume.size,
-                data=content.data,
-                zero=content.zero,
-                stored=content.stored,
+                extents=head_extents(table, min(volume.size, max(room, _DOS_TABLE_END)), disk.sector_size),
             )
-        )
-    if options.verify:
-        steps += [
-            VerifyVolume(disk=disk.id, volume=volume.id, offset=offset, size=volume.size) for volume, offset in placed
+            for volume in volumes
+            if volume.role is VolumeRole.HEAD
         ]
-    return steps
+    return steps + content_steps(disk, volumes, fitted, candidate.sector_size, contents, verify=options.verify)
 
 
-def _late_steps(disks: Sequence[Disk], fits: Sequence[Fit], late: Sequence[Step], options: PlanOptions) -> list[Step]:
+def _late_steps(
+    disks: Sequence[Disk],
+    candidates: Sequence[Candidate],
+    fits: Sequence[Fit],
+    late: Sequence[Step],
+    options: PlanOptions,
+) -> list[Step]:
     """What works on the restored filesystems, after all disks hold their data: growth, ``late``, the boot loader."""
     steps: list[Step] = []
-    for disk, fitted in zip(disks, fits, strict=True):
-        for part in (seat.partition for seat in fitted.seats if seat.grow):
-            kind = part.filesystem.kind if part.filesystem else FilesystemKind.UNKNOWN
-            size = to_bytes(part.sector_count, disk.sector_size)
-            steps.append(GrowFilesystem(disk=disk.id, number=part.number, kind=kind, size=size))
+    for disk, candidate, fitted in zip(disks, candidates, fits, strict=True):
+        steps += growth_steps(disk, fitted, candidate.sector_size)
     steps += late
     if options.firmware is not None:
         steps += [RepairBoot(disk=disk.id, firmware=options.firmware) for disk in disks[:1]]
@@ -287,13 +289,6 @@ def head_extents(table: PartitionTable, size: int, sector_size: int) -> tuple[Ex
         behind = align_up(2 * sector_size + max(_GPT_ENTRIES_SIZE, table.entry_count * 128), sector_size)
     gap = [Extent(behind, size)] if behind < size else []
     return (Extent(0, min(BOOT_CODE_SIZE, size)), *gap)
-
-
-def _offset(volume: Volume, table: PartitionTable | None, sector_size: int) -> int:
-    if table is None:
-        return 0
-    part = next(part for part in table.partitions if part.id == volume.partition)
-    return to_bytes(part.start_lba, sector_size)
 
 
 def _signature_extents(size: int, table: PartitionTable | None, sector_size: int) -> tuple[Extent, ...]:

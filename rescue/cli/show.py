@@ -11,7 +11,7 @@ from images.store.access import Access
 from rescue.cli.terminal import access_options, json_option, repository_option
 from rescue.jobs.lost import VolumeLoss, lost_in
 from rescue.jobs.points import show_point, volume_of
-from restore.fit import smallest_target
+from restore.fit.fitting import smallest_target
 
 
 @click.command("show")

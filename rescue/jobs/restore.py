@@ -20,6 +20,7 @@ from restore.matching import Pair
 from restore.plan import PLAN_VERSION, Plan
 from restore.planner import PlanOptions, make_plan
 from restore.report import Report
+from restore.rules import Growth, PartitionRule, TableChoice
 from restore.targets import Candidate, disk_candidate, name_target
 
 
@@ -33,13 +34,29 @@ class BootChoice(StrEnum):
 
 
 class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user chooses for a restore."""
+    """What a user chooses for a restore.
+
+    Attributes:
+        grow: the last data filesystem that can takes the space a larger disk has.
+        grow_all: all of them share it, by their sizes.
+        rules: for single partitions; they decide before the two.
+    """
 
     grow: bool = False
+    grow_all: bool = False
+    rules: tuple[PartitionRule, ...] = ()
+    table: TableChoice = TableChoice.KEEP
     verify: bool = True
     boot: BootChoice = BootChoice.AUTO
     onto_source: bool = False
     unique: bool = False
+
+    @property
+    def growth(self) -> Growth:
+        """Who takes the space that is left."""
+        if self.grow_all:
+            return Growth.ALL
+        return Growth.LAST if self.grow else Growth.NONE
 
 
 def plan_restore(
@@ -78,7 +95,9 @@ def _plan(
     repository: Repository, point: str, candidates: Sequence[Candidate], choices: RestoreChoices, runner: Runner
 ) -> Plan:
     options = PlanOptions(
-        grow=choices.grow,
+        growth=choices.growth,
+        rules=choices.rules,
+        table=choices.table,
         verify=choices.verify,
         firmware=_firmware(choices.boot, candidates, runner),
         onto_source=choices.onto_source,

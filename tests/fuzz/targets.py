@@ -34,9 +34,11 @@ from images.store.repository import Catalogue
 from images.store.sealed import SealedDocument
 from images.store.signature import check_signature
 from images.tables.detect import read_table
-from restore.fit import fit
+from restore.fit.fitting import fit
+from restore.fit.wishes import Wishes
 from restore.plan import Plan
 from restore.planner import head_extents
+from restore.rules import Growth
 from tests.fuzz.browsing import browse_target, btrfs_trees, ext_trees, fat_trees, ntfs_trees, xfs_trees
 from tests.fuzz.parity import parity_target
 from tests.fuzz.seeds import sample_manifest
@@ -146,7 +148,7 @@ def _fit(data: bytes) -> None:
     check_manifest(manifest, "input")
     for disk in manifest.layout.disks:
         for size in (disk.size, disk.size * 2, disk.size // 2):
-            fitted = fit(disk, size, disk.sector_size, grow=True)
+            fitted = fit(disk, size, disk.sector_size, Wishes(growth=Growth.LAST))
             if fitted.table is not None and not fitted.reasons:
                 head_extents(fitted.table, MIB, disk.sector_size)
                 assert all(part.end_lba * disk.sector_size <= size for part in fitted.table.partitions)

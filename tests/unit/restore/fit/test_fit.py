@@ -12,7 +12,9 @@ from images.model.layout import (
     PartitionTable,
     TableKind,
 )
-from restore.fit import fit, smallest_target
+from restore.fit.fitting import fit, smallest_target
+from restore.fit.wishes import Wishes
+from restore.rules import Growth
 
 EXT4, SWAP, FAT = FilesystemKind.EXT4, FilesystemKind.SWAP, FilesystemKind.FAT32
 
@@ -47,24 +49,24 @@ def _extents(disk: Disk, table: PartitionTable | None) -> list[tuple[int, int]]:
 
 def test_same_size_keeps_every_partition() -> None:
     disk = _disk(GIB, (MIB, 100 * MIB, FAT), (101 * MIB, 500 * MIB, EXT4))
-    assert fit(disk, GIB, 512, grow=False).table == disk.table
+    assert fit(disk, GIB, 512).table == disk.table
 
 
 def test_grow_moves_what_lies_behind() -> None:
     disk = _disk(GIB, (MIB, 100 * MIB, FAT), (101 * MIB, 500 * MIB, EXT4), (601 * MIB, 200 * MIB, SWAP))
-    fitted = fit(disk, 2 * GIB, 512, grow=True)
+    fitted = fit(disk, 2 * GIB, 512, Wishes(growth=Growth.LAST))
     assert [seat.partition.number for seat in fitted.seats if seat.grow] == [2]
     assert _extents(disk, fitted.table) == [(1, 101), (101, 1847), (1847, 2047)]
 
 
 def test_grow_on_dos_uses_the_last_mebibyte() -> None:
     disk = _disk(GIB, (MIB, 500 * MIB, EXT4), kind=TableKind.DOS)
-    assert _extents(disk, fit(disk, 2 * GIB, 512, grow=True).table) == [(1, 2048)]
+    assert _extents(disk, fit(disk, 2 * GIB, 512, Wishes(growth=Growth.LAST)).table) == [(1, 2048)]
 
 
 def test_grow_behind_what_cannot_move_is_refused() -> None:
     disk = _disk(GIB, (MIB, 500 * MIB, EXT4), (501 * MIB, 100 * MIB, FilesystemKind.UNKNOWN))
-    assert "partition 2 lies behind it" in fit(disk, 2 * GIB, 512, grow=True).reasons[0]
+    assert "partition 2 lies behind it" in fit(disk, 2 * GIB, 512, Wishes(growth=Growth.LAST)).reasons[0]
 
 
 def test_too_small_says_by_how_many_bytes_and_what_would_do() -> None:
@@ -72,39 +74,40 @@ def test_too_small_says_by_how_many_bytes_and_what_would_do() -> None:
     least = smallest_target(disk)
     # 501 MiB, then the backup table: 32 sectors of entries and a header.
     assert least == 501 * MIB + 33 * 512
-    assert fit(disk, least, 512, grow=False).reasons == ()
-    reason = fit(disk, least - 512, 512, grow=False).reasons[0]
+    assert fit(disk, least, 512).reasons == ()
+    reason = fit(disk, least - 512, 512).reasons[0]
     assert "512 bytes too small" in reason
     assert str(least) in reason
 
 
 def test_another_sector_size_is_refused_with_the_reason() -> None:
-    assert "sectors of 4096" in fit(_disk(GIB, (MIB, MIB, EXT4)), GIB, 4096, grow=False).reasons[0]
+    assert "sectors of 4096" in fit(_disk(GIB, (MIB, MIB, EXT4)), GIB, 4096).reasons[0]
 
 
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_sector_size_is_a_variable(sector: int) -> None:
     disk = _disk(GIB, (MIB, 500 * MIB, EXT4), sector=sector)
-    assert _extents(disk, fit(disk, 2 * GIB, sector, grow=True).table) == [(1, 2047)]
+    assert _extents(disk, fit(disk, 2 * GIB, sector, Wishes(growth=Growth.LAST)).table) == [(1, 2047)]
 
 
 def test_a_start_of_the_63_sector_time_is_aligned() -> None:
     disk = _disk(GIB, (63 * 512, 100 * MIB, EXT4), (63 * 512 + 100 * MIB, 100 * MIB, SWAP), kind=TableKind.DOS)
-    fitted = fit(disk, GIB, 512, grow=False)
+    fitted = fit(disk, GIB, 512)
     assert _extents(disk, fitted.table) == [(1, 101), (101, 201)]
     assert "moved to a 1 MiB boundary" in fitted.notes[0]
 
 
 def test_a_start_that_matters_to_its_content_is_kept_and_said_so() -> None:
     disk = _disk(GIB, (63 * 512, 100 * MIB, FilesystemKind.UNKNOWN), kind=TableKind.DOS)
-    fitted = fit(disk, GIB, 512, grow=False)
+    fitted = fit(disk, GIB, 512)
     assert fitted.table == disk.table
     assert "kept as it was" in fitted.notes[0]
 
 
 def test_growing_nothing_is_refused() -> None:
     disk = _disk(GIB, (MIB, 100 * MIB, FAT))
-    assert "no partition" in fit(disk, 2 * GIB, 512, grow=True).reasons[0]
+    reason = fit(disk, 2 * GIB, 512, Wishes(growth=Growth.LAST)).reasons[0]
+    assert "no partition has a filesystem that this version can grow" in reason
 
 
 def test_a_logical_partition_grows_with_its_extended() -> None:
@@ -119,15 +122,15 @@ def test_a_logical_partition_grows_with_its_extended() -> None:
         msgspec.structs.replace(logical, number=5, role=PartitionRole.LOGICAL),
     )
     disk = msgspec.structs.replace(disk, table=msgspec.structs.replace(disk.table, partitions=parts))
-    fitted = fit(disk, 2 * GIB, 512, grow=True)
+    fitted = fit(disk, 2 * GIB, 512, Wishes(growth=Growth.LAST))
     assert [seat.partition.number for seat in fitted.seats if seat.grow] == [5]
     assert _extents(disk, fitted.table) == [(1, 101), (101, 2048), (102, 2048)]
 
 
-def test_an_extended_partition_behind_the_grown_one_is_in_the_way() -> None:
+def test_an_empty_extended_partition_behind_the_grown_one_moves_to_the_end() -> None:
     disk = _disk(GIB, (MIB, 300 * MIB, EXT4), (301 * MIB, 100 * MIB, None), kind=TableKind.DOS)
     assert disk.table is not None
     first, extended = disk.table.partitions
     parts = (first, msgspec.structs.replace(extended, role=PartitionRole.EXTENDED))
     disk = msgspec.structs.replace(disk, table=msgspec.structs.replace(disk.table, partitions=parts))
-    assert "partition 2 lies behind it" in fit(disk, 2 * GIB, 512, grow=True).reasons[0]
+    assert _extents(disk, fit(disk, 2 * GIB, 512, Wishes(growth=Growth.LAST)).table) == [(1, 1948), (1948, 2048)]

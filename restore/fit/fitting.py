@@ -1,0 +1,191 @@
+"""Fit: where the partitions of a source disk go on a target disk, and by what means each content gets there.
+
+Pure arithmetic: a disk of the layout and a size in, a table and seats out, or every reason why not. Nothing is read.
+The source's table is kept as it is where that is possible; what has to change is changed in this order: partitions
+move, then filesystems shrink, then filesystems are made anew.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from core.units import format_size
+from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, PartitionTable
+from restore.abilities import RELOCATABLE
+from restore.fit.area import Area
+from restore.fit.conversion import Conversion, converted
+from restore.fit.made import make_table
+from restore.fit.notes import shown, told
+from restore.fit.rooms import Place, Room, Settled, least_end, rooms, settle
+from restore.fit.tenants import House, house
+from restore.fit.wishes import Wishes
+from restore.rules import Growth
+from restore.seat import Means, Seat
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """A fitted table.
+
+    Attributes:
+        table: None for a disk without a table, and where there are reasons.
+        seats: each partition of the source that goes to the target, in order of number.
+        reasons: why it does not fit; the rest is then not to be used.
+        notes: what the person should know.
+        converted: the table is of another kind than the source's, or counts in other sectors: boot code and boot
+            area of the source are of no use there.
+    """
+
+    table: PartitionTable | None = None
+    seats: tuple[Seat, ...] = ()
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    converted: bool = False
+
+
+def smallest_target(disk: Disk, wishes: Wishes | None = None, sector_size: int = 0) -> int:
+    """Bytes of the smallest disk that takes ``disk``: moved together, and shrunk as far as ``wishes.least`` says.
+
+    Args:
+        sector_size: of that disk; 0 for the source's.
+    """
+    if disk.table is None:
+        return disk.size
+    asked = wishes or Wishes()
+    sectors = sector_size or disk.sector_size
+    return _smallest(disk, asked, converted(disk, disk.size, sectors, asked))
+
+
+def _smallest(disk: Disk, wishes: Wishes, conversion: Conversion) -> int:
+    area = conversion.area
+    found = rooms(house(disk, area, wishes).tenants, area)
+    return area.disk_for(least_end(found[-1]) if found else area.start)
+
+
+def fit(disk: Disk, size: int, sector_size: int, wishes: Wishes | None = None) -> Fit:
+    """Place the partitions of ``disk`` on a target.
+
+    Args:
+        size, sector_size: of the target, in bytes.
+    """
+    asked = wishes or Wishes()
+    if disk.table is None:
+        return Fit(reasons=_against_bare(disk, size, sector_size, asked))
+    conversion = converted(disk, size, sector_size, asked)
+    home = house(disk, conversion.area, asked)
+    found = rooms(home.tenants, conversion.area)
+    settled = [settle(room) for room in found]
+    reasons = [*conversion.reasons, *home.reasons, *_too_low(home, conversion.area)]
+    # Between partitions that cannot move, the size of the target changes nothing.
+    reasons += [_no_room(room, done) for room, done in zip(found, settled, strict=True) if room.behind and done.short]
+    last_short = bool(settled) and not found[-1].behind and settled[-1].short > 0
+    if last_short or (not found and conversion.area.end < conversion.area.start):
+        reasons.append(_too_small(size, _smallest(disk, asked, conversion)))
+    if reasons:
+        return Fit(reasons=tuple(reasons))
+    places = [place for done in settled for place in done.places]
+    stuck, no_space = _not_grown(found, settled, asked)
+    if stuck:
+        return Fit(reasons=stuck)
+    table = make_table(disk, conversion.table, conversion.area, home, places)
+    if conversion.boot is not None:
+        table = msgspec.structs.replace(table, partitions=(*table.partitions, conversion.boot))
+    return Fit(
+        table=table,
+        seats=_seats(table, home, places),
+        notes=(*conversion.notes, *told(disk, table, home, places), *no_space),
+        converted=conversion.changed,
+    )
+
+
+def _against_bare(disk: Disk, size: int, sector_size: int, wishes: Wishes) -> tuple[str, ...]:
+    """Why a disk without a table does not go there; it is one volume, and stays as it is."""
+    reasons: list[str] = []
+    if sector_size != disk.sector_size:
+        whole = Partition(
+            id=disk.id,
+            number=1,
+            start_lba=0,
+            sector_count=disk.size // disk.sector_size,
+            type="",
+            role=PartitionRole.PRIMARY,
+            filesystem=disk.filesystem,
+        )
+        answer = wishes.conversion(whole, disk.sector_size, sector_size)
+        if not isinstance(answer, Means):
+            reasons.append(answer)
+        elif answer is not Means.STREAM:
+            reasons.append(f"a disk without a partition table is not converted to sectors of {sector_size} bytes")
+    if size < disk.size:
+        reasons.append(_too_small(size, disk.size))
+    if wishes.rules:
+        reasons.append("there are rules for partitions, and the disk has no partition table")
+    return tuple(reasons)
+
+
+def _too_small(size: int, least: int) -> str:
+    return (
+        f"the target is {least - size} bytes too small: it has {size} bytes ({format_size(size)}), "
+        f"the smallest that would do has {least} bytes ({format_size(least)})"
+    )
+
+
+def _too_low(home: House, area: Area) -> list[str]:
+    return [
+        f"partition {tenant.partition.number} starts at byte {tenant.start}, where the new table needs the bytes to "
+        f"{area.start}, and cannot be moved: {tenant.pinned}"
+        for tenant in home.tenants
+        if tenant.pinned and tenant.start < area.start
+    ]
+
+
+def _no_room(room: Room, done: Settled) -> str:
+    assert room.behind is not None
+    numbers = shown([tenant.partition.number for tenant in room.tenants])
+    return (
+        f"partition {numbers} does not fit before partition {room.behind.partition.number}, which cannot be moved "
+        f"({room.behind.pinned}): {done.short} bytes are missing"
+    )
+
+
+def _not_grown(found: Sequence[Room], settled: Sequence[Settled], wishes: Wishes) -> tuple[tuple[str, ...], list[str]]:
+    """Reasons why nobody behind whom something is fixed grew, and a note when there was simply no space."""
+    reasons: list[str] = []
+    grown = False
+    for room, done in zip(found, settled, strict=True):
+        growing = [place for place in done.places if place.tenant.grows]
+        gained = any(place.size > place.tenant.size for place in growing)
+        grown = grown or gained
+        if growing and not gained and room.behind is not None:
+            numbers = shown([place.tenant.partition.number for place in growing])
+            behind = room.behind
+            reasons.append(
+                f"partition {numbers} cannot grow: partition {behind.partition.number} lies behind it and cannot be "
+                f"moved: {behind.pinned}"
+            )
+    if reasons and (wishes.growth is not Growth.ALL or not grown):
+        return tuple(reasons), []
+    named = [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]
+    return (), named if grown or not wishes.grows_into_rest else ["There is no space to grow into."]
+
+
+def _seats(table: PartitionTable, home: House, places: Sequence[Place]) -> tuple[Seat, ...]:
+    made = {part.id: part for part in table.partitions}
+    seats = [_seat(place, made[place.tenant.partition.id]) for place in places]
+    seats += [Seat(source=part, partition=made[part.id], means=Means.EMPTY) for part in home.extended]
+    return tuple(sorted(seats, key=lambda seat: seat.partition.number))
+
+
+def _seat(place: Place, partition: Partition) -> Seat:
+    tenant = place.tenant
+    kind = tenant.partition.filesystem.kind if tenant.partition.filesystem else FilesystemKind.UNKNOWN
+    means = tenant.cut if place.size < tenant.size else tenant.means
+    stored = means in (Means.STREAM, Means.SHRINK)
+    # Boot sectors count in sectors: in others they are to be corrected even where the bytes stay.
+    moved = (partition.start_lba, place.start) != (tenant.partition.start_lba, tenant.start)
+    return Seat(
+        source=tenant.partition,
+        partition=partition,
+        means=means,
+        grow=place.size > tenant.size and means is Means.STREAM,
+        relocate=stored and kind in RELOCATABLE and moved,
+    )

@@ -1,0 +1,52 @@
+"""Wishes: what a fit is asked for, and what it is told about contents it does not read itself."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from images.model.layout import Partition
+from images.model.machine import Firmware
+from restore.rules import Growth, PartitionRule, Rule, TableChoice
+from restore.seat import Means
+
+
+def nothing_shrinks(partition: Partition) -> int | None:
+    """What is said of the least size when nobody looked: nothing, and so nothing is made smaller."""
+    return None
+
+
+def nothing_converts(partition: Partition, old: int, new: int) -> Means | str:
+    """What is said of another sector size when nobody looked."""
+    return f"the target has sectors of {new} bytes, the source had {old}: this version does not convert between them"
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of the fit of one disk.
+
+    Attributes:
+        growth: who takes the space that is left, where no rule says it.
+        rules: of this disk alone.
+        firmware: the boot loader will be repaired for it; None: it is left as it was.
+        growable: ids of partitions that hold a container which grows with its partition.
+        least: bytes the content of a partition needs at least; None when it is not known.
+        conversion: by what means a partition comes to sectors of another size, or the reason why it cannot.
+    """
+
+    growth: Growth = Growth.NONE
+    rules: tuple[PartitionRule, ...] = ()
+    table: TableChoice = TableChoice.KEEP
+    firmware: Firmware | None = None
+    growable: frozenset[str] = frozenset()
+    least: Callable[[Partition], int | None] = nothing_shrinks
+    conversion: Callable[[Partition, int, int], Means | str] = nothing_converts
+
+    @property
+    def grows_into_rest(self) -> bool:
+        """Whether anybody takes what is left."""
+        rules = any(rule.rule is Rule.GROW and not rule.size for rule in self.rules)
+        return self.growth is not Growth.NONE or rules
+
+    @property
+    def grows(self) -> bool:
+        """Whether anybody takes space, what is left or so much."""
+        return self.growth is not Growth.NONE or any(rule.rule is Rule.GROW for rule in self.rules)
