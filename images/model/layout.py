@@ -4,6 +4,7 @@ Facts only: no live parted or blkid object, no path. Ids (``disk0``, ``disk0-par
 inside one document and are how other documents point here.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 from uuid import UUID
 
@@ -11,6 +12,9 @@ import msgspec
 
 from core.units import to_bytes
 from images.model.extents import Extent
+from images.model.filesystem import Filesystem as Filesystem
+from images.model.filesystem import FilesystemKind as FilesystemKind
+from images.model.stack import Array, Container, Luks
 
 
 class TableKind(StrEnum):
@@ -32,31 +36,6 @@ class PartitionRole(StrEnum):
     RECOVERY = "recovery"
 
 
-class FilesystemKind(StrEnum):
-    """Filesystems and containers liferaft knows by name; ``unknown`` is captured whole."""
-
-    EXT2 = "ext2"
-    EXT3 = "ext3"
-    EXT4 = "ext4"
-    FAT12 = "fat12"
-    FAT16 = "fat16"
-    FAT32 = "fat32"
-    EXFAT = "exfat"
-    NTFS = "ntfs"
-    XFS = "xfs"
-    BTRFS = "btrfs"
-    F2FS = "f2fs"
-    HFSPLUS = "hfsplus"
-    APFS = "apfs"
-    JFS = "jfs"
-    NILFS2 = "nilfs2"
-    REISERFS = "reiserfs"
-    REISER4 = "reiser4"
-    MINIX = "minix"
-    SWAP = "swap"
-    UNKNOWN = "unknown"
-
-
 class DiskIdentity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a disk is named: never by /dev/sdX. Empty strings where the disk does not say."""
 
@@ -64,25 +43,6 @@ class DiskIdentity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     serial: str = ""
     model: str = ""
     transport: str = ""
-
-
-class Filesystem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What lies in a partition.
-
-    Attributes:
-        kind: the filesystem; ``unknown`` when liferaft has no reader for it.
-        detail: libblkid's or the reader's name for it (``ntfs``, ``crypto_LUKS``), empty for none.
-        uuid, label: as the filesystem spells them.
-        block_size: bytes of an allocation unit; 0 when unknown.
-        size: bytes the filesystem claims; 0 when unknown.
-    """
-
-    kind: FilesystemKind
-    detail: str = ""
-    uuid: str = ""
-    label: str = ""
-    block_size: int = 0
-    size: int = 0
 
 
 class Partition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -185,11 +145,28 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     filesystem: Filesystem | None = None
 
 
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """Anything of a layout that has bytes of its own: a disk, a partition, an array, an opened LUKS, a logical volume.
+
+    Attributes:
+        size: bytes. sector_size: of its logical sectors, bytes.
+        container: id of the container that makes it; empty for a disk and a partition.
+        filesystem: what lies on it, when that is neither a partition table nor a container that was followed.
+    """
+
+    id: str
+    size: int
+    sector_size: int
+    container: str = ""
+    filesystem: Filesystem | None = None
+
+
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """The disks of one machine."""
+    """The disks of one machine, and what is built on them: ``containers`` bottom up."""
 
     version: int = 1
     disks: tuple[Disk, ...]
+    containers: tuple[Container, ...] = ()
 
     def disk(self, disk_id: str) -> Disk:
         """The disk with that id; KeyError when there is none."""
@@ -197,3 +174,55 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
             if disk.id == disk_id:
                 return disk
         raise KeyError(disk_id)
+
+    def devices(self) -> tuple[Device, ...]:
+        """Every device, bottom up. KeyError where a container names a device that does not come before it."""
+        found: dict[str, Device] = {}
+        for device in (device for disk in self.disks for device in devices_of_disk(disk)):
+            found[device.id] = device
+        for container in self.containers:
+            sector_size = max(found[member].sector_size for member in container.member_ids)
+            for device in devices_made_by(container, sector_size):
+                found[device.id] = device
+        return tuple(found.values())
+
+    def device(self, device_id: str) -> Device:
+        """The device with that id; KeyError when there is none."""
+        for device in self.devices():
+            if device.id == device_id:
+                return device
+        raise KeyError(device_id)
+
+    def container_on(self, device_id: str) -> Container | None:
+        """The container that a device is a member of; None when it holds its own bytes."""
+        return next((container for container in self.containers if device_id in container.member_ids), None)
+
+
+def devices_of_disk(disk: Disk) -> Iterator[Device]:
+    """The disk itself and its partitions."""
+    yield Device(id=disk.id, size=disk.size, sector_size=disk.sector_size, filesystem=disk.filesystem)
+    for part in disk.table.partitions if disk.table else ():
+        size = to_bytes(part.sector_count, disk.sector_size)
+        yield Device(id=part.id, size=size, sector_size=disk.sector_size, filesystem=part.filesystem)
+
+
+def devices_made_by(container: Container, sector_size: int) -> Iterator[Device]:
+    """The devices of a container whose members have sectors of ``sector_size`` bytes."""
+    if isinstance(container, Array | Luks):
+        encrypted = container.sector_size if isinstance(container, Luks) else 0
+        yield Device(
+            id=container.id,
+            size=container.size,
+            sector_size=max(sector_size, encrypted),
+            container=container.id,
+            filesystem=container.filesystem,
+        )
+        return
+    for volume in container.volumes:
+        yield Device(
+            id=volume.id,
+            size=volume.size,
+            sector_size=sector_size,
+            container=container.id,
+            filesystem=volume.filesystem,
+        )

@@ -6,8 +6,9 @@ A manifest is untrusted input (DESIGN §3.11). Whether the chunks it names are t
 from collections.abc import Iterable, Iterator
 
 from core.errors import DamagedError
-from images.model.layout import Disk, PartitionRole, PartitionTable, TableKind
-from images.model.manifest import Manifest, Volume, VolumeRole
+from images.model.layout import Device, Disk, Layout, PartitionRole, PartitionTable, TableKind
+from images.model.manifest import PLAIN_VERSION, Manifest, Volume, VolumeRole
+from images.model.stack_soundness import hollow_volumes, stack_problems
 
 #: More than any disk has, and little enough that sums of sizes stay exact everywhere.
 _SIZE_LIMIT = 1 << 62
@@ -30,16 +31,28 @@ def check_manifest(manifest: Manifest, name: str) -> None:
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:
-    disks = {disk.id: disk for disk in manifest.layout.disks}
-    yield from _doubles("disk", (disk.id for disk in manifest.layout.disks))
+    layout = manifest.layout
+    disks = {disk.id: disk for disk in layout.disks}
+    yield from _doubles("disk", (disk.id for disk in layout.disks))
     yield from _doubles("volume", (volume.id for volume in manifest.volumes))
-    for disk in manifest.layout.disks:
+    for disk in layout.disks:
         yield from (f"{disk.id}: {problem}" for problem in _disk(disk))
+    if layout.containers and manifest.version <= PLAIN_VERSION:
+        yield f"it has containers, and is of version {manifest.version}"
+    yield from stack_problems(layout)
+    # From here on every container is known to lie on devices that come before it.
+    devices = {device.id: device for device in layout.devices()}
+    members = {member for container in layout.containers for member in container.member_ids}
     for volume in manifest.volumes:
-        if volume.disk not in disks:
-            yield f"{volume.id} lies on disk {volume.disk!r}, which the layout does not have"
+        problems: Iterator[str]
+        if volume.disk in disks:
+            problems = _volume(volume, disks[volume.disk], members)
+        elif volume.disk in devices and devices[volume.disk].container:
+            problems = _device_volume(volume, devices[volume.disk], layout, members)
         else:
-            yield from (f"{volume.id}: {problem}" for problem in _volume(volume, disks[volume.disk]))
+            yield f"{volume.id} lies on disk {volume.disk!r}, which the layout does not have"
+            continue
+        yield from (f"{volume.id}: {problem}" for problem in problems)
 
 
 def _disk(disk: Disk) -> Iterator[str]:
@@ -72,26 +85,46 @@ def _table(table: PartitionTable, disk: Disk) -> Iterator[str]:
             yield f"partition {part.number} is logical, and there is no extended one"
 
 
-def _volume(volume: Volume, disk: Disk) -> Iterator[str]:
-    if volume.offset < 0 or volume.size < 1 or volume.offset + volume.size > disk.size:
-        yield f"{volume.size} bytes at {volume.offset} are outside the disk's {disk.size}"
+def _volume(volume: Volume, disk: Disk, members: set[str]) -> Iterator[str]:
+    yield from _numbers(volume, disk.size)
+    parts = {part.id: part for part in disk.table.partitions} if disk.table else {}
+    if volume.role is VolumeRole.PARTITION:
+        part = parts.get(volume.partition)
+        if part is None:
+            yield f"it is partition {volume.partition!r}, which the layout does not have"
+            return
+        extent = part.extent(disk.sector_size)
+        fits = volume.size <= extent.size if part.id in members else volume.size == extent.size
+        if extent.start != volume.offset or not fits:
+            yield f"it does not lie where partition {part.number} lies"
+    elif volume.role is VolumeRole.HEAD and (disk.table is None or volume.offset):
+        yield "a head belongs to the start of a disk with a table"
+    elif volume.role is VolumeRole.DISK and (
+        disk.table is not None or volume.offset or (volume.size != disk.size and disk.id not in members)
+    ):
+        yield "a volume that is a whole disk does not have its size, or the disk has a table"
+
+
+def _device_volume(volume: Volume, device: Device, layout: Layout, members: set[str]) -> Iterator[str]:
+    """What is wrong with a volume on an array, an opened LUKS container or a logical volume."""
+    yield from _numbers(volume, device.size)
+    if volume.role is not VolumeRole.DISK or volume.partition or volume.offset:
+        yield f"a volume on {device.id} is all of it or its beginning"
+    elif volume.size != device.size and device.id not in members:
+        yield f"its {volume.size} bytes are not the {device.size} of {device.id}"
+    if device.id in hollow_volumes(layout):
+        yield f"{device.id} has no bytes of its own"
+
+
+def _numbers(volume: Volume, size: int) -> Iterator[str]:
+    if volume.offset < 0 or volume.size < 1 or volume.offset + volume.size > size:
+        yield f"{volume.size} bytes at {volume.offset} are outside the disk's {size}"
     if not 0 <= volume.height <= _HEIGHT_LIMIT or not 0 <= volume.allocated <= volume.size:
         yield f"height {volume.height} or {volume.allocated} allocated bytes are out of bounds"
     ends = [0, *(extent.end for extent in volume.lost)]
     starts = [*(extent.start for extent in volume.lost), volume.size]
     if any(end > start for end, start in zip(ends, starts, strict=True)):
         yield "its lost extents overlap, are out of order or lie outside"
-    parts = {part.id: part for part in disk.table.partitions} if disk.table else {}
-    if volume.role is VolumeRole.PARTITION:
-        part = parts.get(volume.partition)
-        if part is None:
-            yield f"it is partition {volume.partition!r}, which the layout does not have"
-        elif part.extent(disk.sector_size).start != volume.offset or part.extent(disk.sector_size).size != volume.size:
-            yield f"it does not lie where partition {part.number} lies"
-    elif volume.role is VolumeRole.HEAD and (disk.table is None or volume.offset):
-        yield "a head belongs to the start of a disk with a table"
-    elif volume.role is VolumeRole.DISK and (disk.table is not None or volume.size != disk.size):
-        yield "a volume that is a whole disk does not have its size, or the disk has a table"
 
 
 def _doubles(what: str, names: Iterable[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import os
 from uuid import UUID
 
+import msgspec
 import zstandard
 
 from core.documents import encode
@@ -19,6 +20,7 @@ from images.model.layout import (
 )
 from images.model.machine import Firmware, Machine, SecureBoot
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
+from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
 from images.store.index import IndexBuilder, Location
 from images.store.keys import KeySlot, RepositoryKeys
 from images.store.pages import Page, encode_page
@@ -39,7 +41,7 @@ def seeds(target: str) -> list[bytes]:
         "tree": _trees,
         "record": _records,
         "index": _indexes,
-        "manifest": lambda: [encode(sample_manifest())],
+        "manifest": lambda: [encode(sample_manifest()), encode(stacked_manifest())],
         "machine": lambda: [encode(_machine())],
         "catalogue": _catalogues,
         "sealed": lambda: [encode(seal_document(RepositoryKeys(bytes(32)), "points", _REPOSITORY, b"x" * 40))],
@@ -127,6 +129,72 @@ def sample_manifest() -> Manifest:
         layout=Layout(disks=(gpt, dos)),
         volumes=volumes,
     )
+
+
+def stacked_manifest() -> Manifest:
+    """A sound manifest: a mirror over two disks, LUKS on it, in it LVM with a plain volume, a thin one and a pool."""
+    plain = sample_manifest()
+    first, second = plain.layout.disks
+    mirror = Array(
+        id="md0",
+        uuid="01234567:89abcdef:01234567:89abcdef",
+        name="host:0",
+        level=1,
+        metadata="1.2",
+        slots=2,
+        members=(
+            ArrayMember(device="disk0-part2", slot=0, data_offset=1 << 20),
+            ArrayMember(device="disk1-part1", slot=1, data_offset=1 << 20),
+        ),
+        size=3 << 20,
+        component_size=3 << 20,
+        bitmap=True,
+    )
+    luks = Luks(
+        id="luks0", uuid=str(UUID(int=1)), device="md0", version=2, payload_offset=1 << 20, size=2 << 20, name="secret"
+    )
+    group = VolumeGroup(
+        id="lvm0",
+        uuid="Abcdef-0123-4567-89AB-CDEF-0123-456789",
+        name="vg",
+        extent_size=1 << 16,
+        members=(
+            PhysicalVolume(
+                device="luks0", uuid="Bbcdef-0123-4567-89AB-CDEF-0123-456789", size=2 << 20, data_offset=4096
+            ),
+        ),
+        volumes=tuple(
+            LogicalVolume(
+                id=f"lvm0-{name}",
+                name=name,
+                uuid=f"{name[:1]}bcdef-0123-4567-89AB-CDEF-0123-456789",
+                size=1 << 20,
+                segments=segments,
+                pool="pool" if name == "thin" else "",
+                active=name != "pool",
+                filesystem=Filesystem(kind=FilesystemKind.EXT4) if name != "pool" else None,
+            )
+            for name, segments in (("root", ("linear",)), ("thin", ("thin",)), ("pool", ("thin-pool",)))
+        ),
+        backup='contents = "Text Format Volume Group"',
+    )
+    kept = tuple(volume for volume in plain.volumes if volume.id not in mirror.member_ids)
+    made = tuple(
+        Volume(
+            id=device,
+            disk=device,
+            role=VolumeRole.DISK,
+            offset=0,
+            size=size,
+            root="00" * 32,
+            height=0,
+            allocated=4096,
+            mode=CaptureMode.USED,
+        )
+        for device, size in (("md0", luks.payload_offset), ("lvm0-root", 1 << 20), ("lvm0-thin", 1 << 20))
+    )
+    layout = Layout(disks=(first, second), containers=(mirror, luks, group))
+    return msgspec.structs.replace(plain, version=2, layout=layout, volumes=(*kept, *made))
 
 
 def _disk(name: str, kind: TableKind, places: list[tuple[int, int, FilesystemKind | None]]) -> Disk:
