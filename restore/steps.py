@@ -9,11 +9,15 @@ from core.units import counted, format_size
 from images.model.extents import Extent
 from images.model.layout import FilesystemKind, PartitionTable
 from images.model.machine import Firmware
+from images.model.stack import Array, Luks, VolumeGroup
 from restore.unique.renewal import Renewal
 
 
 class _Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="do"):
-    """``disk`` is the id of the source disk whose target is meant. Offsets and sizes are bytes on the target."""
+    """``disk`` is the id of the source disk whose target is meant, or of a device of the stack (images/model/stack.py).
+
+    Offsets and sizes are bytes on the target.
+    """
 
     disk: str
 
@@ -82,14 +86,15 @@ class VerifyVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
 
 class GrowFilesystem(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="grow-filesystem"):
-    """Grow the filesystem of partition ``number`` to the size of its partition."""
+    """Grow the filesystem of partition ``number`` to its size; ``number`` is 0 when ``disk`` is itself the device."""
 
     number: int
     kind: FilesystemKind
     size: int
 
     def describe(self) -> str:
-        return f"{self.disk}: grow {self.kind} in partition {self.number} to {format_size(self.size)}"
+        place = f" in partition {self.number}" if self.number else ""
+        return f"{self.disk}: grow {self.kind}{place} to {format_size(self.size)}"
 
 
 class RelocateFilesystem(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="relocate-filesystem"):
@@ -133,6 +138,55 @@ class MakeUnique(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, t
         return f"give the machine {count} of its own, and rewrite what refers to the old ones"
 
 
+class CreateArray(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="create-array"):
+    """Make an md array of its members with the same identity; ``disk`` is its id, and from then on a device.
+
+    ``fill``: as large as its members allow, and not as large as it was.
+    """
+
+    array: Array
+    fill: bool = False
+
+    def describe(self) -> str:
+        count = counted(len(self.array.members), "device")
+        room = ", as large as they allow" if self.fill else ""
+        return f"{self.disk}: make the RAID {self.array.level} array of {count}{room}"
+
+
+class OpenLuks(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="open-luks"):
+    """Open a LUKS container whose header was put back; ``disk`` is its id, and from then on a device.
+
+    It is as large as what it lies on.
+    """
+
+    container: Luks
+
+    def describe(self) -> str:
+        return f"{self.disk}: open the LUKS container in {self.container.device}"
+
+
+class CreateVolumeGroup(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="create-volume-group"):
+    """Make an LVM group with its physical and logical volumes and activate it; ``disk`` is its id.
+
+    ``grow``: the name of the logical volume that takes the room the physical volumes gained; empty for none.
+    """
+
+    group: VolumeGroup
+    grow: str = ""
+
+    def describe(self) -> str:
+        count = counted(len(self.group.volumes), "logical volume")
+        room = f", {self.grow} takes the new room" if self.grow else ""
+        return f"{self.disk}: make the volume group {self.group.name} with {count}{room}"
+
+
+class CloseStack(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="close-stack"):
+    """Deactivate, close and stop what the steps before it made alive; ``disk`` is the first disk."""
+
+    def describe(self) -> str:
+        return "close logical volumes, encrypted containers and arrays"
+
+
 Step = (
     WipeSignatures
     | CreateTable
@@ -143,4 +197,8 @@ Step = (
     | RelocateFilesystem
     | RepairBoot
     | MakeUnique
+    | CreateArray
+    | OpenLuks
+    | CreateVolumeGroup
+    | CloseStack
 )
