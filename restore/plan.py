@@ -10,6 +10,7 @@ from blake3 import blake3
 from core.documents import encode
 from images.model.layout import DiskIdentity
 from images.model.machine import Occupant
+from restore.estimate import Estimate
 from restore.steps import RestoreVolume, Step
 
 PLAN_VERSION = 1
@@ -54,6 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         recovery_point: full id; name, created: for people.
         repository: where the chunks come from.
         notes: what the person should know before confirming.
+        estimate: how long it may take; measured anew each time, and no part of the digest.
     """
 
     version: int = PLAN_VERSION
@@ -64,11 +66,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     targets: tuple[TargetDisk, ...]
     steps: tuple[Step, ...]
     notes: tuple[str, ...]
+    estimate: Estimate | None = None
 
     @property
     def digest(self) -> str:
-        """What confirming gives back: the beginning of BLAKE3 over the canonical document."""
-        return blake3(encode(self)).hexdigest()[:DIGEST_DIGITS]
+        """What confirming gives back: the beginning of BLAKE3 over the canonical document without the estimate."""
+        return blake3(encode(msgspec.structs.replace(self, estimate=None))).hexdigest()[:DIGEST_DIGITS]
 
     def target(self, disk: str) -> TargetDisk:
         """The target of a source disk; KeyError when the plan has none."""
