@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import DamagedError, LiferaftError, ProcessError, RefusedError
+from core.errors import DamagedError, DeviceError, LiferaftError, ProcessError, RefusedError
 from core.events import Event, Sink, Stage
 from core.process import Runner, find_tool
 from core.units import format_size
@@ -119,9 +119,10 @@ def _impossible_tables(plan: Plan, candidates: dict[str, Candidate], runner: Run
     """Tables that the tools refuse, found on a scratch file and not on the target."""
     reasons = []
     for step in plan.steps:
-        if isinstance(step, CreateTable) and candidates[step.disk].sector_size == 512:
+        if isinstance(step, CreateTable):
+            candidate = candidates[step.disk]
             try:
-                rehearse_table(step.table, candidates[step.disk].size, runner)
+                rehearse_table(step.table, candidate.size, runner, sector_size=candidate.sector_size)
             except RefusedError as error:
                 reasons.append(error.message.rstrip("."))
     return reasons
@@ -134,8 +135,8 @@ def carries_table(plan: Plan, target: TargetDisk, candidate: Candidate, runner: 
     if table is None:
         return False
     try:
-        return not compare(candidate.node, table, runner)
-    except (ProcessError, DamagedError):
+        return not compare(candidate.node, table, runner, sector_size=candidate.sector_size)
+    except (ProcessError, DamagedError, DeviceError, RefusedError):
         return False
 
 

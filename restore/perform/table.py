@@ -2,10 +2,10 @@
 
 from core.errors import DeviceError
 from core.events import Stage
+from restore.ground import StreamCount
 from restore.perform.work import Outcome, Work
 from restore.planner import volume_name
 from restore.steps import CreateTable, WipeSignatures, WriteHead
-from restore.stream import StreamCount
 from restore.table import create_table
 
 
@@ -22,7 +22,8 @@ def wipe_signatures(step: WipeSignatures, work: Work) -> Outcome:
 def make_table(step: CreateTable, work: Work) -> Outcome:
     """The partition table."""
     work.say(Stage.LAYOUT, step.describe())
-    create_table(work.candidates[step.disk].node, step.table, work.runner)
+    sector_size = work.candidates[step.disk].sector_size
+    create_table(work.targets[step.disk], step.table, sector_size, work.runner)
     return Outcome()
 
 
