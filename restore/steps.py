@@ -97,6 +97,25 @@ class GrowFilesystem(_Step, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return f"{self.disk}: grow {self.kind}{place} to {format_size(self.size)}"
 
 
+class RemakeFat(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="remake-fat"):
+    """Write a FAT volume anew, with the same identity and the files of ``volume``, for other sectors or another size.
+
+    ``offset`` and ``size`` are the partition's; ``old_lba`` is where it started, in sectors of the source. ``data``:
+    bytes that were allocated at capture.
+    """
+
+    volume: str
+    number: int
+    kind: FilesystemKind
+    offset: int
+    size: int
+    old_lba: int
+    data: int
+
+    def describe(self) -> str:
+        return f"{self.volume}: make {self.kind} of {format_size(self.size)} anew and copy its files"
+
+
 class RelocateFilesystem(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="relocate-filesystem"):
     """Correct what the filesystem of partition ``number`` says of its place, and NTFS of the size of a sector.
 
@@ -195,6 +214,7 @@ Step = (
     | VerifyVolume
     | GrowFilesystem
     | RelocateFilesystem
+    | RemakeFat
     | RepairBoot
     | MakeUnique
     | CreateArray

@@ -56,7 +56,7 @@ class FatFilesystem:
 
     def children(self, node: int) -> Iterator[Child]:
         long_name: list[bytes] = []
-        for place, raw in self._raw_entries(node):
+        for place, raw in self.records(node):
             if raw[0] == _LAST:
                 return
             if raw[0] == _DELETED:
@@ -98,7 +98,8 @@ class FatFilesystem:
             raise DamagedError(f"The file has {size} bytes, its chain of clusters ends before.")
         return stored_content(self._source, size, segments)
 
-    def _raw_entries(self, node: int) -> Iterator[tuple[int, bytes]]:
+    def records(self, node: int) -> Iterator[tuple[int, bytes]]:
+        """The place and the bytes of every entry of a folder: those of long names and deleted ones, too."""
         for segment in self._folder(node):
             data = self._source.read_at(segment.place, segment.size)
             for at in range(0, len(data) - ENTRY_SIZE + 1, ENTRY_SIZE):

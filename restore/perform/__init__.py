@@ -1,13 +1,14 @@
 """Who carries out which step."""
 
 from restore.filesystems.grow import tools_to_grow
-from restore.perform import filesystem, relocate, table, unique, volume
+from restore.perform import filesystem, relocate, remake, table, unique, volume
 from restore.perform.work import Performer
 from restore.steps import (
     CreateTable,
     GrowFilesystem,
     MakeUnique,
     RelocateFilesystem,
+    RemakeFat,
     RepairBoot,
     RestoreVolume,
     Step,
@@ -28,6 +29,7 @@ PERFORMERS: dict[type[Step], Performer] = {
     RestoreVolume: Performer(perform=volume.restore_volume, holding=True),
     VerifyVolume: Performer(perform=volume.verify_volume, holding=True),
     RelocateFilesystem: Performer(perform=relocate.relocate, holding=True),
+    RemakeFat: Performer(perform=remake.remake_fat, holding=True),
     GrowFilesystem: Performer(perform=filesystem.grow, holding=False, tools=_grow_tools, loops=True),
     RepairBoot: Performer(perform=filesystem.repair, holding=False),
     MakeUnique: Performer(perform=unique.make_unique, holding=False, tools=unique.tools_of, loops=True),
