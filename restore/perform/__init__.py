@@ -1,12 +1,16 @@
 """Who carries out which step."""
 
 from restore.filesystems.grow import tools_to_grow
-from restore.perform import filesystem, relocate, remake, table, unique, volume
+from restore.perform import filesystem, relocate, remake, stack, table, unique, volume
 from restore.perform.work import Performer
 from restore.steps import (
+    CloseStack,
+    CreateArray,
     CreateTable,
+    CreateVolumeGroup,
     GrowFilesystem,
     MakeUnique,
+    OpenLuks,
     RelocateFilesystem,
     RemakeFat,
     RepairBoot,
@@ -33,4 +37,8 @@ PERFORMERS: dict[type[Step], Performer] = {
     GrowFilesystem: Performer(perform=filesystem.grow, holding=False, tools=_grow_tools, loops=True),
     RepairBoot: Performer(perform=filesystem.repair, holding=False),
     MakeUnique: Performer(perform=unique.make_unique, holding=False, tools=unique.tools_of, loops=True),
+    CreateArray: Performer(perform=stack.create_array, holding=False, tools=stack.tools, loops=True),
+    OpenLuks: Performer(perform=stack.open_luks, holding=False, tools=stack.tools, loops=True),
+    CreateVolumeGroup: Performer(perform=stack.create_group, holding=False, tools=stack.tools, loops=True),
+    CloseStack: Performer(perform=stack.close_stack, holding=False),
 }

@@ -9,8 +9,11 @@ from restore.steps import GrowFilesystem, RepairBoot
 
 
 def grow(step: GrowFilesystem, work: Work) -> Outcome:
-    """A filesystem to the size of its partition."""
+    """A filesystem to the size of its partition, or of its device of the stack."""
     work.say(Stage.GROW, step.describe())
+    if step.number == 0 and work.alive.has(step.disk):
+        said = grow_filesystem(work.node(step.disk), step.kind, work.runner)
+        return Outcome(warnings=tuple(f"{step.disk}: {line}" for line in said))
     candidate = work.candidates[step.disk]
     partition = work.partition(step.disk, step.number)
     with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:

@@ -1,0 +1,88 @@
+"""LUKS containers: opened with a key of the user's, after their own header was put back.
+
+The header and all key slots come back bit for bit with their volume, so that every passphrase of old opens the
+container; nothing is formatted here. Discards are not passed down: a discarded sector of an encrypted device reads
+as noise, and what the plan zeroes has to read as zeros.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from core.errors import DeviceError, LiferaftError, RefusedError
+from core.process import Runner
+from images.model.stack import Luks
+from restore.stack.keys import Keys
+
+TOOLS = ("cryptsetup",)
+#: cryptsetup(8), "RETURN CODES": 2 is no permission, that is, a wrong passphrase.
+_WRONG_KEY = 2
+#: Argon2 with a gigabyte on a slow machine.
+_TIMEOUT = 900.0
+
+
+def open_luks(luks: Luks, node: str, keys: Keys, runner: Runner) -> str:
+    """Open a container under the name it had, which the restored system's own tools look for.
+
+    Args:
+        node: what it lies on; its header is there.
+
+    Returns:
+        the node of the opened device.
+
+    Raises:
+        RefusedError: no key opens it. DeviceError: it is not the container that was captured.
+    """
+    found = runner.run(["cryptsetup", "luksUUID", node], timeout=60).stdout.strip()
+    if found != luks.uuid:
+        raise DeviceError(f"{node}: the UUID of the LUKS header is {found!r}, expected {luks.uuid!r}.")
+    name = free_name(luks, Path("/dev/mapper"))
+    opened = f"/dev/mapper/{name}"
+    for words, text in _tries(keys):
+        argv = ["cryptsetup", "open", "--type", f"luks{luks.version}", *words, node, name]
+        result = runner.run(
+            argv, success=frozenset({0, _WRONG_KEY}), timeout=_TIMEOUT, stdin=text, secrets=keys.passphrases
+        )
+        if result.returncode == 0:
+            _check(luks, opened, runner)
+            return opened
+    tried = len(keys.files) + len(keys.passphrases)
+    raise RefusedError(
+        f"None of the {tried} keys that were given opens the LUKS container {luks.id} ({luks.uuid}).",
+        hint="Name its key file with --luks-key, or its passphrase with --luks-passphrase-file.",
+    )
+
+
+def close_luks(opened: str, runner: Runner) -> None:
+    """Close a container again."""
+    runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
+    runner.run(["cryptsetup", "close", Path(opened).name], timeout=120)
+
+
+def free_name(luks: Luks, folder: Path) -> str:
+    """The mapping's name at capture; another when liferaft opened it then.
+
+    Raises:
+        LiferaftError: this machine has a mapping of that name.
+    """
+    name = luks.name or f"luks-{luks.uuid}"
+    if not name.strip(".") or "/" in name or (folder / name).exists():
+        raise LiferaftError(
+            f"This machine has a mapping {name!r} already: the LUKS container {luks.id} cannot be opened under it.",
+            hint="Close it, or restore from a machine that does not use it.",
+        )
+    return name
+
+
+def _tries(keys: Keys) -> Iterator[tuple[Sequence[str], str | None]]:
+    for path in keys.files:
+        yield ("--key-file", str(path)), None
+    for passphrase in keys.passphrases:
+        # "-" reads standard input to its end, a newline included: nothing is added to the passphrase.
+        yield ("--key-file", "-"), passphrase
+
+
+def _check(luks: Luks, opened: str, runner: Runner) -> None:
+    size = int(runner.run(["blockdev", "--getsize64", opened], timeout=60).stdout)
+    if size < luks.size:
+        close_luks(opened, runner)
+        raise DeviceError(f"{opened}: the opened LUKS container has {size} bytes, expected {luks.size}.")

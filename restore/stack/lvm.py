@@ -1,0 +1,151 @@
+"""LVM volume groups: made again from LVM's own backup text, with the UUIDs of every layer.
+
+``pvcreate --uuid --restorefile`` gives each physical volume its UUID and the place of its first extent,
+``vgcfgrestore`` writes the group's metadata; both are LVM's documented way after a disk was replaced (vgcfgrestore(8)).
+What the backup does not hold is the content of a thin pool's own metadata: see ``thin.py``. Every command sees the
+group's own members only (``--devices``), so that a group of the same name elsewhere in the machine is neither found
+nor touched.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.errors import DamagedError, DeviceError, LiferaftError, ProcessError, RefusedError
+from core.process import Runner
+from images.model.layout import Layout
+from images.model.stack import VolumeGroup
+
+TOOLS = ("pvcreate", "vgcfgrestore", "vgchange", "lvs", "pvs", "wipefs")
+#: Segment types that come back whole. Others keep content of their own beside the data (raid, mirror, cache, snapshot).
+RESTORABLE = frozenset({"linear", "striped", "thin", "thin-pool"})
+_TIMEOUT = 600.0
+#: Text of a backup: LVM's largest metadata areas are some MiB.
+_LONGEST_REPORT = 64 << 20
+
+
+def create_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -> None:
+    """Make the physical volumes and the group again; nothing is activated.
+
+    Args:
+        nodes: device nodes of its members by their ids.
+
+    Raises:
+        RefusedError: it has volumes that cannot be made again. LiferaftError: the machine has a group of that name.
+        ProcessError: LVM's tools did not take it.
+    """
+    strange = sorted({kind for volume in group.volumes for kind in volume.segments} - RESTORABLE)
+    if strange:
+        raise RefusedError(
+            f"Volume group {group.name} has volumes of type {', '.join(strange)}, which are not made again."
+        )
+    if Path("/dev", group.name).exists():
+        raise LiferaftError(
+            f"A volume group named {group.name} is active on this machine.",
+            hint=f"Deactivate it (vgchange -an {group.name}) or detach its disks.",
+        )
+    limits = member_words(group, nodes)
+    with tempfile.TemporaryDirectory(prefix="liferaft-lvm-") as folder:
+        backup = Path(folder) / "backup"
+        backup.write_text(group.backup)
+        for member in group.members:
+            node = nodes[member.device]
+            # Inside an array or an opened container nobody wiped yet, and pvcreate would ask.
+            runner.run(["wipefs", "--all", "--quiet", node], timeout=_TIMEOUT)
+            words = ["--uuid", member.uuid, "--restorefile", str(backup)]
+            runner.run(["pvcreate", *limits, *words, node], timeout=_TIMEOUT)
+        # --force is what vgcfgrestore wants for thin pools, whose metadata it cannot know; thin.py makes that.
+        force = ["--force"] if has_thin(group) else []
+        runner.run(["vgcfgrestore", *limits, *force, "--file", str(backup), group.name], timeout=_TIMEOUT)
+    _check_uuids(group, limits, runner)
+
+
+def activate_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -> dict[str, str]:
+    """Activate a group; returns the nodes of its volumes by their ids (a thin pool has none)."""
+    limits = member_words(group, nodes)
+    runner.run(["vgchange", *limits, "--activate", "y", group.name], timeout=_TIMEOUT)
+    runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
+    return {
+        volume.id: f"/dev/{group.name}/{volume.name}" for volume in group.volumes if "thin-pool" not in volume.segments
+    }
+
+
+def deactivate_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -> None:
+    """Let go of all volumes of a group."""
+    # udev looks at every device that was written; while it does, the device is busy.
+    runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
+    runner.run(["vgchange", *member_words(group, nodes), "--activate", "n", group.name], timeout=_TIMEOUT)
+
+
+def extend_volume(group: VolumeGroup, volume: str, nodes: Mapping[str, str], runner: Runner) -> int:
+    """Give a volume all the room that members larger than before brought.
+
+    Args:
+        volume: its name.
+
+    Returns:
+        its size now, bytes.
+
+    Raises:
+        ProcessError: LVM found the room not usable (a striped volume needs it on all its members).
+    """
+    limits = member_words(group, nodes)
+    for member in group.members:
+        runner.run(["pvresize", *limits, nodes[member.device]], timeout=_TIMEOUT)
+    report = report_rows("vgs", ["vg_free_count"], [*limits, group.name], runner)
+    name = f"{group.name}/{volume}"
+    if int(report[0]["vg_free_count"]):
+        try:
+            runner.run(["lvextend", *limits, "--extents", "+100%FREE", name], timeout=_TIMEOUT)
+        except ProcessError as error:
+            hint = "The data is in place; only the growing failed. Grow it later with lvextend."
+            raise ProcessError(error.argv, error.returncode, error.output, hint=hint) from None
+    return int(report_rows("lvs", ["lv_size"], [*limits, name], runner)[0]["lv_size"])
+
+
+def has_thin(group: VolumeGroup) -> bool:
+    """Whether a thin pool is in it."""
+    return any("thin-pool" in volume.segments or "thin" in volume.segments for volume in group.volumes)
+
+
+def is_thin(layout: Layout, device: str) -> bool:
+    """Whether a device is a thin volume."""
+    groups = (container for container in layout.containers if isinstance(container, VolumeGroup))
+    return any("thin" in volume.segments for group in groups for volume in group.volumes if volume.id == device)
+
+
+def member_words(group: VolumeGroup, nodes: Mapping[str, str]) -> list[str]:
+    """The option that lets LVM see the group's members and nothing else."""
+    return ["--devices", ",".join(nodes[member.device] for member in group.members)]
+
+
+def report_rows(program: str, fields: list[str], words: list[str], runner: Runner) -> list[dict[str, str]]:
+    """Rows of an LVM report, sizes in bytes.
+
+    Raises:
+        DamagedError: the program did not print a report.
+    """
+    options = ["--reportformat", "json", "--units", "b", "--nosuffix", "--options", ",".join(fields)]
+    text = runner.run([program, *options, *words], timeout=_TIMEOUT).stdout
+    try:
+        if len(text) > _LONGEST_REPORT:
+            raise ValueError(f"{len(text)} bytes")
+        document: Any = json.loads(text)
+        (section,) = document["report"]
+        (rows,) = section.values()
+        return [{field: str(row[field]) for field in fields} for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{program} did not print the report that was asked for: {error!r}.") from None
+
+
+def _check_uuids(group: VolumeGroup, limits: list[str], runner: Runner) -> None:
+    """Every layer carries the UUID it had."""
+    found = {row["vg_uuid"] for row in report_rows("vgs", ["vg_uuid"], [*limits, group.name], runner)}
+    found |= {row["pv_uuid"] for row in report_rows("pvs", ["pv_uuid"], limits, runner)}
+    found |= {row["lv_uuid"] for row in report_rows("lvs", ["lv_uuid"], [*limits, group.name], runner)}
+    wanted = {group.uuid, *(member.uuid for member in group.members), *(volume.uuid for volume in group.volumes)}
+    if wanted - found:
+        lacking = ", ".join(sorted(wanted - found))
+        raise DeviceError(f"Volume group {group.name} was made again, but without the UUIDs {lacking}.")
