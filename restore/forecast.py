@@ -23,16 +23,17 @@ _REMEMBERED = frozenset({"repair-boot", "grow-filesystem", "make-unique"})
 
 
 def with_estimate(
-    plan: Plan, repository: Repository, manifest: Manifest, pairs: Sequence[Pair], book: RateBook
+    plan: Plan, repository: Repository, manifest: Manifest, pairs: Sequence[Pair], book: RateBook, *, here: bool = True
 ) -> Plan:
     """The plan with an estimate; its digest stays the same.
 
     Args:
         manifest: of the plan's recovery point, with the volumes that are restored.
+        here: the targets are disks of this machine, and not of a recorded one.
     """
     rates: list[Rate] = [fetch_rate(repository, manifest)]
     for pair in pairs:
-        rates += target_rates(pair.disk, pair.candidate, book)
+        rates += target_rates(pair.disk, pair.candidate, book, here=here)
     return msgspec.structs.replace(plan, estimate=estimate(plan.steps, rates, book.seconds))
 
 

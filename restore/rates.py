@@ -129,13 +129,13 @@ def fetch_rate(repository: Repository, manifest: Manifest, *, clock: Clock = tim
 
 
 def target_rates(
-    disk: str, candidate: Candidate, book: RateBook, *, clock: Clock = time.monotonic
+    disk: str, candidate: Candidate, book: RateBook, *, here: bool = True, clock: Clock = time.monotonic
 ) -> tuple[Rate, Rate]:
     """The rates of reading and of writing a target, which goes to ``disk``; only read here."""
-    measured = _read_rate(candidate, clock)
+    measured = _read_rate(candidate, clock) if here else None
     slow, fast = _BY_TRANSPORT.get(candidate.identity.transport, _ASSUMED)
     if measured is None:
-        why = "an image file" if candidate.file else "it could not be read here"
+        why = "an image file" if candidate.file else "it cannot be read here"
         read = _assumed(Work.READ, disk, slow * MIB, fast * MIB, f"not measured ({why}): {_assumption(slow, fast)}")
     else:
         basis = f"{_per_second(measured)}, measured now"

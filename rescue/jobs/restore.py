@@ -1,6 +1,7 @@
 """The restore jobs: make a plan, carry out a confirmed plan."""
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -10,18 +11,36 @@ from core.documents import decode_written
 from core.errors import RefusedError
 from core.events import Sink
 from core.process import Runner
+from images.model.layout import Disk
 from images.model.machine import Firmware, Machine, MachineDisk
 from images.probe import block_devices, probe_machine
 from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.repository import Repository
+from rescue.jobs.placing import (
+    Ask,
+    Assigned,
+    TargetRule,
+    live_name,
+    matched,
+    place_assigned,
+    place_matched,
+    place_named,
+    recorded_disk,
+    target_disk,
+    wanted_disks,
+)
 from restore.execute import execute
-from restore.matching import Pair
+from restore.forecast import remember, with_estimate
+from restore.matching import Matching, Pair
 from restore.plan import PLAN_VERSION, Plan
-from restore.planner import PlanOptions, make_plan
+from restore.planner import PlanOptions, make_plan, only_disks
+from restore.rates import book_path, read_book
 from restore.report import Report
 from restore.rules import Growth, PartitionRule, TableChoice
 from restore.targets import Candidate, disk_candidate, name_target
+
+_RECORDED = "Made for a recorded machine: what is on its disks, and whether they are free, is looked at again then."
 
 
 class BootChoice(StrEnum):
@@ -40,6 +59,8 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
         grow: the last data filesystem that can takes the space a larger disk has.
         grow_all: all of them share it, by their sizes.
         rules: for single partitions; they decide before the two.
+        skip: ids of disks that are not restored.
+        match: targets that nobody named are found by what the disks are.
     """
 
     grow: bool = False
@@ -50,6 +71,8 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
     boot: BootChoice = BootChoice.AUTO
     onto_source: bool = False
     unique: bool = False
+    skip: tuple[str, ...] = ()
+    match: bool = False
 
     @property
     def growth(self) -> Growth:
@@ -62,19 +85,30 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
 def plan_restore(
     repository: str,
     point: str,
-    targets: Sequence[Path],
+    targets: Sequence[Path | str],
     choices: RestoreChoices,
     runner: Runner,
     access: Access | None = None,
+    *,
+    machine: Machine | None = None,
+    ask: Ask | None = None,
 ) -> Plan:
-    """The plan for restoring a recovery point to disks or files named by path.
+    """The plan for restoring a recovery point to disks or files.
+
+    Args:
+        targets: paths, or serial numbers or WWNs of disks; ``disk0=`` before one says what goes there. With
+            ``choices.match`` there may be none.
+        machine: a recorded machine that the targets are disks of, instead of this one.
+        ask: whether a person takes an assignment that is not clear; None when nobody can be asked.
 
     Raises:
         UsageError, RefusedError, DamagedError, UnreachableError: with every reason. Nothing is written.
     """
-    opened = open_repository(repository, access)
-    candidates = [name_target(path, repository, runner) for path in targets]
-    return _plan(opened, point, candidates, choices, runner)
+    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, machine)
+    names = [str(target) for target in targets]
+    if choices.match and not names:
+        return planning.plan(place_matched(planning.manifest, planning.disks, planning.all_candidates(), ask))
+    return planning.plan(place_named(planning.manifest, planning.disks, names, planning.find, ask))
 
 
 def plan_restore_to_disk(
@@ -85,42 +119,146 @@ def plan_restore_to_disk(
     runner: Runner,
     access: Access | None = None,
 ) -> Plan:
-    """The same for a disk of the probed machine, as the wizard and the unattended job name it."""
-    opened = open_repository(repository, access)
-    candidate = disk_candidate(disk, repository, block_devices(runner))
-    return _plan(opened, point, [candidate], choices, runner)
-
-
-def _plan(
-    repository: Repository, point: str, candidates: Sequence[Candidate], choices: RestoreChoices, runner: Runner
-) -> Plan:
-    options = PlanOptions(
-        growth=choices.growth,
-        rules=choices.rules,
-        table=choices.table,
-        verify=choices.verify,
-        firmware=_firmware(choices.boot, candidates, runner),
-        onto_source=choices.onto_source,
-        unique=choices.unique,
+    """The same for a recovery point of one disk and a disk of the probed machine."""
+    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
+    names = [disk.node]
+    return planning.plan(
+        place_named(planning.manifest, planning.disks, names, lambda name: planning.candidate(disk), None)
     )
-    found = repository.resolve(point)
-    disks = repository.manifest(found).layout.disks
-    if len(disks) != len(candidates):
+
+
+def plan_restore_assigned(
+    repository: str,
+    point: str,
+    assigned: Sequence[Assigned],
+    choices: RestoreChoices,
+    runner: Runner,
+    access: Access | None = None,
+) -> Plan:
+    """The same for disks that a person assigned, as the wizard does; the others are left out."""
+    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
+    return planning.plan(place_assigned(planning.disks, assigned, planning.candidate))
+
+
+def plan_restore_by_rules(
+    repository: str,
+    point: str,
+    rules: Sequence[TargetRule],
+    choices: RestoreChoices,
+    runner: Runner,
+    access: Access | None = None,
+) -> Plan:
+    """The same by a job's rules. What they leave open is matched, if ``choices.match`` allows it and it is clear."""
+    # The targets first: a machine in which they are missing need not fetch a passphrase or a manifest.
+    machine = probe_machine(runner)
+    assigned = [Assigned(disk=rule.disk, target=target_disk(machine, rule)) for rule in rules]
+    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
+    pairs = place_assigned(planning.disks, assigned, planning.candidate)
+    ruled = {pair.disk for pair in pairs}
+    left = [disk for disk in planning.disks if disk.id not in ruled]
+    if left and not choices.match:
+        names = ", ".join(disk.id for disk in left)
         raise RefusedError(
-            f"Recovery point {found[:12]} has {len(disks)} disks, and {len(candidates)} targets are named.",
-            hint="Name a target for each.",
+            f"The job does not say where {names} of the recovery point goes.",
+            hint='Name a target for each in "targets", leave disks out with "skip", or allow "match".',
         )
-    pairs = [Pair(disk=disk.id, candidate=candidate) for disk, candidate in zip(disks, candidates, strict=True)]
-    return make_plan(repository, found, pairs, options)
+    if left:
+        taken = {pair.candidate.node for pair in pairs}
+        free = [candidate for candidate in planning.all_candidates() if candidate.node not in taken]
+        pairs = (*pairs, *place_matched(planning.manifest, left, free, None))
+    return planning.plan(pairs)
 
 
-def _firmware(choice: BootChoice, candidates: Sequence[Candidate], runner: Runner) -> Firmware | None:
-    """An image file is not the disk of this machine: its boot loader is left alone unless asked for."""
-    if choice is BootChoice.AUTO:
-        if any(candidate.file for candidate in candidates):
-            return None
-        return probe_machine(runner).firmware
-    return None if choice is BootChoice.NO else Firmware(choice.value)
+def match_disks(
+    repository: str, point: str, machine: Machine, runner: Runner, access: Access | None = None
+) -> tuple[tuple[Disk, ...], Matching]:
+    """The disks of a recovery point, and how well the free disks of this machine suit them."""
+    planning = _Planning(open_repository(repository, access), repository, point, RestoreChoices(), runner, None)
+    candidates = [planning.candidate(disk) for disk in machine.disks]
+    return planning.disks, matched(planning.manifest, planning.disks, candidates)
+
+
+class _Planning:
+    """One plan in the making: what the repository holds, and the machine that the targets are disks of."""
+
+    def __init__(
+        self,
+        opened: Repository,
+        address: str,
+        point: str,
+        choices: RestoreChoices,
+        runner: Runner,
+        recorded: Machine | None,
+    ) -> None:
+        self._opened = opened
+        self._address = address
+        self._point = opened.resolve(point)
+        self._choices = choices
+        self._runner = runner
+        self._recorded = recorded
+        self.manifest = opened.manifest(self._point)
+        self.disks = wanted_disks(self.manifest, choices.skip)
+
+    def find(self, name: str) -> Candidate:
+        """The target that a person named."""
+        if self._recorded is not None:
+            return self.candidate(recorded_disk(self._recorded, name))
+        return name_target(live_name(name, lambda: probe_machine(self._runner)), self._address, self._runner)
+
+    def all_candidates(self) -> list[Candidate]:
+        """Every disk of the machine."""
+        machine = self._recorded or probe_machine(self._runner)
+        return [self.candidate(disk) for disk in machine.disks]
+
+    def candidate(self, disk: MachineDisk) -> Candidate:
+        """A disk of the machine. What spoke against one of a recorded machine was true then, and is asked again when
+        the plan is carried out."""
+        if self._recorded is not None:
+            return disk_candidate(msgspec.structs.replace(disk, obstacles=()), self._address, ())
+        return disk_candidate(disk, self._address, block_devices(self._runner))
+
+    def plan(self, pairs: Sequence[Pair]) -> Plan:
+        """The plan, with an estimate."""
+        choices = self._choices
+        options = PlanOptions(
+            growth=choices.growth,
+            rules=choices.rules,
+            table=choices.table,
+            verify=choices.verify,
+            firmware=self._firmware(pairs),
+            onto_source=choices.onto_source,
+            unique=choices.unique,
+        )
+        plan = make_plan(self._opened, self._point, pairs, options)
+        if self._recorded is not None:
+            nodes = {pair.candidate.node for pair in pairs}
+            notes = [_RECORDED, *(f"When it was recorded, {why}." for why in _obstacles(self._recorded, nodes))]
+            plan = msgspec.structs.replace(plan, notes=(*plan.notes, *notes))
+        restored = only_disks(self.manifest, [pair.disk for pair in pairs])
+        here = self._recorded is None
+        return with_estimate(plan, self._opened, restored, pairs, read_book(book_path()), here=here)
+
+    def _firmware(self, pairs: Sequence[Pair]) -> Firmware | None:
+        """An image file is not the disk of this machine: its boot loader is left alone unless asked for."""
+        choice = self._choices.boot
+        if choice is BootChoice.AUTO:
+            if any(pair.candidate.file for pair in pairs):
+                return None
+            return (self._recorded or probe_machine(self._runner)).firmware
+        return None if choice is BootChoice.NO else Firmware(choice.value)
+
+
+def _obstacles(machine: Machine, nodes: Collection[str]) -> list[str]:
+    return [why for disk in machine.disks if disk.node in nodes for why in disk.obstacles]
+
+
+def read_machine(content: bytes, name: str) -> Machine:
+    """A recorded machine, as ``liferaft probe --json`` prints it.
+
+    Raises:
+        UsageError: it is none, naming the field.
+    """
+    return decode_written(content, Machine, name=name)
 
 
 def read_plan(content: bytes, name: str) -> Plan:
@@ -152,44 +290,6 @@ def run_plan(
         hooks: the site's hooks folder.
     """
     opened = open_repository(repository or plan.repository, access)
-    return execute(plan, confirm, opened, runner, sink, hooks=hooks)
-
-
-def target_disk(machine: Machine, wanted: "TargetRule") -> MachineDisk:
-    """The one disk a rule means.
-
-    Raises:
-        RefusedError: none or several match: unattended, a guess is no answer.
-    """
-    free = [disk for disk in machine.disks if not disk.obstacles]
-    if wanted.only:
-        matches = free
-        rule = "the only free disk"
-    else:
-        rule = f"WWN {wanted.wwn}" if wanted.wwn else f"serial {wanted.serial}"
-        matches = [
-            disk
-            for disk in machine.disks
-            if (wanted.wwn and disk.identity.wwn == wanted.wwn)
-            or (wanted.serial and disk.identity.serial == wanted.serial)
-        ]
-    if len(matches) == 1:
-        return matches[0]
-    shown = [f"{disk.node} {disk.identity.model} serial {disk.identity.serial or 'unknown'}" for disk in machine.disks]
-    found = "no disk matches" if not matches else f"{len(matches)} disks match"
-    raise RefusedError(
-        f"The job's target is {rule}, and {found}.",
-        hint=f"This machine has: {'; '.join(shown) or 'no disks'}.",
-    )
-
-
-class TargetRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Which disk an unattended restore goes to: exactly one of the three."""
-
-    wwn: str = ""
-    serial: str = ""
-    only: bool = False
-
-    def __post_init__(self) -> None:
-        if sum((bool(self.wwn), bool(self.serial), self.only)) != 1:
-            raise ValueError("target takes exactly one of wwn, serial and only")
+    report = execute(plan, confirm, opened, runner, sink, hooks=hooks)
+    remember(plan, report, book_path(), today=datetime.datetime.now(datetime.UTC).date())
+    return report

@@ -17,12 +17,12 @@ from core.errors import ExitCode, LiferaftError, RefusedError, UsageError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from core.units import KIB
-from images.probe import probe_machine
 from images.store.access import Access
 from images.store.http import fetch, post, split_credentials
 from images.store.signature import read_public_key
 from rescue.jobs.access import LIMIT, access_from, parse_passphrase, read_passphrase
-from rescue.jobs.restore import BootChoice, RestoreChoices, TargetRule, plan_restore_to_disk, run_plan, target_disk
+from rescue.jobs.placing import TargetRule
+from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore_by_rules, run_plan
 from restore.plan import Plan
 from restore.report import Report
 
@@ -45,7 +45,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
     Attributes:
         repository: folder, ``file:`` or ``http(s)://``.
-        target: which disk; must match exactly one.
+        target: which disk; must match exactly one. For a recovery point with one disk.
+        targets: the same for several disks, each with the ``disk`` that goes there.
+        skip: ids of disks of the recovery point that are not restored.
+        match: disks without a target go where they match, when that is clear (docs/job.md).
         recovery_point: id, name or ``latest``.
         grow, verify, boot, onto_source: as for ``liferaft plan``.
         passphrase_file: where the passphrase of an encrypted repository is: a file of the rescue system, or an
@@ -58,7 +61,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
     version: int = 1
     repository: str
-    target: TargetRule
+    target: TargetRule | None = None
+    targets: tuple[TargetRule, ...] = ()
+    skip: tuple[str, ...] = ()
+    match: bool = False
     recovery_point: str = "latest"
     grow: bool = False
     verify: bool = True
@@ -71,6 +77,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     after: After = After.STAY
 
     def __post_init__(self) -> None:
+        if self.target is not None and self.targets:
+            raise ValueError("a job takes target or targets, not both")
+        if self.target is None and not self.targets and not self.match:
+            raise ValueError('a job names its target, or targets, or says "match": true')
         if self.passphrase_file.startswith("http://") and not self.passphrase_over_http:
             raise ValueError(
                 "passphrase_file is an http:// address, where everybody in the network can read the passphrase along: "
@@ -173,9 +183,16 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
     try:
         access = job_access(job)
         sink(Event(stage=Stage.PROBE, message="Looking for the job's target"))
-        disk = target_disk(probe_machine(runner), job.target)
-        choices = RestoreChoices(grow=job.grow, verify=job.verify, boot=job.boot, onto_source=job.onto_source)
-        plan = plan_restore_to_disk(job.repository, job.recovery_point, disk, choices, runner, access)
+        rules = (job.target,) if job.target is not None else job.targets
+        choices = RestoreChoices(
+            grow=job.grow,
+            verify=job.verify,
+            boot=job.boot,
+            onto_source=job.onto_source,
+            skip=job.skip,
+            match=job.match,
+        )
+        plan = plan_restore_by_rules(job.repository, job.recovery_point, rules, choices, runner, access)
         digest = plan.digest
         show(plan)
         report = run_plan(plan, digest, runner, sink, repository=job.repository, access=access)

@@ -12,7 +12,7 @@ from images.model.layout import DiskIdentity
 from images.model.machine import Firmware, Machine, MachineDisk, SecureBoot
 from images.store.access import Access
 from images.store.passphrase import Passphrase
-from rescue.jobs.restore import TargetRule, target_disk
+from rescue.jobs.placing import TargetRule, target_disk
 from rescue.jobs.unattended import (
     After,
     Job,
@@ -137,7 +137,7 @@ def test_planning_and_restoring_get_what_the_job_says(tmp_path: Path, monkeypatc
     (tmp_path / "pass").write_text("one two three")
     given: list[Access] = []
 
-    def plan(repository: str, point: str, disk: object, choices: object, runner: object, access: Access) -> Plan:
+    def plan(repository: str, point: str, rules: object, choices: object, runner: object, access: Access) -> Plan:
         given.append(access)
         return Plan(recovery_point="p", name="n", created="c", repository="r", targets=(), steps=(), notes=())
 
@@ -145,8 +145,7 @@ def test_planning_and_restoring_get_what_the_job_says(tmp_path: Path, monkeypatc
         given.append(access)
         raise RefusedError("far enough")
 
-    monkeypatch.setattr("rescue.jobs.unattended.probe_machine", lambda runner: TWO)
-    monkeypatch.setattr("rescue.jobs.unattended.plan_restore_to_disk", plan)
+    monkeypatch.setattr("rescue.jobs.unattended.plan_restore_by_rules", plan)
     monkeypatch.setattr("rescue.jobs.unattended.run_plan", run)
     job = Job(repository="/r", target=TargetRule(serial="A"), passphrase_file=str(tmp_path / "pass"))
     result = run_job(job, ScriptedRunner(lambda argv: ""), ignore, lambda plan: None)
