@@ -20,14 +20,16 @@ from hooks.contract import HookContext, HookStage
 from hooks.run import run_hooks
 from images.model.manifest import Manifest
 from images.store.repository import Repository
+from restore.ground import StreamCount
 from restore.partitions import reread_table
 from restore.perform import PERFORMERS
 from restore.perform.work import Outcome, Performer, Work
 from restore.plan import Plan, TargetDisk
 from restore.planner import survey_chunks
 from restore.report import Report, StepReport
+from restore.stack.keys import Keys
 from restore.steps import CreateTable, Step
-from restore.stream import StreamCount, Streamer
+from restore.stream import Streamer
 from restore.table import compare, rehearse_table
 from restore.targets import Candidate, find_target, open_target
 
@@ -42,12 +44,14 @@ def execute(
     sink: Sink,
     *,
     hooks: Path | None = None,
+    keys: Keys | None = None,
 ) -> Report:
     """Carry out a plan.
 
     Args:
         confirm: the plan's digest, given back by whoever read the plan.
         hooks: the site's hooks folder, run before the first write and after the last.
+        keys: what opens the encrypted containers of the plan.
 
     Raises:
         RefusedError: the digest differs, a target is not there or not free, or tools are missing.
@@ -63,7 +67,7 @@ def execute(
     candidates, manifest = _preflight(plan, repository, runner)
     nodes = tuple(candidate.node for candidate in candidates.values())
     run_hooks(hooks, _context(HookStage.BEFORE_RESTORE, plan, nodes), runner, sink)
-    report = _Execution(Work(plan, repository, manifest, candidates, runner, sink)).run()
+    report = _Execution(Work(plan, repository, manifest, candidates, runner, sink, keys or Keys())).run()
     warnings = run_hooks(hooks, _context(HookStage.AFTER_RESTORE, plan, nodes), runner, sink)
     return msgspec.structs.replace(report, warnings=report.warnings + warnings)
 
@@ -108,8 +112,9 @@ def _missing_means(plan: Plan, candidates: dict[str, Candidate]) -> list[str]:
     for step in plan.steps:
         performer = PERFORMERS[type(step)]
         tools += performer.tools(step)
-        if performer.loops and candidates[step.disk].file and os.geteuid() != 0:
-            reasons.append(f"inside an image file this needs root, for a loop device: {step.describe()}")
+        target = candidates.get(step.disk)
+        if performer.loops and (target is None or target.file) and os.geteuid() != 0:
+            reasons.append(f"inside an image file and for a device of the stack this needs root: {step.describe()}")
     return list(dict.fromkeys(reasons)) + [
         f"the program {tool} is not installed" for tool in dict.fromkeys(tools) if find_tool(tool) is None
     ]
@@ -149,6 +154,20 @@ def _half_way() -> Iterator[None]:
         raise LiferaftError(f"The restore stopped half-way: {error.message}", hint=_AGAIN) from None
 
 
+@contextlib.contextmanager
+def _closing(work: Work) -> Iterator[None]:
+    """Close the stack in any case; what stopped the restore is told, not what then did not close."""
+    try:
+        yield
+    except BaseException:
+        try:
+            work.close()
+        except LiferaftError as error:
+            work.sink(Event(stage=Stage.LAYOUT, message=error.message, warning=True))
+        raise
+    work.close()
+
+
 class _Execution:
     """One run of a plan."""
 
@@ -174,7 +193,8 @@ class _Execution:
         with _half_way():
             for candidate in work.candidates.values():
                 reread_table(candidate.node, work.runner)
-            self._do_all(holding=False)
+            with _closing(work):
+                self._do_all(holding=False)
         report = self._report(time.monotonic() - started)
         work.say(Stage.DONE, f"{format_size(report.written)} written")
         return report
@@ -182,7 +202,11 @@ class _Execution:
     def _do_all(self, *, holding: bool) -> None:
         for step in self._work.plan.steps:
             performer = PERFORMERS[type(step)]
-            if performer.holding is holding:
+            # A device of the stack is there only when the disks below it are free.
+            held = performer.holding and step.disk in self._work.candidates
+            if held is holding:
+                if not performer.holding:
+                    self._work.let_go()
                 self._do(step, performer)
 
     def _do(self, step: Step, performer: Performer) -> None:

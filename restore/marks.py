@@ -4,7 +4,7 @@ A volume of 16 TiB has 16 Mi chunks: as a set of numbers they would take a gigab
 nothing of what the marks mean.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class Marks:
@@ -36,3 +36,22 @@ class Marks:
     def __len__(self) -> int:
         """How many chunks are marked."""
         return int.from_bytes(self._bits, "little").bit_count()
+
+    def join(self, other: "Marks") -> None:
+        """Add the marks of another set of the same volume."""
+        if other.count != self.count:
+            raise ValueError(f"marks of {other.count} and of {self.count} chunks")
+        joined = int.from_bytes(self._bits, "little") | int.from_bytes(other._bits, "little")
+        self._bits = bytearray(joined.to_bytes(len(self._bits), "little"))
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Marked chunks as half-open runs of numbers, in order."""
+        start = None
+        for number in range(self.count):
+            if number in self:
+                start = number if start is None else start
+            elif start is not None:
+                yield start, number
+                start = None
+        if start is not None:
+            yield start, self.count

@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from core.errors import DamagedError, RefusedError
-from core.units import ALIGNMENT, align_up, format_size, subtract
+from core.units import ALIGNMENT, format_size, subtract
 from images.model.extents import Extent, merge, total
-from images.model.layout import Disk, PartitionTable, TableKind
+from images.model.layout import Disk, PartitionTable
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
 from images.store.repository import Repository
@@ -18,7 +18,9 @@ from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
 from restore.matching import Pair, is_same_identity, same_disks
 from restore.occupants import occupants_of_disk
+from restore.placed import lba_range
 from restore.plan import Plan, TargetDisk
+from restore.planning_stack import stack_reasons
 from restore.rules import Growth, PartitionRule, TableChoice
 from restore.seating import Content, content_steps, growth_steps, least_by_allocation, rules_reasons, streamed
 from restore.steps import (
@@ -28,16 +30,14 @@ from restore.steps import (
     WipeSignatures,
     WriteHead,
 )
-from restore.stream import lba_range
+from restore.table_head import head_extents
+from restore.table_records import carry_records
 from restore.targets import Candidate
 from restore.unique.planning import BOOT_NOTE as UNIQUE_BOOT_NOTE
 from restore.unique.planning import NOTE as UNIQUE_NOTE
 from restore.unique.planning import make_unique, unique_reasons
 
-#: Boot code in LBA 0; what follows it there belongs to the table.
-BOOT_CODE_SIZE = 440
 _DOS_TABLE_END = 512
-_GPT_ENTRIES_SIZE = 16384
 
 
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +90,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     reasons += rules_reasons(options.rules, [disk.id for disk in disks])
     for disk, candidate, fitted in zip(disks, candidates, fits, strict=False):
         reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in fitted.reasons]
+    reasons += stack_reasons(whole.layout)
     if options.unique:
         reasons += unique_reasons(repository, point, manifest, disks)
     if reasons:
@@ -101,6 +102,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
         )
     manifest = _restored(manifest, fits)
     contents = survey_chunks(repository, point, manifest)
+    fits = [_carried(disk, fitted, candidate) for disk, fitted, candidate in zip(disks, fits, candidates, strict=True)]
     late: list[Step] = []
     if options.unique:
         fits, step = make_unique(disks, fits)
@@ -133,6 +135,14 @@ def _wishes(manifest: Manifest, disk: Disk, options: PlanOptions) -> Wishes:
         firmware=options.firmware,
         least=least_by_allocation(manifest, disk),
     )
+
+
+def _carried(disk: Disk, fitted: Fit, candidate: Candidate) -> Fit:
+    """The fit with what its table keeps of the source's own records, made true for the target."""
+    if fitted.table is None:
+        return fitted
+    carried = carry_records(disk, fitted.table, candidate.size, candidate.sector_size)
+    return msgspec.structs.replace(fitted, table=carried.table, notes=(*fitted.notes, *carried.notes))
 
 
 def _restored(manifest: Manifest, fits: Sequence[Fit]) -> Manifest:
@@ -279,16 +289,6 @@ def _late_steps(
     if options.firmware is not None:
         steps += [RepairBoot(disk=disk.id, firmware=options.firmware) for disk in disks[:1]]
     return steps
-
-
-def head_extents(table: PartitionTable, size: int, sector_size: int) -> tuple[Extent, ...]:
-    """The parts of the head that are boot code and gap, not table."""
-    if table.kind is TableKind.DOS:
-        behind = max(_DOS_TABLE_END, sector_size)
-    else:
-        behind = align_up(2 * sector_size + max(_GPT_ENTRIES_SIZE, table.entry_count * 128), sector_size)
-    gap = [Extent(behind, size)] if behind < size else []
-    return (Extent(0, min(BOOT_CODE_SIZE, size)), *gap)
 
 
 def _signature_extents(size: int, table: PartitionTable | None, sector_size: int) -> tuple[Extent, ...]:

@@ -7,91 +7,51 @@ target only if its digest matched.
 Verifying reads every chunk back from the device once, after a flush: most of them behind the writing, where the
 device serves both at once (``trail.py``), the rest in a pass of its own at the end. A sample of the chunks is always
 left for the end: a disk that lies about its size puts later writes over earlier ones, after they were read back.
+What reads back wrong is fetched anew and written once more; on a disk where that happened everything is read again.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import msgspec
 
-from core.errors import DamagedError, DeviceError
-from core.events import Meter
+from core.errors import DeviceError
+from core.events import Meter, Stage, ignore
 from core.units import MIB
-from images.model.extents import Extent
-from images.model.manifest import Volume
-from images.store.index import Location
 from images.store.pages import Slot
-from images.store.records import RECORD_HEADER_SIZE
 from images.store.repository import Repository
 from restore.buffers import Buffers
+from restore.ground import Ground, StreamCount
 from restore.marks import Marks
+from restore.notes import Notes
 from restore.pipeline import Pipeline
+from restore.placed import Placed
+from restore.readback import ReadBack
+from restore.route import Route, go_on
 from restore.targets import Target
 from restore.trail import Trail
+from restore.transfer import Fetch, Moved, Transfer, Wanted, joins
 
-#: Bytes fetched from a pack at once, and bytes of other records that are read over rather than skipped.
-FETCH_LIMIT = 4 * MIB
-FETCH_GAP = 64 * 1024
 #: Plain bytes of one fetch. Over a network every request costs a round trip and our time, so that fewer are better.
 BATCH = 4 * MIB
 DISTANT_BATCH = 12 * MIB
-#: Plain bytes of neighbours written with one request, and read back with one.
-WRITTEN = 4 * MIB
-READ_BACK = 2 * MIB
-#: Plain bytes under way, whatever the number of cores.
+#: Plain bytes under way on all targets, whatever the number of cores.
 UNDER_WAY = 96 * MIB
 #: Requests under way at the repository, and at the target, beside what the cores do.
 FETCHING = 4
 WRITING = 4
-READING = 3
 #: One chunk in so many is read back at the end in any case.
 SAMPLE = 64
+#: Chunks that may read back wrong before a disk is given up.
+MENDED = 256
 
 
-class Placed(msgspec.Struct, frozen=True):
-    """A volume and where its first byte goes on the target."""
+class Proof(msgspec.Struct, frozen=True):
+    """What a read-back found: bytes that are as they should be, and those of them that were written once more."""
 
-    volume: Volume
-    offset: int
-    where: str
-    sector_size: int
-
-
-class StreamCount(msgspec.Struct, frozen=True):
-    """Chunks and bytes of a stream: written, kept because they matched already, zeroed."""
-
-    written: int = 0
-    kept: int = 0
-    zeroed: int = 0
-
-    def __add__(self, other: "StreamCount") -> "StreamCount":
-        return StreamCount(self.written + other.written, self.kept + other.kept, self.zeroed + other.zeroed)
-
-
-class _Wanted(msgspec.Struct, frozen=True):
-    number: int
-    id: bytes
-    place: Location
-
-
-class _Fetch(msgspec.Struct, frozen=True):
-    """Records that lie close together in one pack."""
-
-    wanted: tuple[_Wanted, ...]
-
-    @property
-    def pack(self) -> bytes:
-        return self.wanted[0].place.pack
-
-    @property
-    def start(self) -> int:
-        return self.wanted[0].place.offset
-
-    @property
-    def length(self) -> int:
-        last = self.wanted[-1].place
-        return last.offset + RECORD_HEADER_SIZE + last.payload_length - self.start
+    verified: int = 0
+    rewritten: int = 0
 
 
 class Streamer:
@@ -100,37 +60,92 @@ class Streamer:
     Args:
         resume: look at the target first and keep chunks that match already.
         threads: 0 means one for each core.
+        share: among how many targets memory is shared.
+        discard, halt: as in Route.
     """
 
-    def __init__(self, repository: Repository, target: Target, *, resume: bool = False, threads: int = 0) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        target: Target,
+        *,
+        resume: bool = False,
+        threads: int = 0,
+        share: int = 1,
+        discard: bool = True,
+        halt: Callable[[], None] = go_on,
+    ) -> None:
+        self._route = Route(repository=repository, target=target, discard=discard, halt=halt)
         self.repository = repository
         self.target = target
         self.resume = resume
-        self._threads = threads or os.cpu_count() or 2
         self.chunk = repository.chunk_size
-        self._batch = DISTANT_BATCH if repository.backend.distant else BATCH
-        self._zero_ids: dict[int, bytes] = {}
+        self._threads = threads or os.cpu_count() or 2
+        self._batch = min(DISTANT_BATCH if repository.backend.distant else BATCH, UNDER_WAY // share // FETCHING)
+        self._under_way = UNDER_WAY // share
+        self._back = ReadBack(self._route, self._threads)
+        # By volume: chunks that need not be written, and those of which that is proven.
+        self._kept: dict[str, Marks] = {}
         self._seen: dict[str, Marks] = {}
+        self._looked: set[str] = set()
+        self._trusted = 0
+        self._proven: list[Placed] = []
+        self._mended = False
 
-    def restore(self, placed: Placed, meter: Meter, back: Meter | None = None) -> StreamCount:
-        """Write a volume.
+    def trust(self, placed: Placed, numbers: Iterable[int]) -> None:
+        """Keep chunks that somebody says are there. They are read back at the end like what is written."""
+        kept = self._kept.setdefault(placed.volume.id, Marks(placed.chunks(self.chunk)))
+        kept.update(numbers)
+        self._trusted += len(kept)
+
+    def look(self, placed: Placed, meter: Meter) -> Marks:
+        """Read what is on the target and keep what matches; gives it, with what :meth:`trust` was told."""
+        volume, count = placed.volume.id, placed.chunks(self.chunk)
+        self._looked.add(volume)
+        kept = self._kept.setdefault(volume, Marks(count))
+        seen = self._seen.setdefault(volume, Marks(count))
+        buffers = self._back.buffers()
+        for found in self._back.compare(placed, self._unknown(placed, kept, seen), meter, buffers):
+            for slot in found.right:
+                kept.add(slot.number)
+                if slot.number % SAMPLE:
+                    seen.add(slot.number)
+        return kept
+
+    def kept(self, volume: str) -> Marks:
+        """The chunks of a volume that will not be written."""
+        return self._kept.get(volume, Marks(0))
+
+    def restore(
+        self,
+        placed: Placed,
+        meter: Meter,
+        back: Meter | None = None,
+        note: Callable[[Sequence[Slot]], None] | None = None,
+    ) -> StreamCount:
+        """Write a volume, without what is kept.
 
         Args:
             back: read back meanwhile what was written, where that pays, and count it here.
+            note: told from time to time of chunks that lie on the target for good.
 
         Raises:
             DamagedError: a chunk is missing or damaged; names recovery point, volume and LBA range.
                 It was not written.
             DeviceError: the target failed, or does not give back what was written.
         """
-        zeros: list[Extent] = []
+        if self.resume and placed.volume.id not in self._looked:
+            self.look(placed, Meter(ignore, Stage.COMPARE, 0))
+        ground = Ground(self._route, placed)
         count = StreamCount()
         trail = self._trail(placed, back) if back is not None else None
+        notes = Notes(self.target, note)
         try:
-            with Pipeline[_Moved]((FETCHING, self._threads, WRITING), self._buffers(self._batch)) as pipeline:
-                fetches = self._fetches(placed, zeros)
-                for done in pipeline.run(partial(_Transfer, self, placed, fetch, meter) for fetch in fetches):
-                    count += done.count
+            with Pipeline[Moved]((FETCHING, self._threads, WRITING), self._buffers()) as pipeline:
+                fetches = self._fetches(placed, ground)
+                for done in pipeline.run(partial(Transfer, self._route, placed, fetch, meter) for fetch in fetches):
+                    count += StreamCount(written=done.written)
+                    notes.written(done.chunks)
                     if trail is not None:
                         trail.written([slot for slot in done.chunks if slot.number % SAMPLE])
         except BaseException:
@@ -139,231 +154,125 @@ class Streamer:
                 trail.abandon()
             raise
         if trail is not None:
-            self._seen[placed.volume.id] = trail.end()
-        for extent in zeros:
-            self.target.zero(placed.offset + extent.start, extent.size)
-            count += StreamCount(zeroed=extent.size)
-        return count
+            self._seen.setdefault(placed.volume.id, Marks(placed.chunks(self.chunk))).join(trail.end())
+        notes.finish()
+        meter.advance(ground.kept)
+        return count + ground.finish()
 
-    def verify(self, placed: Placed, meter: Meter) -> int:
-        """Read a volume back and compare each chunk with its id. Returns the bytes compared.
+    def verify(self, placed: Placed, meter: Meter) -> Proof:
+        """Read back what was not read back yet and compare each chunk with its id; mend what is wrong.
 
         Raises:
-            DeviceError: what is on the target is not what was written; names the LBA ranges.
+            DeviceError: what is on the target is not what was written, though it was written twice; names the LBA
+                ranges.
         """
         seen = self._seen.pop(placed.volume.id, Marks(0))
+        last = placed.chunks(self.chunk) - 1
+        verified = len(seen) * self.chunk
+        if last in seen:
+            verified -= self.chunk - placed.length(last, self.chunk)
         slots = self.repository.slots(placed.volume, placed.where)
         left = (slot for slot in slots if slot.number not in seen)
-        last = self.chunks(placed) - 1
-        before = len(seen) * self.chunk - (self.chunk - self.length(placed, last) if last in seen else 0)
-        return before + self._compare(placed, left, meter, self._buffers(READ_BACK))
+        wrong: list[Slot] = []
+        for found in self._back.compare(placed, left, meter, self._back.buffers()):
+            verified += found.size
+            wrong += found.wrong
+            # What somebody only said was there may be wrong without the disk being to blame.
+            if len(wrong) > MENDED + self._trusted:
+                raise self._wrong(placed, wrong, found.reason)
+        self._proven.append(placed)
+        return Proof(verified, self._mend(placed, wrong) if wrong else 0)
+
+    def recheck(self, meter: Meter) -> None:
+        """Read everything again on a disk where something was mended: mending one place must not damage another.
+
+        Raises:
+            DeviceError: something is wrong now that was right before: the disk lies about its size, or fails.
+        """
+        if not self._mended:
+            return
+        self.target.flush()
+        for placed in self._proven:
+            slots = self.repository.slots(placed.volume, placed.where)
+            for found in self._back.compare(placed, slots, meter, self._back.buffers()):
+                if found.wrong:
+                    raise self._wrong(placed, found.wrong, found.reason)
+
+    def _mend(self, placed: Placed, wrong: Sequence[Slot]) -> int:
+        """Write chunks that read back wrong once more, from a fresh fetch, and read them again. Gives the bytes."""
+        self._mended = True
+        for slot in wrong:
+            self._route.halt()
+            offset = placed.offset + slot.number * self.chunk
+            if slot.id is None:
+                self.target.write_zeros(offset, placed.length(slot.number, self.chunk))
+            else:
+                self.target.write_at(offset, self.repository.read_chunk(slot.id, placed.name(slot.number, self.chunk)))
+        self.target.flush()
+        quiet = Meter(ignore, Stage.VERIFY, 0)
+        for found in self._back.compare(placed, wrong, quiet, self._back.buffers()):
+            if found.wrong:
+                raise self._wrong(placed, found.wrong, found.reason)
+        return sum(placed.length(slot.number, self.chunk) for slot in wrong)
+
+    def _wrong(self, placed: Placed, wrong: Sequence[Slot], reason: str) -> DeviceError:
+        shown = "; ".join(placed.lbas(slot.number, self.chunk) for slot in wrong[:5])
+        shown += f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        because = f" ({reason.rstrip('.')})" if reason else ""
+        return DeviceError(
+            f"{placed.where}: what {self.target.node} holds is not what was written: {shown}{because}.",
+            hint="The disk is failing, or something else wrote to it. Do not trust it.",
+        )
 
     def _trail(self, placed: Placed, meter: Meter) -> Trail:
         # Lent to every window in turn: new ones for each would stay until the garbage collector comes round.
-        buffers = self._buffers(READ_BACK)
+        buffers = self._back.buffers()
+        wrong: list[Slot] = []
 
         def read_back(slots: Sequence[Slot]) -> Sequence[int]:
-            self._compare(placed, slots, meter, buffers)
-            return [slot.number for slot in slots]
+            right: list[int] = []
+            for found in self._back.compare(placed, slots, meter, buffers):
+                right += [slot.number for slot in found.right]
+                wrong.extend(found.wrong)
+                if len(wrong) > MENDED:
+                    raise self._wrong(placed, wrong, found.reason)
+            return right
 
-        return Trail(self.target.flush, read_back, self.chunk, self.chunks(placed))
+        return Trail(self.target.flush, read_back, self.chunk, placed.chunks(self.chunk))
 
-    def _compare(self, placed: Placed, slots: Iterable[Slot], meter: Meter, buffers: Buffers) -> int:
-        compared = 0
-        bad: list[str] = []
-        with Pipeline[_Compared]((READING, self._threads), buffers) as pipeline:
-            runs = self._runs(slots)
-            for done in pipeline.run(partial(_Comparison, self, placed, run, meter) for run in runs):
-                compared += done.size
-                bad += done.wrong
-        if bad:
-            shown = "; ".join(bad[:5]) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
-            raise DeviceError(
-                f"{placed.where}: what {self.target.node} holds is not what was written: {shown}.",
-                hint="The disk is failing, or something else wrote to it. Do not trust it.",
-            )
-        return compared
-
-    def _buffers(self, batch: int) -> Buffers:
+    def _buffers(self) -> Buffers:
         """As many as there are threads, in bounded memory; each holds a batch, or one chunk if that is more."""
-        size = max(batch, self.chunk)
-        return Buffers(max(FETCHING, min(FETCHING + self._threads + WRITING, UNDER_WAY // size)), size)
+        size = max(self._batch, self.chunk)
+        return Buffers(max(FETCHING, min(FETCHING + self._threads + WRITING, self._under_way // size)), size)
 
-    def _runs(self, slots: Iterable[Slot]) -> Iterator[tuple[Slot, ...]]:
-        """Slots of neighbouring chunks, as many as one buffer holds."""
-        run: list[Slot] = []
-        for slot in slots:
-            if run and (slot.number != run[-1].number + 1 or len(run) * self.chunk >= READ_BACK):
-                yield tuple(run)
-                run = []
-            run.append(slot)
-        if run:
-            yield tuple(run)
-
-    def _fetches(self, placed: Placed, zeros: list[Extent]) -> Iterator[_Fetch]:
-        """Gather neighbours; runs of zero chunks, which a volume can have millions of, are left in ``zeros``."""
-        group: list[_Wanted] = []
+    def _unknown(self, placed: Placed, kept: Marks, seen: Marks) -> Iterator[Slot]:
+        """What has to be read to know whether it matches: a hole of an image file holds zeros."""
         for slot in self.repository.slots(placed.volume, placed.where):
-            if slot.id is None:
-                start = slot.number * self.chunk
-                first = zeros.pop().start if zeros and zeros[-1].end == start else start
-                zeros.append(Extent(first, start + self.length(placed, slot.number)))
+            if slot.number in kept:
+                continue
+            if slot.id is None and self.target.is_hole(
+                placed.offset + slot.number * self.chunk, placed.length(slot.number, self.chunk)
+            ):
+                kept.add(slot.number)
+                seen.add(slot.number)
+                continue
+            yield slot
+
+    def _fetches(self, placed: Placed, ground: Ground) -> Iterator[Fetch]:
+        """Gather neighbours; runs of zero chunks, which a volume can have millions of, and gaps go to ``ground``."""
+        group: list[Wanted] = []
+        kept = self.kept(placed.volume.id)
+        for slot in self.repository.slots(placed.volume, placed.where):
+            ground.meet(slot, slot.number in kept)
+            if slot.id is None or slot.number in kept:
                 continue
             place = self.repository.locate(slot.id)
             if place is None:
-                raise self.repository.missing(slot.id, self.name(placed, slot.number))
-            wanted = _Wanted(slot.number, slot.id, place)
-            if group and not _joins(group, wanted, max(1, self._batch // self.chunk)):
-                yield _Fetch(tuple(group))
+                raise self.repository.missing(slot.id, placed.name(slot.number, self.chunk))
+            wanted = Wanted(slot.number, slot.id, place)
+            if group and not joins(group, wanted, max(1, self._batch // self.chunk)):
+                yield Fetch(tuple(group))
                 group = []
             group.append(wanted)
         if group:
-            yield _Fetch(tuple(group))
-
-    def matches(self, placed: Placed, wanted: _Wanted) -> bool:
-        """Whether the target holds the chunk already."""
-        view = self.target.read_at(placed.offset + wanted.number * self.chunk, self.length(placed, wanted.number))
-        return self.repository.identify(view) == wanted.id
-
-    def zero_id(self, length: int) -> bytes:
-        """The id of that many zero bytes."""
-        if length not in self._zero_ids:
-            self._zero_ids[length] = self.repository.identify(bytes(length))
-        return self._zero_ids[length]
-
-    def chunks(self, placed: Placed) -> int:
-        """How many chunks a volume has."""
-        return -(-placed.volume.size // self.chunk)
-
-    def length(self, placed: Placed, number: int) -> int:
-        """Bytes of a chunk: the last one of a volume may be shorter."""
-        return min(self.chunk, placed.volume.size - number * self.chunk)
-
-    def name(self, placed: Placed, number: int) -> str:
-        """How errors name a chunk."""
-        return f"{placed.where}, {self.lbas(placed, number)}"
-
-    def lbas(self, placed: Placed, number: int) -> str:
-        """The sectors of the source disk that a chunk holds."""
-        return lba_range(placed.volume, number, self.chunk, placed.sector_size)
-
-
-class _Moved(msgspec.Struct, frozen=True):
-    """What one fetch has moved; ``chunks``: those that were written."""
-
-    count: StreamCount = StreamCount()
-    chunks: tuple[Slot, ...] = ()
-
-
-class _Transfer:
-    """One fetch on its way to the target."""
-
-    def __init__(self, streamer: Streamer, placed: Placed, fetch: _Fetch, meter: Meter, buffer: memoryview) -> None:
-        self._streamer = streamer
-        self._placed = placed
-        self._fetch = fetch
-        self._meter = meter
-        self._buffer = buffer
-        self._left: tuple[_Wanted, ...] = ()
-        self._data = memoryview(b"")
-        self.stages = (self._read, self._decode, self._write)
-        self.result = _Moved()
-
-    def _read(self) -> None:
-        """The records from their pack, without those whose chunks the target holds already."""
-        streamer, fetch = self._streamer, self._fetch
-        self._left = fetch.wanted
-        if streamer.resume:
-            self._left = tuple(wanted for wanted in fetch.wanted if not streamer.matches(self._placed, wanted))
-        if self._left:
-            where = streamer.name(self._placed, self._left[0].number)
-            self._data = memoryview(streamer.repository.read_pack(fetch.pack, fetch.start, fetch.length, where))
-
-    def _decode(self) -> None:
-        """Each proven chunk to its place in the buffer: behind the one before."""
-        streamer = self._streamer
-        for place, wanted in enumerate(self._left):
-            where = streamer.name(self._placed, wanted.number)
-            record = self._data[wanted.place.offset - self._fetch.start :]
-            plain = streamer.repository.decode(wanted.id, wanted.place, record, where)
-            if len(plain) != streamer.length(self._placed, wanted.number):
-                raise DamagedError(f"{where}: the chunk has {len(plain)} bytes.")
-            self._buffer[place * streamer.chunk : place * streamer.chunk + len(plain)] = plain
-        self._data = memoryview(b"")
-
-    def _write(self) -> None:
-        """Neighbours with one request, up to a limit."""
-        streamer, written, first = self._streamer, 0, 0
-        most = max(1, WRITTEN // streamer.chunk)
-        for place, wanted in enumerate(self._left):
-            last = place + 1 == len(self._left) or self._left[place + 1].number != wanted.number + 1
-            if not last and place + 1 - first < most:
-                continue
-            start = first * streamer.chunk
-            end = place * streamer.chunk + streamer.length(self._placed, wanted.number)
-            offset = self._placed.offset + self._left[first].number * streamer.chunk
-            streamer.target.write_from(offset, self._buffer[start:end])
-            self._meter.advance(end - start)
-            written += end - start
-            first = place + 1
-        total = sum(wanted.place.plain_length for wanted in self._fetch.wanted)
-        if total > written:
-            self._meter.advance(total - written)
-        chunks = tuple(Slot(wanted.number, wanted.id) for wanted in self._left)
-        self.result = _Moved(StreamCount(written=written, kept=total - written), chunks)
-
-
-class _Compared(msgspec.Struct, frozen=True):
-    """Bytes compared, and the LBA ranges that are not what they should be."""
-
-    size: int = 0
-    wrong: tuple[str, ...] = ()
-
-
-class _Comparison:
-    """A run of neighbouring chunks, read back."""
-
-    def __init__(
-        self, streamer: Streamer, placed: Placed, run: tuple[Slot, ...], meter: Meter, buffer: memoryview
-    ) -> None:
-        self._streamer = streamer
-        self._placed = placed
-        self._run = run
-        self._meter = meter
-        size = (len(run) - 1) * streamer.chunk + streamer.length(placed, run[-1].number)
-        self._view = buffer[:size]
-        self.stages = (self._read, self._compare)
-        self.result = _Compared()
-
-    def _read(self) -> None:
-        offset = self._placed.offset + self._run[0].number * self._streamer.chunk
-        self._streamer.target.read_into(offset, self._view)
-
-    def _compare(self) -> None:
-        streamer, wrong = self._streamer, list[str]()
-        for place, slot in enumerate(self._run):
-            plain = self._view[place * streamer.chunk : (place + 1) * streamer.chunk]
-            if streamer.repository.identify(plain) != (slot.id or streamer.zero_id(len(plain))):
-                wrong.append(streamer.lbas(self._placed, slot.number))
-            if slot.id is not None:
-                self._meter.advance(len(plain))
-        self.result = _Compared(len(self._view), tuple(wrong))
-
-
-def lba_range(volume: Volume, number: int, chunk_size: int, sector_size: int) -> str:
-    """The sectors of the source disk that a chunk holds, inclusive as people say them."""
-    start = volume.offset + number * chunk_size
-    end = min(start + chunk_size, volume.offset + volume.size)
-    return f"LBA {start // sector_size} to {end // sector_size - 1}"
-
-
-def _joins(group: list[_Wanted], wanted: _Wanted, limit: int) -> bool:
-    last, first = group[-1].place, group[0].place
-    end = last.offset + RECORD_HEADER_SIZE + last.payload_length
-    new_end = wanted.place.offset + RECORD_HEADER_SIZE + wanted.place.payload_length
-    return (
-        len(group) < limit
-        and wanted.place.pack == last.pack
-        and 0 <= wanted.place.offset - end <= FETCH_GAP
-        and new_end - first.offset <= FETCH_LIMIT
-    )
+            yield Fetch(tuple(group))

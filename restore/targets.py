@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 import stat
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from restore.plan import TargetDisk
 #: Seconds to wait for whoever holds a target's lock.
 LOCK_PATIENCE = 30.0
 _FALLOC_ZERO = 0x10 | 0x01  # FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+_BLKDISCARD = 0x1277  # linux/fs.h: _IO(0x12, 119)
 _FALLOC_PUNCH = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 
@@ -220,6 +222,8 @@ class Target:
         self._descriptor = descriptor
         self._local = threading.local()
         self._zeros = mmap.mmap(-1, 1 << 20)
+        self._block = stat.S_ISBLK(os.fstat(descriptor).st_mode)
+        self._discards = True
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of ``data``. Raises DeviceError."""
@@ -239,9 +243,39 @@ class Target:
         for mode in (_FALLOC_PUNCH, _FALLOC_ZERO):
             if _fallocate(self._descriptor, mode, offset, length):
                 return
+        self.write_zeros(offset, length)
+
+    def write_zeros(self, offset: int, length: int) -> None:
+        """The same by writing them, where the cheap way was not believed. Raises DeviceError."""
+        self._bound(offset, length)
         view = memoryview(self._zeros)
         for at in range(offset, offset + length, len(view)):
             self._write(at, view[: min(len(view), offset + length - at)])
+
+    def discard(self, offset: int, length: int) -> bool:
+        """Tell the target that nobody needs a range any more; what it reads as afterwards is not said.
+
+        Returns:
+            whether the target took it; not every one can.
+        """
+        self._bound(offset, length)
+        if self._discards and self._block:
+            try:
+                fcntl.ioctl(self._descriptor, _BLKDISCARD, struct.pack("QQ", offset, length))
+            except OSError:
+                self._discards = False
+        elif self._discards:
+            self._discards = _fallocate(self._descriptor, _FALLOC_PUNCH, offset, length)
+        return self._discards
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """Whether a range of an image file is a hole, and so reads as zeros; False where nobody knows."""
+        if self._block:
+            return False
+        try:
+            return os.lseek(self._descriptor, offset, os.SEEK_DATA) >= offset + length
+        except OSError as error:
+            return error.errno == errno.ENXIO
 
     def read_at(self, offset: int, length: int) -> memoryview:
         """Read back; the view is valid until this thread's next call. Raises DeviceError."""
@@ -298,8 +332,8 @@ class Target:
 
 
 @contextlib.contextmanager
-def open_target(candidate: Candidate) -> Iterator[Target]:
-    """Open a target for writing, locked against udev and other programs that honour the lock.
+def open_target(candidate: Candidate, kind: type[Target] = Target) -> Iterator[Target]:
+    """Open a target for writing, as a ``kind``, locked against udev and other programs that honour the lock.
 
     Raises:
         RefusedError: something speaks against it, or another program holds it. Nothing was written.
@@ -318,7 +352,7 @@ def open_target(candidate: Candidate) -> Iterator[Target]:
     try:
         _lock(candidate.node, descriptor)
         _go_direct(descriptor, candidate.sector_size)
-        yield Target(candidate.node, descriptor, candidate.size)
+        yield kind(candidate.node, descriptor, candidate.size)
     finally:
         os.close(descriptor)
 

@@ -35,6 +35,10 @@ T = TypeVar("T")
 WRITE_EARLY = 32 << 20
 
 
+#: Takes a sentence for people about what goes on at the backend: a try that failed and will be made again.
+Tell = Callable[[str], None]
+
+
 class MissingFileError(DeviceError):
     """A file of the repository is not there: not the same as damaged."""
 
@@ -48,6 +52,13 @@ class FileStart(msgspec.Struct, frozen=True):
 
     data: bytes
     size: int
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A backend that waits and tries again by itself, and says so to ``tell``; called from several threads."""
+
+    tell: Tell
 
 
 class Reader(Protocol):

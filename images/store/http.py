@@ -25,7 +25,7 @@ import urllib3.exceptions
 
 from core.errors import DamagedError, DeviceError, UnreachableError, UsageError
 from core.units import KIB
-from images.store.backend import FileStart, MissingFileError
+from images.store.backend import FileStart, MissingFileError, Tell
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +58,24 @@ class HttpBackend:
     lists = False
     distant = True
 
-    def __init__(self, url: str, *, pauses: tuple[float, ...] = PAUSES) -> None:
+    def __init__(self, url: str, *, pauses: tuple[float, ...] = PAUSES, headers: dict[str, str] | None = None) -> None:
+        self._address = url
         self._url, self._auth = split_credentials(url.rstrip("/"))
         self._pauses = pauses
+        self._headers = _IDENTITY | (headers or {})
+        self.tell: Tell = log.info
         # A session goes from thread to thread and keeps its connection, also when the threads of one volume end.
         self._idle: deque[requests.Session] = deque()
 
     @property
     def location(self) -> str:
         return self._url
+
+    def uncached(self) -> "HttpBackend":
+        """The same, asking every cache on the way to ask the server again (RFC 9111 §5.2.1.4)."""
+        found = HttpBackend(self._address, pauses=self._pauses, headers={"Cache-Control": "no-cache"})
+        found.tell = self.tell
+        return found
 
     def read(self, name: str, limit: int) -> bytes:
         shown = f"{self._url}/{name}"
@@ -88,7 +97,7 @@ class HttpBackend:
                 raise DeviceError(f"{shown} is larger than the {limit} bytes it may have.")
             return body.content()
 
-        return _retry(once, shown, self._pauses, body)
+        return _retry(once, shown, self._pauses, self.tell, body)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         return self._part(name, offset, length, exact=True).data
@@ -124,7 +133,7 @@ class HttpBackend:
                 raise requests.ConnectionError(f"{body.size} of {length} bytes")
             return FileStart(body.content(), total or 0)
 
-        return _retry(once, shown, self._pauses, body)
+        return _retry(once, shown, self._pauses, self.tell, body)
 
     def size(self, name: str) -> int:
         def once() -> int:
@@ -133,7 +142,7 @@ class HttpBackend:
                     raise DeviceError(f"{self._url} does not say how large {name} is.", hint="Serve plain files.")
                 return int(answer.headers["Content-Length"])
 
-        return _retry(once, f"{self._url}/{name}", self._pauses)
+        return _retry(once, f"{self._url}/{name}", self._pauses, self.tell)
 
     def list(self, folder: str) -> tuple[str, ...]:
         raise DeviceError(f"{self._url} cannot list folders.")
@@ -153,7 +162,7 @@ class HttpBackend:
             with session.request(
                 method,
                 f"{self._url}/{name}",
-                headers=headers | _IDENTITY,
+                headers=headers | self._headers,
                 timeout=TIMEOUT,
                 # An answer to HEAD is whole at once; closed before it is read, it would take its connection along.
                 stream=method != "HEAD",
@@ -247,7 +256,7 @@ def post(url: str, content: bytes, *, pauses: tuple[float, ...] = PAUSES) -> Non
         ) as answer:
             _judge(answer, shown)
 
-    _retry(once, shown, pauses)
+    _retry(once, shown, pauses, log.info)
 
 
 def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
@@ -303,7 +312,7 @@ def _asked_wait(text: str) -> float:
         return 0.0
 
 
-def _retry(once: Callable[[], T], what: str, pauses: tuple[float, ...], body: _Body | None = None) -> T:
+def _retry(once: Callable[[], T], what: str, pauses: tuple[float, ...], tell: Tell, body: _Body | None = None) -> T:
     """Try, pause, try again; UnreachableError when all tries failed. A try that brought bytes starts them anew."""
     tries, began, best = iter(pauses), time.monotonic(), 0
     for _ in range(_REQUESTS_LIMIT):
@@ -319,7 +328,7 @@ def _retry(once: Callable[[], T], what: str, pauses: tuple[float, ...], body: _B
                 wait = max(wait, min(error.wait, _WAIT_LIMIT))
             if pause is None or time.monotonic() - began + wait > _PATIENCE:
                 raise _unreachable(what, error) from None
-            log.info("%s: %s; trying again in %.1f s", what, _reason(error), wait)
+            tell(f"{what}: {_reason(error)}; trying again in {wait:.1f} s")
             time.sleep(wait)
     raise UnreachableError(f"{what} cannot be read: {_REQUESTS_LIMIT} requests brought {best} bytes.")
 

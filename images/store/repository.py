@@ -7,12 +7,13 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 import zstandard
 
 from core.documents import decode_stored
-from core.errors import DamagedError, RefusedError, UnreachableError, UsageError
+from core.errors import DamagedError, DeviceError, RefusedError, UnreachableError, UsageError
 from core.units import MIB
 from images.model.manifest import MANIFEST_VERSION, Manifest, Volume
 from images.model.soundness import check_manifest
@@ -62,12 +63,25 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sealed: SealedDocument | None = None
 
 
+class Otherwise(Protocol):
+    """Where a chunk comes from that was damaged where it was read first (``second_try.py``)."""
+
+    def read(self, identifier: bytes, where: str, damage: DamagedError | DeviceError) -> bytes:
+        """Its proven content; raises ``damage`` when nothing brings it."""
+        ...
+
+    def readmit(self, bad: dict[bytes, str]) -> None:
+        """:meth:`Repository.readmit` those packs that can be read all the same."""
+        ...
+
+
 class Repository:
     """An open repository.
 
     Attributes:
         backend: where its files lie.
         document: its parameters.
+        otherwise: set by whoever needs the data at any price; others see every damage.
     """
 
     def __init__(self, backend: Reader, access: Access | None = None) -> None:
@@ -83,6 +97,7 @@ class Repository:
         self.document = read_document(backend)
         self._indexes: IndexSet | None = None
         self._bad_packs: dict[bytes, str] = {}
+        self.otherwise: Otherwise | None = None
         self.keys: RepositoryKeys | None = None
         if self.document.encryption is None:
             _refuse_plain(backend, self.access)
@@ -230,8 +245,14 @@ class Repository:
                 bad[pack] = f"{name} is missing"
             elif found != size:
                 bad[pack] = f"{name} has {found} bytes, expected {size}: it is truncated or altered"
-        self._bad_packs = bad
+        self._bad_packs = dict(bad)
+        if bad and self.otherwise is not None:
+            self.otherwise.readmit(bad)
         return bad
+
+    def readmit(self, pack: bytes) -> None:
+        """Point into a bad pack all the same: whoever reads it has another way to its content."""
+        self._bad_packs.pop(pack, None)
 
     def indexes(self) -> IndexSet:
         """All indexes, opened once."""
@@ -257,8 +278,13 @@ class Repository:
         place = self.locate(identifier)
         if place is None:
             raise self.missing(identifier, where)
-        data = self.read_pack(place.pack, place.offset, RECORD_HEADER_SIZE + place.payload_length, where)
-        return self.decode(identifier, place, data, where)
+        try:
+            data = self.read_pack(place.pack, place.offset, RECORD_HEADER_SIZE + place.payload_length, where)
+            return self.decode(identifier, place, data, where)
+        except (DamagedError, DeviceError) as error:
+            if self.otherwise is None:
+                raise
+            return self.otherwise.read(identifier, where, error)
 
     def read_pack(self, pack: bytes, offset: int, length: int, where: str) -> bytes:
         """Bytes of a pack; a missing pack is damage of what needs it."""

@@ -1,6 +1,8 @@
 """Streaming a volume to its range, and reading it back."""
 
 from core.events import Stage, ticking
+from core.units import format_size
+from restore.ground import StreamCount
 from restore.perform.work import Outcome, Work
 from restore.steps import RestoreVolume, VerifyVolume
 
@@ -8,6 +10,7 @@ from restore.steps import RestoreVolume, VerifyVolume
 def restore_volume(step: RestoreVolume, work: Work) -> Outcome:
     """Chunks to their LBA range; read back behind the writing where the plan verifies and it pays."""
     work.say(Stage.STREAM, step.describe())
+    work.hold(step.disk)
     back = work.reading_back if work.verifies else None
     with ticking(work.writing):
         placed = work.placed(step.disk, step.volume, step.offset)
@@ -17,7 +20,19 @@ def restore_volume(step: RestoreVolume, work: Work) -> Outcome:
 def verify_volume(step: VerifyVolume, work: Work) -> Outcome:
     """Every chunk that was not read back yet, compared with its id."""
     work.say(Stage.VERIFY, step.describe())
+    work.hold(step.disk)
     work.targets[step.disk].flush()
     with ticking(work.reading_back):
         placed = work.placed(step.disk, step.volume, step.offset)
-        return Outcome(verified=work.streamers[step.disk].verify(placed, work.reading_back))
+        proof = work.streamers[step.disk].verify(placed, work.reading_back)
+        if step is work.last_proof(step.disk):
+            work.streamers[step.disk].recheck(work.reading_back)
+    warnings = (
+        (
+            f"{work.targets[step.disk].node}: {format_size(proof.rewritten)} of {step.volume} read back wrong and were "
+            f"written once more. The disk may be failing.",
+        )
+        if proof.rewritten
+        else ()
+    )
+    return Outcome(count=StreamCount(rewritten=proof.rewritten), verified=proof.verified, warnings=warnings)

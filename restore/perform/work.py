@@ -1,5 +1,6 @@
 """The work: what carrying out one plan has at hand, for whoever carries out a step."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +11,17 @@ from core.process import Runner
 from images.model.layout import Disk, Partition, PartitionTable
 from images.model.manifest import Manifest
 from images.store.repository import Repository
+from restore.ground import StreamCount
+from restore.partitions import partition_node
+from restore.placed import Placed
 from restore.plan import Plan
 from restore.planner import volume_name
+from restore.stack.alive import Alive
+from restore.stack.device import open_device
+from restore.stack.keys import Keys
+from restore.stack.lvm import is_thin
 from restore.steps import CreateTable, RestoreVolume, Step, VerifyVolume
-from restore.stream import Placed, StreamCount, Streamer
+from restore.stream import Streamer
 from restore.targets import Candidate, Target
 
 
@@ -27,7 +35,14 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Work:
-    """One plan under way. ``targets`` and ``streamers``, by source disk, are filled while the disks are held open."""
+    """One plan under way.
+
+    Attributes:
+        targets, streamers: by source disk, filled while the disks are held open; then by device of the stack, while
+            that is held open.
+        alive: the stack's devices that are there now.
+        keys: what opens encrypted containers.
+    """
 
     def __init__(
         self,
@@ -37,6 +52,7 @@ class Work:
         candidates: Mapping[str, Candidate],
         runner: Runner,
         sink: Sink,
+        keys: Keys | None = None,
     ) -> None:
         self.plan = plan
         self.repository = repository
@@ -44,6 +60,9 @@ class Work:
         self.candidates = candidates
         self.runner = runner
         self.sink = sink
+        self.keys = keys or Keys()
+        self.alive = Alive()
+        self._held = contextlib.ExitStack()
         self.targets: dict[str, Target] = {}
         self.streamers: dict[str, Streamer] = {}
         self.verifies = any(isinstance(step, VerifyVolume) for step in plan.steps)
@@ -60,11 +79,54 @@ class Work:
         """A volume at its place on the target of ``disk``."""
         volume = self.manifest.volume(volume_id)
         where = volume_name(self.plan.recovery_point, self.manifest, volume)
-        return Placed(volume, offset, where, self.manifest.layout.disk(disk).sector_size)
+        return Placed(volume, offset, where, self.manifest.layout.device(disk).sector_size)
 
     def partition(self, disk: str, number: int) -> Partition:
         """A partition of the table the plan makes; StopIteration when it has none of that number."""
         return next(part for part in self._tables[disk].partitions if part.number == number)
+
+    def node(self, device: str) -> str:
+        """The node of a disk, a partition the plan makes, or a device of the stack; it lasts until :meth:`close`."""
+        if not self.alive.has(device):
+            if device in self.candidates:
+                return self.candidates[device].node
+            for disk, table in self._tables.items():
+                for partition in (part for part in table.partitions if part.id == device):
+                    candidate = self.candidates[disk]
+                    closer = contextlib.ExitStack()
+                    opened = partition_node(candidate.node, partition, candidate.sector_size, self.runner)
+                    self.alive.add(device, closer.enter_context(opened))
+                    self.alive.on_close(closer.close)
+        return self.alive.node(device)
+
+    def hold(self, device: str) -> None:
+        """Have a device of the stack among ``targets`` and ``streamers``; what is there already stays."""
+        if device not in self.targets:
+            again = any(streamer.resume for streamer in self.streamers.values())
+            found = self.manifest.layout.device(device)
+            opened = open_device(self.node(device), found.sector_size, thin=is_thin(self.manifest.layout, device))
+            self.targets[device] = self._held.enter_context(opened)
+            self.streamers[device] = Streamer(self.repository, self.targets[device], resume=again)
+
+    def let_go(self) -> None:
+        """Flush and let go of all devices of the stack, so that others can use them."""
+        for device in [device for device in self.targets if device not in self.candidates]:
+            self.targets.pop(device).flush()
+            del self.streamers[device]
+        self._held.close()
+
+    def close(self) -> None:
+        """Let go of the whole stack. Doing it again is harmless. Raises LiferaftError."""
+        try:
+            self.let_go()
+        finally:
+            self._held.close()
+            self.alive.close()
+
+    def last_proof(self, device: str) -> VerifyVolume | None:
+        """The last read-back of a disk or device: what is proven then, stays so."""
+        steps = (step for step in self.plan.steps if isinstance(step, VerifyVolume) and step.disk == device)
+        return max(steps, key=self.plan.steps.index, default=None)
 
     def restored(self, disk: str) -> Disk:
         """The disk as it is when the plan is done: the manifest's, with the plan's table."""

@@ -1,5 +1,6 @@
 """The stream to a target and its read-back: every chunk, the short last one and the zeros, and every failure."""
 
+import mmap
 import random
 import struct
 import threading
@@ -16,7 +17,8 @@ from images.model.layout import DiskIdentity
 from images.model.manifest import CaptureMode, Volume, VolumeRole
 from images.store.pages import Slot
 from images.store.repository import Repository
-from restore.stream import Placed, Streamer
+from restore.placed import Placed
+from restore.stream import Proof, Streamer
 from restore.targets import Candidate, Target, open_target
 from restore.trail import Trail
 from tests.flow.small import CHUNK, START, make, opened, take
@@ -76,13 +78,13 @@ def test_a_volume_is_written_whole_and_nothing_else(
     count = streamer.restore(placed, meter())
     assert (count.written, count.zeroed) == (SIZE - len(ZEROS) * CHUNK, len(ZEROS) * CHUNK)
     target.flush()
-    assert streamer.verify(placed, meter()) == SIZE
+    assert streamer.verify(placed, meter()) == Proof(SIZE)
     assert Path(target.node).read_bytes() == b"\xa5" * placed.offset + content
 
 
 @pytest.mark.parametrize("number", [0, 3, 40, 41, 63, 64, 79, 80])
 @pytest.mark.parametrize("last", [False, True], ids=["first byte", "last byte"])
-def test_one_turned_bit_anywhere_is_found_and_named(
+def test_one_turned_bit_anywhere_is_found_and_mended(
     stored: tuple[Path, Placed], target: Target, content: bytes, number: int, last: bool
 ) -> None:
     repository, placed = stored
@@ -94,9 +96,101 @@ def test_one_turned_bit_anywhere_is_found_and_named(
         at = end - 1 if last else number * CHUNK
         stream.seek(placed.offset + at)
         stream.write(bytes([content[at] ^ 1]))
-    first = (START + number * CHUNK) // 512
-    with pytest.raises(DeviceError, match=rf"not what was written: LBA {first} to {(START + end) // 512 - 1}\.$"):
+    assert streamer.verify(placed, meter()) == Proof(SIZE, rewritten=end - number * CHUNK)
+    streamer.recheck(meter())
+    assert Path(target.node).read_bytes() == b"\xa5" * placed.offset + content
+
+
+@pytest.mark.parametrize("number", [0, 3, 40, 80])
+def test_a_place_that_never_reads_back_right_is_named(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    repository, placed = stored
+    real = Target.read_into
+
+    def read_into(self: Target, offset: int, view: memoryview) -> None:
+        real(self, offset, view)
+        at = placed.offset + number * CHUNK + 100 - offset
+        if 0 <= at < len(view):
+            view[at] ^= 1
+
+    monkeypatch.setattr(Target, "read_into", read_into)
+    streamer = Streamer(opened(repository), target)
+    streamer.restore(placed, meter())
+    target.flush()
+    first, end = START + number * CHUNK, START + min((number + 1) * CHUNK, SIZE)
+    with pytest.raises(DeviceError, match=rf"not what was written: LBA {first // 512} to {end // 512 - 1}\.$"):
         streamer.verify(placed, meter())
+
+
+def test_a_disk_on_which_mending_one_place_damages_another_is_found(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk of half the size it says: chunk 41 and chunk 1 are the same place."""
+    repository, placed = stored
+    real_read, real_write = Target.read_into, Target.write_from
+    shift = 40 * CHUNK
+
+    def read_into(self: Target, offset: int, view: memoryview) -> None:
+        for at in range(0, len(view), CHUNK):
+            place = offset + at
+            place -= shift if place >= placed.offset + shift else 0
+            real_read(self, place, view[at : at + CHUNK])
+
+    def write_from(self: Target, offset: int, aligned: memoryview) -> None:
+        for at in range(0, len(aligned), CHUNK):
+            place = offset + at
+            place -= shift if place >= placed.offset + shift else 0
+            real_write(self, place, aligned[at : at + CHUNK])
+
+    monkeypatch.setattr(Target, "read_into", read_into)
+    monkeypatch.setattr(Target, "write_from", write_from)
+    monkeypatch.setattr(Target, "write_at", lambda self, offset, data: write_from(self, offset, _page_aligned(data)))
+    monkeypatch.setattr(
+        Target, "zero", lambda self, offset, length: write_from(self, offset, _page_aligned(bytes(length)))
+    )
+    monkeypatch.setattr(Target, "write_zeros", Target.zero)
+    streamer = Streamer(opened(repository), target)
+    streamer.restore(placed, meter())
+    target.flush()
+    with pytest.raises(DeviceError, match="not what was written"):
+        streamer.verify(placed, meter())
+        streamer.recheck(meter())
+
+
+def _page_aligned(data: bytes) -> memoryview:
+    buffer = memoryview(mmap.mmap(-1, len(data)))
+    buffer[:] = data
+    return buffer
+
+
+def test_what_nobody_needs_is_discarded_unless_that_is_switched_off(
+    stored: tuple[Path, Placed], target: Target, content: bytes
+) -> None:
+    """Chunks that the volume does not have: the old data in them must not be there any more."""
+    repository, placed = stored
+    thin = _Thinned(opened(repository), without=(7, 8, 80))
+    count = Streamer(thin, target, discard=False).restore(placed, meter())
+    assert count.discarded == 0
+    left = Path(target.node).read_bytes()[placed.offset :]
+    assert left[7 * CHUNK : 9 * CHUNK] == b"\xa5" * 2 * CHUNK
+    count = Streamer(thin, target).restore(placed, meter())
+    assert count.discarded == 2 * CHUNK + 7 * 512
+    left = Path(target.node).read_bytes()[placed.offset :]
+    assert left[7 * CHUNK : 9 * CHUNK] == bytes(2 * CHUNK)
+    assert left[: 7 * CHUNK] == content[: 7 * CHUNK]
+    assert left[9 * CHUNK : 80 * CHUNK] == content[9 * CHUNK : 80 * CHUNK]
+
+
+class _Thinned(Repository):
+    """The same repository, with some chunks of the volume not allocated."""
+
+    def __init__(self, found: Repository, without: tuple[int, ...]) -> None:
+        super().__init__(found.backend)
+        self._without = without
+
+    def slots(self, volume: Volume, where: str) -> Iterator[Slot]:
+        return (slot for slot in super().slots(volume, where) if slot.number not in self._without)
 
 
 def test_a_second_try_writes_what_does_not_match_and_no_more(
@@ -112,6 +206,8 @@ def test_a_second_try_writes_what_does_not_match_and_no_more(
     count = Streamer(opened(repository), target, resume=True).restore(placed, meter())
     target.flush()
     assert count.written == CHUNK + 7 * 512
+    assert count.zeroed == CHUNK
+    assert count.kept == SIZE - 2 * CHUNK - 7 * 512
     assert Path(target.node).read_bytes()[placed.offset :] == content
 
 
@@ -219,7 +315,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("restore.trail.ALONE", 4 * CHUNK)
     monkeypatch.setattr("restore.trail.WINDOW", 2 * CHUNK)
     monkeypatch.setattr("restore.stream.BATCH", 2 * CHUNK)
-    monkeypatch.setattr("restore.stream.WRITTEN", 2 * CHUNK)
+    monkeypatch.setattr("restore.transfer.WRITTEN", 2 * CHUNK)
 
 
 class Reads:
@@ -263,7 +359,7 @@ def test_every_chunk_is_read_back_once_behind_the_writing_or_at_the_end(
     assert behind
     assert not {0, 64} & set(behind), "the sample is left to the end"
     target.flush()
-    assert streamer.verify(placed, meter()) == SIZE
+    assert streamer.verify(placed, meter()) == Proof(SIZE)
     assert sorted(reads.chunks) == list(range(81)), "one read of each chunk, no more"
 
 
@@ -286,8 +382,7 @@ def test_a_disk_that_lies_about_its_size_is_found_by_the_sample(
     streamer = Streamer(opened(repository), target)
     streamer.restore(placed, meter(), meter())
     target.flush()
-    with pytest.raises(DeviceError, match=rf"LBA {START // 512} to"):
-        streamer.verify(placed, meter())
+    assert streamer.verify(placed, meter()).rewritten == CHUNK
 
 
 @pytest.mark.usefixtures("eager")
@@ -296,6 +391,7 @@ def test_an_error_of_the_trail_ends_the_writing(
 ) -> None:
     repository, placed = stored
     Reads(monkeypatch, placed).failure = DeviceError("it cannot be read")
+    monkeypatch.setattr("restore.stream.MENDED", 1)
     before = threading.active_count()
     with pytest.raises(DeviceError, match="it cannot be read"):
         Streamer(opened(repository), target).restore(placed, meter(), meter())
