@@ -8,9 +8,9 @@ from images.browse.tree import Tree
 from restore.filesystems.fat_copy import FatCopy, gathered
 from restore.filesystems.fat_proof import prove_equal
 from restore.filesystems.held import HeldPartition
+from restore.ground import StreamCount
 from restore.perform.work import Outcome, Work
 from restore.steps import RemakeFat
-from restore.stream import StreamCount
 
 
 def remake_fat(step: RemakeFat, work: Work) -> Outcome:
