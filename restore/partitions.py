@@ -24,6 +24,9 @@ def reread_table(node: str, runner: Runner) -> None:
     if not stat.S_ISBLK(Path(node).stat().st_mode):
         return
     if Path(node).name.startswith("loop"):
+        if _scans_partitions(node):
+            # The kernel may know no kind of table itself; partx reads it and tells the kernel each partition.
+            runner.run(["partx", "--update", node], timeout=60)
         return
     try:
         runner.run(["blockdev", "--rereadpt", node], timeout=60)
@@ -70,6 +73,12 @@ def partition_node(node: str, partition: Partition, sector_size: int, runner: Ru
         yield loop
     finally:
         runner.run(["losetup", "--detach", loop], timeout=60)
+
+
+def _scans_partitions(loop: str) -> bool:
+    """Whether a loop device takes partitions: it was attached with ``--partscan``."""
+    flag = Path("/sys/class/block") / Path(loop).name / "loop/partscan"
+    return flag.exists() and flag.read_text().strip() == "1"
 
 
 def _kernel_node(node: str, number: int) -> str | None:
