@@ -13,6 +13,10 @@ import msgspec
 from core.errors import LiferaftError, ProcessError
 from core.process import Runner
 from images.model.layout import Partition
+from restore.stack.mountable import StackDevice
+
+#: What a node holds, and how an fstab may name it.
+Held = Partition | StackDevice
 
 #: What the system's own tools need to see (docs of initramfs-tools, grub-install, lvm).
 _BINDS = ("/dev", "/dev/pts", "/proc", "/sys", "/run")
@@ -36,18 +40,20 @@ def parse_fstab(text: str) -> tuple[FstabLine, ...]:
     return tuple(sorted(lines, key=lambda line: line.place))
 
 
-def partition_for(spec: str, nodes: Mapping[str, Partition]) -> str | None:
-    """The node that an fstab ``UUID=``, ``PARTUUID=`` or ``LABEL=`` means; None when it is none of these nodes."""
+def partition_for(spec: str, nodes: Mapping[str, Held]) -> str | None:
+    """The node that an fstab ``UUID=``, ``PARTUUID=`` or ``LABEL=`` means, or a path of a device of the stack.
+
+    None when it is none of these nodes.
+    """
     key, _, value = spec.partition("=")
     value = value.strip('"').lower()
-    for node, partition in nodes.items():
-        filesystem = partition.filesystem
-        known = {
-            "UUID": filesystem.uuid if filesystem else "",
-            "LABEL": filesystem.label if filesystem else "",
-            "PARTUUID": str(partition.uuid or ""),
-            "PARTLABEL": partition.name,
-        }
+    for node, held in nodes.items():
+        filesystem = held.filesystem
+        known = {"UUID": filesystem.uuid if filesystem else "", "LABEL": filesystem.label if filesystem else ""}
+        if isinstance(held, Partition):
+            known |= {"PARTUUID": str(held.uuid or ""), "PARTLABEL": held.name}
+        elif spec in held.names:
+            return node
         if value and known.get(key, "").lower() == value:
             return node
     return None
@@ -61,11 +67,11 @@ class MountedSystem(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def mounted_system(root_node: str, nodes: Mapping[str, Partition], runner: Runner) -> Iterator[MountedSystem]:
+def mounted_system(root_node: str, nodes: Mapping[str, Held], runner: Runner) -> Iterator[MountedSystem]:
     """The system whose root filesystem is on ``root_node``, mounted with its other filesystems and the kernel's.
 
     Args:
-        nodes: the partitions of the restored disks by device node.
+        nodes: the partitions of the restored disks and the devices of their stack, by device node.
     """
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liferaft-system-")))
@@ -100,14 +106,14 @@ def mount(what: str, place: Path, runner: Runner, *options: str) -> Iterator[Pat
             runner.run(["umount", "--lazy", str(place)], timeout=60)
 
 
-def find_root(nodes: Mapping[str, Partition], runner: Runner, tell: Callable[[str], None]) -> str | None:
-    """The node of the first partition that holds an operating system: etc/fstab and os-release.
+def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], None]) -> str | None:
+    """The node of the first partition or device that holds an operating system: etc/fstab and os-release.
 
     Args:
-        tell: is told of partitions that could not be looked into.
+        tell: is told of those that could not be looked into.
     """
-    for node, partition in nodes.items():
-        filesystem = partition.filesystem
+    for node, held in nodes.items():
+        filesystem = held.filesystem
         if filesystem is None or filesystem.kind.startswith(("fat", "swap")):
             continue
         with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
@@ -118,5 +124,6 @@ def find_root(nodes: Mapping[str, Partition], runner: Runner, tell: Callable[[st
                     if release and (root / "etc/fstab").exists():
                         return node
             except LiferaftError as error:
-                tell(f"partition {partition.number} could not be looked into: {error.message}")
+                name = f"partition {held.number}" if isinstance(held, Partition) else held.id
+                tell(f"{name} could not be looked into: {error.message}")
     return None

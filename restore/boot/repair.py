@@ -8,8 +8,9 @@ Works on any restored or existing disk: it needs the layout, not an image.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -20,9 +21,10 @@ from images.model.layout import Disk, Partition, PartitionRole, TableKind
 from images.model.machine import Firmware
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
 from restore.boot.inside import run_inside
-from restore.boot.mounts import find_root, mounted_system
+from restore.boot.mounts import Held, find_root, mounted_system
 from restore.boot.system import InstalledSystem, read_system
 from restore.partitions import partition_node
+from restore.stack.mountable import StackDevice
 
 _INITRAMFS_TIMEOUT = 3600.0
 #: Places without which neither kernel nor boot loader can be made again.
@@ -37,17 +39,28 @@ class BootRepair(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-def repair_boot(node: str, disk: Disk, firmware: Firmware, runner: Runner, sink: Sink) -> BootRepair:
+def repair_boot(
+    node: str,
+    disk: Disk,
+    firmware: Firmware,
+    runner: Runner,
+    sink: Sink,
+    *,
+    others: Mapping[str, Held] = MappingProxyType({}),
+    other_disks: Sequence[str] = (),
+) -> BootRepair:
     """Repair the boot of the system on a disk.
 
     Args:
         node: the disk's device node. disk: its layout as it is now.
         firmware: what will boot it.
+        others: by device node, what else the system may lie on: devices of the stack, partitions of other disks.
+        other_disks: device nodes of the disks those lie on.
 
     Returns:
         what was done. A problem that leaves the data as restored is a warning, not an error.
     """
-    job = _Repair(node, disk, firmware, runner, sink)
+    job = _Repair(node, disk, firmware, runner, sink, others, other_disks)
     try:
         job.run()
     except LiferaftError as error:
@@ -58,28 +71,44 @@ def repair_boot(node: str, disk: Disk, firmware: Firmware, runner: Runner, sink:
 class _Repair:
     """One boot repair: collects what it did."""
 
-    def __init__(self, node: str, disk: Disk, firmware: Firmware, runner: Runner, sink: Sink) -> None:
+    def __init__(
+        self,
+        node: str,
+        disk: Disk,
+        firmware: Firmware,
+        runner: Runner,
+        sink: Sink,
+        others: Mapping[str, Held],
+        other_disks: Sequence[str],
+    ) -> None:
         self._node = node
         self._disk = disk
         self._firmware = firmware
         self._runner = runner
         self._sink = sink
+        self._others = others
+        self._other_disks = other_disks
+        #: Modules of the stack between the disks and the root filesystem.
+        self._stack_modules: frozenset[str] = frozenset()
         self.actions: list[str] = []
         self.warnings: list[str] = []
 
     def run(self) -> None:
         """Find the system, mount it, repair it."""
         with contextlib.ExitStack() as stack:
-            nodes = {
+            nodes: dict[str, Held] = {
                 stack.enter_context(
                     partition_node(self._node, partition, self._disk.sector_size, self._runner)
                 ): partition
                 for partition in self._data_partitions()
             }
+            nodes |= self._others
             root_node = find_root(nodes, self._runner, self._say)
             if root_node is None:
                 self.warn("no Linux system was found on the disk: the boot loader is left as it was captured")
                 return
+            held = nodes[root_node]
+            self._stack_modules = held.modules if isinstance(held, StackDevice) else frozenset()
             mounted = stack.enter_context(mounted_system(root_node, nodes, self._runner))
             root, system = mounted.root, read_system(mounted.root)
             self._say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
@@ -116,14 +145,15 @@ class _Repair:
     # ---- initramfs
 
     def _repair_initramfs(self, root: Path, system: InstalledSystem) -> None:
-        aliases = disk_aliases(self._node)
+        disks = (self._node, *(self._other_disks if self._stack_modules else ()))
+        aliases = tuple(dict.fromkeys(alias for node in disks for alias in disk_aliases(node)))
         if not aliases:
             self._did("initramfs: the disk is no hardware of this machine, its drivers were not checked")
             return
         missing: dict[str, frozenset[str]] = {}
         for kernel in system.kernels:
             drivers = needed_drivers(root, kernel, aliases, self._runner)
-            needed = drivers.needed - builtin_drivers(root, kernel)
+            needed = (drivers.needed | self._stack_modules) - builtin_drivers(root, kernel)
             for alias in drivers.unknown:
                 self.warn(f"kernel {kernel} of the restored system has no driver for this machine's disk ({alias})")
             lacking = needed - self._in_initramfs(root, system, kernel)

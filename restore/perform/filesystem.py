@@ -1,10 +1,13 @@
 """What works on a restored filesystem, when the data is written and the kernel knows the partitions."""
 
 from core.events import Stage
+from images.model.layout import PartitionRole
+from restore.boot.mounts import Held
 from restore.boot.repair import repair_boot
 from restore.filesystems.grow import grow_filesystem
 from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
+from restore.stack.mountable import stack_devices
 from restore.steps import GrowFilesystem, RepairBoot
 
 
@@ -25,5 +28,22 @@ def repair(step: RepairBoot, work: Work) -> Outcome:
     """Boot loader and initramfs, for the hardware that is there now."""
     work.say(Stage.BOOT, step.describe())
     node = work.candidates[step.disk].node
-    fixed = repair_boot(node, work.restored(step.disk), step.firmware, work.runner, work.sink)
+    others: dict[str, Held] = dict(stack_devices(work.manifest.layout, work.alive.nodes()))
+    other_disks: tuple[str, ...] = ()
+    if others:
+        # A system on a stack may have its boot partition on any disk of it.
+        for disk in (disk for disk in work.candidates if disk != step.disk):
+            table = work.restored(disk).table
+            parts = [part for part in table.partitions if part.role is not PartitionRole.EXTENDED] if table else []
+            others |= {work.node(part.id): part for part in parts}
+            other_disks += (work.candidates[disk].node,)
+    fixed = repair_boot(
+        node,
+        work.restored(step.disk),
+        step.firmware,
+        work.runner,
+        work.sink,
+        others=others,
+        other_disks=other_disks,
+    )
     return Outcome(boot=fixed.actions, warnings=fixed.warnings)

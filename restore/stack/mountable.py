@@ -1,0 +1,78 @@
+"""Filesystems on devices of the stack, as a system's fstab names them, and the kernel modules below each.
+
+Names are computed from the layout, not looked up: the same that udev's, LVM's and mdadm's own rules give.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from images.model.filesystem import Filesystem
+from images.model.layout import Layout
+from images.model.stack import Array, Container, Luks
+
+#: md's modules by level (kernel, drivers/md/Makefile).
+_LEVELS = {0: "raid0", 1: "raid1", 4: "raid456", 5: "raid456", 6: "raid456", 10: "raid10"}
+
+
+class StackDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A device of the stack that holds a filesystem.
+
+    Attributes:
+        id: in the layout.
+        names: device paths under which an fstab may name it.
+        modules: kernel modules that it takes, all layers below included, by their names with ``_``.
+    """
+
+    id: str
+    filesystem: Filesystem
+    names: tuple[str, ...]
+    modules: frozenset[str]
+
+
+def stack_devices(layout: Layout, nodes: Mapping[str, str]) -> dict[str, StackDevice]:
+    """The devices of the stack that hold a filesystem and are alive, by their nodes.
+
+    Args:
+        nodes: device nodes by device id.
+    """
+    found: dict[str, StackDevice] = {}
+    for container in layout.containers:
+        for device, filesystem, names in _devices(container):
+            if filesystem is not None and device in nodes:
+                modules = modules_below(layout, device)
+                found[nodes[device]] = StackDevice(id=device, filesystem=filesystem, names=names, modules=modules)
+    return found
+
+
+def modules_below(layout: Layout, device: str) -> frozenset[str]:
+    """The kernel modules of the container that makes a device, and of all below it; none for a partition."""
+    container = next((made for made in layout.containers if device in {name for name, _, _ in _devices(made)}), None)
+    if container is None:
+        return frozenset()
+    below: frozenset[str] = frozenset().union(*(modules_below(layout, member) for member in container.member_ids))
+    return below | _modules(container, device)
+
+
+def _modules(container: Container, device: str) -> frozenset[str]:
+    if isinstance(container, Array):
+        return frozenset({"md_mod", _LEVELS[container.level]} if container.level in _LEVELS else {"md_mod"})
+    if isinstance(container, Luks):
+        return frozenset({"dm_mod", "dm_crypt"})
+    volume = next(volume for volume in container.volumes if volume.id == device)
+    return frozenset({"dm_mod", "dm_thin_pool"} if "thin" in volume.segments else {"dm_mod"})
+
+
+def _devices(container: Container) -> Iterator[tuple[str, Filesystem | None, tuple[str, ...]]]:
+    """The devices a container makes: id, filesystem, names."""
+    if isinstance(container, Array):
+        name = container.name.rpartition(":")[2]
+        names = (f"/dev/md/{name}", f"/dev/md{name}") if name.isdigit() else (f"/dev/md/{name}",)
+        yield container.id, container.filesystem, names if name else ()
+    elif isinstance(container, Luks):
+        yield container.id, container.filesystem, (f"/dev/mapper/{container.name}",) if container.name else ()
+    else:
+        for volume in container.volumes:
+            # device-mapper names double the hyphens of their parts (lvm(8), "VALID NAMES").
+            mapped = "-".join(part.replace("-", "--") for part in (container.name, volume.name))
+            yield volume.id, volume.filesystem, (f"/dev/mapper/{mapped}", f"/dev/{container.name}/{volume.name}")
