@@ -77,9 +77,12 @@ def fit(disk: Disk, size: int, sector_size: int, wishes: Wishes | None = None) -
     reasons = [*conversion.reasons, *home.reasons, *_too_low(home, conversion.area)]
     # Between partitions that cannot move, the size of the target changes nothing.
     reasons += [_no_room(room, done) for room, done in zip(found, settled, strict=True) if room.behind and done.short]
-    last_short = bool(settled) and not found[-1].behind and settled[-1].short > 0
-    if last_short or (not found and conversion.area.end < conversion.area.start):
-        reasons.append(_too_small(size, _smallest(disk, asked, conversion)))
+    smallest = _smallest(disk, asked, conversion)
+    if size < smallest:
+        reasons.append(_too_small(size, smallest))
+    elif settled and not found[-1].behind and settled[-1].short:
+        limit = conversion.area.end
+        reasons.append(f"{settled[-1].short} bytes are missing before byte {limit}, where a dos table ends")
     if reasons:
         return Fit(reasons=tuple(reasons))
     places = [place for done in settled for place in done.places]
@@ -148,24 +151,29 @@ def _no_room(room: Room, done: Settled) -> str:
 
 
 def _not_grown(found: Sequence[Room], settled: Sequence[Settled], wishes: Wishes) -> tuple[tuple[str, ...], list[str]]:
-    """Reasons why nobody behind whom something is fixed grew, and a note when there was simply no space."""
+    """Reasons why somebody who was asked to grow did not, because of what is fixed behind; and notes for the rest."""
+    named = {rule.partition for rule in wishes.rules}
     reasons: list[str] = []
+    notes: list[str] = []
     grown = False
     for room, done in zip(found, settled, strict=True):
         growing = [place for place in done.places if place.tenant.grows]
         gained = any(place.size > place.tenant.size for place in growing)
         grown = grown or gained
-        if growing and not gained and room.behind is not None:
-            numbers = shown([place.tenant.partition.number for place in growing])
-            behind = room.behind
-            reasons.append(
-                f"partition {numbers} cannot grow: partition {behind.partition.number} lies behind it and cannot be "
-                f"moved: {behind.pinned}"
-            )
-    if reasons and (wishes.growth is not Growth.ALL or not grown):
-        return tuple(reasons), []
-    named = [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]
-    return (), named if grown or not wishes.grows_into_rest else ["There is no space to grow into."]
+        if not growing or gained or room.behind is None:
+            continue
+        numbers = [place.tenant.partition.number for place in growing]
+        stuck = (
+            f"artition {shown(numbers)} cannot grow: partition {room.behind.partition.number} lies behind and cannot "
+            f"be moved: {room.behind.pinned}"
+        )
+        if wishes.growth is Growth.LAST or named.intersection(numbers):
+            reasons.append(f"p{stuck}")
+        else:
+            notes.append(f"P{stuck}.")
+    if not grown and not notes and wishes.grows_into_rest:
+        notes.append("There is no space to grow into.")
+    return tuple(reasons), notes
 
 
 def _seats(table: PartitionTable, home: House, places: Sequence[Place]) -> tuple[Seat, ...]:

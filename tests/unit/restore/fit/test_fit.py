@@ -66,7 +66,7 @@ def test_grow_on_dos_uses_the_last_mebibyte() -> None:
 
 def test_grow_behind_what_cannot_move_is_refused() -> None:
     disk = _disk(GIB, (MIB, 500 * MIB, EXT4), (501 * MIB, 100 * MIB, FilesystemKind.UNKNOWN))
-    assert "partition 2 lies behind it" in fit(disk, 2 * GIB, 512, Wishes(growth=Growth.LAST)).reasons[0]
+    assert "partition 2 lies behind" in fit(disk, 2 * GIB, 512, Wishes(growth=Growth.LAST)).reasons[0]
 
 
 def test_too_small_says_by_how_many_bytes_and_what_would_do() -> None:
