@@ -37,6 +37,8 @@ _SAMPLE = 64 * MIB
 _PLACES = 16
 _RUN = 4
 _REQUEST = 4 * MIB
+#: Bytes below which a measurement is mostly its own beginning.
+_SHORT = 16 * MIB
 #: Bytes below which a restore says nothing about a disk: its cache takes them.
 _TELLING = 256 * MIB
 _ENTRIES = 200
@@ -121,10 +123,10 @@ def fetch_rate(repository: Repository, manifest: Manifest, *, clock: Clock = tim
     if not done or took <= 0:
         return _assumed(Work.FETCH, "", 20 * MIB, 1500 * MIB, "not measured: there is nothing to read")
     rate = done / took
-    # A short sample of a repository that is at hand: its cache flatters, and starting the threads belittles.
+    # The cache of a repository that is at hand flatters; starting the threads belittles a short sample.
     basis = f"{_per_second(rate)}, measured now on {format_size(done)}"
     # Over a network a restore fetches many chunks with one request, which was one for each here.
-    best = 4.0 if repository.backend.distant else 1.5
+    best = 4.0 if repository.backend.distant or done < _SHORT else 1.5
     return Rate(work=Work.FETCH, low=rate * 0.5, high=rate * best, basis=basis)
 
 

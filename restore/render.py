@@ -131,6 +131,8 @@ def _time(estimate: Estimate) -> Iterator[str]:
 
 
 def _span(seconds: Seconds) -> str:
+    if seconds.high < 1:
+        return "below 1 s"
     if seconds.high < 60:
         return f"{seconds.low:.0f}-{seconds.high:.0f} s"
     return f"{format_duration(seconds.low)} to {format_duration(seconds.high)}"

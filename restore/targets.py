@@ -15,7 +15,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -121,9 +121,18 @@ def find_target(target: TargetDisk, repository: str, runner: Runner) -> Candidat
         return name_target(Path(target.file), repository, runner)
     devices = block_devices(runner)
     disks = [machine_disk(device) for device in devices if device.type == "disk"]
+    return disk_candidate(meant_disk(target, disks), repository, devices)
+
+
+def meant_disk(target: TargetDisk, disks: Sequence[MachineDisk]) -> MachineDisk:
+    """The disk of a machine that a plan means, found by identity.
+
+    Raises:
+        RefusedError: it is not there, or several disks could be meant.
+    """
     matches = [disk for disk in disks if disk.size == target.size and _same(disk.identity, target.identity)]
     if len(matches) == 1:
-        return disk_candidate(matches[0], repository, devices)
+        return matches[0]
     if not matches:
         raise RefusedError(
             f"The plan's target is not in this machine: {target.shown}, {target.size} bytes.",

@@ -8,25 +8,30 @@ from core.documents import encode_readable
 from core.errors import UsageError
 from core.files import write_atomically
 from core.process import SystemRunner
+from images.model.machine import Machine
 from images.store.access import Access
-from rescue.cli.terminal import access_options, json_option, repository_option
-from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore
+from rescue.cli.targeting import ask_matching, target_options
+from rescue.cli.terminal import access_options, json_option
+from rescue.jobs.restore import BootChoice, RestoreChoices, check_plan, plan_restore, read_machine, read_plan
+from restore.plan import Plan
 from restore.render import render
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("plan")
-@click.argument("point", metavar="ID")
-@repository_option
+@click.argument("point", metavar="[ID]", required=False)
+@click.option("--repo", "repository", default="", metavar="REPO", help="The repository. With --check: where it is now.")
 @access_options
+@target_options
 @click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    required=True,
-    metavar="TARGET",
-    type=click.Path(path_type=Path),
-    help="A disk or a raw image file that is there; once for each disk of the recovery point.",
+    "--machine",
+    "machine_file",
+    metavar="FILE",
+    type=_FILE,
+    help="Plan for the machine of which `liferaft probe --json` wrote FILE, not for this one; needs no root.",
 )
+@click.option("--check", "checked", metavar="PLAN", type=_FILE, help="Say every reason against a saved, edited plan.")
 @click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
 @click.option(
@@ -37,13 +42,17 @@ from restore.render import render
     help="Repair the boot loader for this machine's firmware (auto: not for image files), a named one, or not.",
 )
 @click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Save the plan for `restore`.")
+@click.option("-o", "--output", type=_FILE, help="Save the plan for `restore`.")
 @json_option
 def command(
-    point: str,
+    point: str | None,
     repository: str,
     access: Access,
-    targets: tuple[Path, ...],
+    targets: tuple[str, ...],
+    skip: tuple[str, ...],
+    match: bool,
+    machine_file: Path | None,
+    checked: Path | None,
     grow: bool,
     no_verify: bool,
     boot: str,
@@ -55,12 +64,31 @@ def command(
 
     ID is the beginning of an id, a name, or "latest". The plan says what will be destroyed, what the
     target will become and each step; its digest is what `liferaft restore --confirm` wants back.
+    A saved plan may be edited (docs/plan.md); --check then says every reason against it.
 
     \b
     liferaft plan latest --repo /mnt/usb/backup --target /dev/sda -o plan.json
+    liferaft plan latest --repo R --target disk0=/dev/sda --target disk1=/dev/sdb
+    liferaft plan latest --repo R --machine web01.json --target S4EWNX0R123456
+    liferaft plan --check plan.json
     """
-    choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
-    plan = plan_restore(repository, point, targets, choices, SystemRunner(), access)
+    machine = _machine(machine_file)
+    if checked is not None:
+        _check(checked, point, repository, access, machine, as_json)
+        return
+    if not (point and repository and (targets or match)):
+        raise UsageError("Nothing says what to restore where.", hint="Give ID --repo REPO --target TARGET, or --match.")
+    choices = RestoreChoices(
+        grow=grow,
+        verify=not no_verify,
+        boot=BootChoice(boot),
+        onto_source=onto_source,
+        skip=skip,
+        match=match,
+    )
+    plan = plan_restore(
+        repository, point, targets, choices, SystemRunner(), access, machine=machine, ask=ask_matching()
+    )
     if output is not None:
         try:
             write_atomically(output, encode_readable(plan).encode())
@@ -72,3 +100,38 @@ def command(
     click.echo(render(plan), nl=False)
     saved = f"--plan {output}" if output else "--plan FILE (save it with -o FILE)"
     click.echo(f"\nNothing was written. To do it:\n  liferaft restore {saved} --confirm {plan.digest}", err=True)
+
+
+def _check(
+    path: Path, point: str | None, repository: str, access: Access, machine: Machine | None, as_json: bool
+) -> None:
+    if point:
+        raise UsageError("--check stands alone: the plan says what goes where.", hint="Leave out ID.")
+    plan = load_plan(path)
+    check_plan(plan, repository, SystemRunner(), access, machine=machine)
+    if as_json:
+        click.echo(encode_readable(plan), nl=False)
+        return
+    click.echo(render(plan), nl=False)
+    click.echo(
+        f"\nNothing speaks against it. To do it:\n  liferaft restore --plan {path} --confirm {plan.digest}", err=True
+    )
+
+
+def load_plan(path: Path) -> Plan:
+    """A saved plan. Raises UsageError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", hint="liferaft plan -o makes one.") from None
+    return read_plan(content, str(path))
+
+
+def _machine(path: Path | None) -> Machine | None:
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", hint="liferaft probe --json makes one.") from None
+    return read_machine(content, str(path))

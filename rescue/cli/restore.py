@@ -8,8 +8,17 @@ from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner
 from images.store.access import Access
-from rescue.cli.terminal import access_options, hooks_option, json_option, open_sink, progress_option, tell
-from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, read_plan, run_plan
+from rescue.cli.plan import load_plan
+from rescue.cli.targeting import ask_matching, target_options
+from rescue.cli.terminal import (
+    access_options,
+    hooks_option,
+    json_option,
+    open_sink,
+    progress_option,
+    tell,
+)
+from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
 from restore.plan import Plan
 from restore.render import render
 from restore.report import render_report
@@ -23,14 +32,7 @@ from restore.report import render_report
 @click.option("--confirm", default="", metavar="DIGEST", help="The digest the plan shows.")
 @click.option("--repo", "repository", default="", metavar="REPO", help="With ID; with --plan: where it is now.")
 @access_options
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    metavar="TARGET",
-    type=click.Path(path_type=Path),
-    help="With ID: a disk or a raw image file that is there; once for each disk of the recovery point.",
-)
+@target_options
 @click.option("--yes", is_flag=True, help="With ID: do not ask. Everything on TARGET is lost.")
 @click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
@@ -51,7 +53,9 @@ def command(
     confirm: str,
     repository: str,
     access: Access,
-    targets: tuple[Path, ...],
+    targets: tuple[str, ...],
+    skip: tuple[str, ...],
+    match: bool,
     yes: bool,
     grow: bool,
     no_verify: bool,
@@ -74,36 +78,37 @@ def command(
     """
     runner = SystemRunner()
     if plan_file is not None:
-        if point or targets or yes or grow or no_verify or onto_source or boot != BootChoice.AUTO:
+        if point or targets or skip or match or yes or grow or no_verify or onto_source or boot != BootChoice.AUTO:
             raise UsageError(
                 "--plan stands alone: the plan says what goes where, and how.",
                 hint="Leave out ID, --target and the options of `plan`.",
             )
         if not confirm:
             raise UsageError("A plan is carried out only when its digest is given back.", hint="Add --confirm DIGEST.")
-        plan = _load(plan_file)
+        plan = load_plan(plan_file)
     else:
-        if not (point and repository and targets):
+        if not (point and repository and (targets or match)):
             raise UsageError(
                 "Nothing says what to restore where.",
                 hint="Give --plan FILE --confirm DIGEST, or ID --repo REPO --target TARGET --yes.",
             )
-        choices = RestoreChoices(grow=grow, verify=not no_verify, boot=BootChoice(boot), onto_source=onto_source)
-        plan = plan_restore(repository, point, targets, choices, runner, access)
+        choices = RestoreChoices(
+            grow=grow,
+            verify=not no_verify,
+            boot=BootChoice(boot),
+            onto_source=onto_source,
+            skip=skip,
+            match=match,
+        )
+        # Whoever says --yes is not there to be asked.
+        ask = None if yes else ask_matching()
+        plan = plan_restore(repository, point, targets, choices, runner, access, ask=ask)
         tell(progress, render(plan))
         confirm = confirm or (plan.digest if yes else _ask(plan))
     sink = open_sink(progress)
     report = run_plan(plan, confirm, runner, sink, repository=repository, hooks=hooks, access=access)
     click.echo(encode(report) if as_json else render_report(report), nl=False)
     return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
-
-
-def _load(path: Path) -> Plan:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", hint="liferaft plan -o makes one.") from None
-    return read_plan(content, str(path))
 
 
 def _ask(plan: Plan) -> str:

@@ -33,12 +33,13 @@ from rescue.jobs.placing import (
 from restore.execute import execute
 from restore.forecast import remember, with_estimate
 from restore.matching import Matching, Pair
-from restore.plan import PLAN_VERSION, Plan
+from restore.plan import PLAN_VERSION, Plan, TargetDisk
 from restore.planner import PlanOptions, make_plan, only_disks
 from restore.rates import book_path, read_book
 from restore.report import Report
+from restore.review import review
 from restore.rules import Growth, PartitionRule, TableChoice
-from restore.targets import Candidate, disk_candidate, name_target
+from restore.targets import Candidate, disk_candidate, find_target, meant_disk, name_target
 
 _RECORDED = "Made for a recorded machine: what is on its disks, and whether they are free, is looked at again then."
 
@@ -250,6 +251,31 @@ class _Planning:
 
 def _obstacles(machine: Machine, nodes: Collection[str]) -> list[str]:
     return [why for disk in machine.disks if disk.node in nodes for why in disk.obstacles]
+
+
+def check_plan(
+    plan: Plan, repository: str, runner: Runner, access: Access | None = None, *, machine: Machine | None = None
+) -> None:
+    """Look for everything that speaks against a plan, which somebody may have edited. Nothing is written.
+
+    Args:
+        repository: where it is now; empty for where the plan says.
+        machine: a recorded machine that the plan's targets are disks of, instead of this one.
+
+    Raises:
+        RefusedError: with every reason.
+    """
+    address = repository or plan.repository
+    opened = open_repository(address, access)
+
+    def find(target: TargetDisk) -> Candidate:
+        if machine is None:
+            return find_target(target, address, runner)
+        return disk_candidate(meant_disk(target, machine.disks), address, ())
+
+    reasons = review(plan, opened, find)
+    if reasons:
+        raise RefusedError(f"The plan cannot be carried out: {reasons[0]}.", reasons=tuple(reasons))
 
 
 def read_machine(content: bytes, name: str) -> Machine:

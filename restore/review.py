@@ -1,0 +1,84 @@
+"""The review of a plan that somebody may have edited: every reason against it, as repository and machine are now.
+
+It reads, and writes nothing. The same questions are asked again, by ``execute.py``, before the first write.
+"""
+
+from collections.abc import Callable, Iterator
+
+from core.errors import DamagedError, RefusedError, UsageError
+from images.model.manifest import Manifest
+from images.store.backend import MissingFileError
+from images.store.repository import Repository
+from restore.matching import same_disks
+from restore.plan import Plan, TargetDisk
+from restore.planner import only_disks, survey_chunks
+from restore.targets import Candidate
+
+
+def review(plan: Plan, repository: Repository, find: Callable[[TargetDisk], Candidate]) -> list[str]:
+    """Every reason against carrying out a plan; none when it may be.
+
+    Args:
+        find: the disk or file that a target of the plan means; raises RefusedError or UsageError.
+
+    Raises:
+        UnreachableError: the repository does not answer any more.
+    """
+    return [*_against_targets(plan, find), *_against_content(plan, repository)]
+
+
+def _against_targets(plan: Plan, find: Callable[[TargetDisk], Candidate]) -> Iterator[str]:
+    found: list[Candidate] = []
+    for target in plan.targets:
+        try:
+            candidate = find(target)
+        except RefusedError as error:
+            yield from (_clause(reason) for reason in error.reasons)
+            continue
+        except UsageError as error:
+            yield _clause(error.message)
+            continue
+        found.append(candidate)
+        yield from candidate.obstacles
+        if (candidate.size, candidate.sector_size) != (target.size, target.sector_size):
+            yield (
+                f"{candidate.node} has {candidate.size} bytes in sectors of {candidate.sector_size}, "
+                f"the plan is for {target.size} in sectors of {target.sector_size}"
+            )
+        elif candidate.contents not in ((), target.destroys):
+            yield f"{candidate.node} holds other things now than the plan says it destroys"
+    yield from same_disks(found)
+
+
+def _against_content(plan: Plan, repository: Repository) -> Iterator[str]:
+    try:
+        manifest = repository.manifest(plan.recovery_point)
+    except MissingFileError:
+        yield f"recovery point {plan.recovery_point[:12]} is not in {repository.backend.location}"
+        return
+    except (DamagedError, RefusedError) as error:
+        yield _clause(error.message)
+        return
+    restored = only_disks(manifest, [target.source for target in plan.targets])
+    yield from _strangers(plan, restored)
+    try:
+        survey_chunks(repository, plan.recovery_point, restored)
+    except DamagedError as error:
+        yield _clause(error.message)
+
+
+def _strangers(plan: Plan, manifest: Manifest) -> Iterator[str]:
+    """Disks and volumes that the plan names and the recovery point does not have."""
+    disks = {disk.id for disk in manifest.layout.disks}
+    volumes = {volume.id for volume in manifest.volumes}
+    for target in plan.targets:
+        if target.source not in disks:
+            yield f"the recovery point has no disk {target.source}"
+    for number, step in enumerate(plan.steps, 1):
+        name = getattr(step, "volume", None)
+        if name is not None and name not in volumes:
+            yield f"step {number} is about {name}, which the recovery point does not have"
+
+
+def _clause(sentence: str) -> str:
+    return sentence.removesuffix(".")
