@@ -116,6 +116,23 @@ class RemakeFat(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
         return f"{self.volume}: make {self.kind} of {format_size(self.size)} anew and copy its files"
 
 
+class RemakeVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="remake-volume"):
+    """Make a fresh filesystem with the same UUID, label and features, and copy the files of ``volume`` into it.
+
+    ``offset`` and ``size`` are the partition's. ``data``: bytes that were allocated at capture.
+    """
+
+    volume: str
+    number: int
+    kind: FilesystemKind
+    offset: int
+    size: int
+    data: int
+
+    def describe(self) -> str:
+        return f"{self.volume}: make {self.kind} of {format_size(self.size)} anew and copy its files"
+
+
 class RelocateFilesystem(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="relocate-filesystem"):
     """Correct what the filesystem of partition ``number`` says of its place, and NTFS of the size of a sector.
 
@@ -215,6 +232,7 @@ Step = (
     | GrowFilesystem
     | RelocateFilesystem
     | RemakeFat
+    | RemakeVolume
     | RepairBoot
     | MakeUnique
     | CreateArray

@@ -1,16 +1,28 @@
 """Volumes made anew with the same identity, their files copied out of the recovery point and read back."""
 
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 from core.errors import RefusedError
 from core.events import Meter, Stage, ticking
 from images.browse.fat import FatFilesystem
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
+from images.model.layout import FilesystemKind
+from restore.boot.mounts import mount
 from restore.filesystems.fat_copy import FatCopy, gathered
 from restore.filesystems.fat_proof import prove_equal
+from restore.filesystems.file_copy import copy_files
+from restore.filesystems.file_proof import prove_files
 from restore.filesystems.held import HeldPartition
+from restore.filesystems.xfs_make import doubts, has_quotas, mkfs_words
 from restore.ground import StreamCount
+from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
-from restore.steps import RemakeFat
+from restore.steps import RemakeFat, RemakeVolume
 
 
 def remake_fat(step: RemakeFat, work: Work) -> Outcome:
@@ -48,6 +60,63 @@ def remake_fat(step: RemakeFat, work: Work) -> Outcome:
     return Outcome(count=StreamCount(written=position), verified=verified, warnings=tuple(warnings))
 
 
+def remake_volume(step: RemakeVolume, work: Work) -> Outcome:
+    """A fresh XFS with the identity and features of the stored one, its files copied, and every one compared.
+
+    Raises:
+        RefusedError: the recovery point holds no such filesystem, or one that cannot be made again.
+        DamagedError: a file cannot be read out of the recovery point.
+        DeviceError: the files do not fit, writing failed, or something does not read back.
+    """
+    work.say(Stage.COPY, step.describe())
+    candidate = work.candidates[step.disk]
+    source = _stored(step.volume, work)
+    tree = Tree(source)
+    against = doubts(source) if step.kind is FilesystemKind.XFS else (f"this version does not make {step.kind} anew",)
+    if against:
+        raise RefusedError(f"{source.name} is not made anew: {against[0]}.", reasons=against)
+    copying = Meter(work.sink, Stage.COPY, step.data, message=f"Copying the files of {step.volume}")
+    proving = Meter(work.sink, Stage.VERIFY, step.data, message=f"Comparing the files of {step.volume}")
+    partition = work.partition(step.disk, step.number)
+    with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
+        work.runner.run(mkfs_words(source, step.size, candidate.sector_size, node), timeout=3600)
+        with _mounted(node, work, "nouuid") as folder, ticking(copying):
+            said = copy_files(tree, folder, copying, work.repository.chunk_size)
+        _forget_cached(node)
+    if candidate.file:
+        _forget_cached(candidate.file)
+    with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
+        with _mounted(node, work, "nouuid,ro") as folder, ticking(proving):
+            verified = prove_files(Tree(source), folder, proving.advance)
+        work.runner.run(["xfs_repair", "-n", node], timeout=24 * 3600)
+    if has_quotas(source):
+        said += ("quotas are counted anew, and their limits are to be set again",)
+    warnings = tuple(f"partition {step.number}: {line}" for line in said)
+    return Outcome(count=StreamCount(written=copying.done), verified=verified, warnings=warnings)
+
+
+@contextlib.contextmanager
+def _mounted(node: str, work: Work, options: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="liferaft-remake-") as folder:
+        with mount(node, Path(folder), work.runner, "--options", f"{options},nosuid,nodev,noexec") as place:
+            yield place
+
+
+def _forget_cached(path: str) -> None:
+    """Have everything on the disk and nothing of it in memory: what is compared then comes from the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def _stored(volume_id: str, work: Work) -> VolumeSource:
     volume = work.manifest.volume(volume_id)
     return open_volume(ChunkCache(work.repository), work.plan.recovery_point, work.manifest, volume)
+
+
+def tools(step: object) -> tuple[str, ...]:
+    """The programs that making a filesystem anew runs."""
+    return ("mkfs.xfs", "mount", "umount", "xfs_repair")
