@@ -19,6 +19,7 @@ from core.errors import DeviceError, ProcessError, RefusedError
 from core.process import Runner
 from images.model.layout import Partition, PartitionRole, PartitionTable, TableKind
 from images.sources import BlockSource, open_source
+from images.tables import c_dos
 from images.tables.gpt_bytes import array_sectors
 from images.tables.piece import TablePiece
 from images.tables.table_bytes import table_pieces
@@ -49,9 +50,11 @@ def create_table(target: Target, table: PartitionTable, sector_size: int, runner
         DeviceError: writing failed, or what is there now is not what was asked for.
     """
     pieces = table_pieces(table, target.size, sector_size)
+    # libparted adds boot code of its own to a dos table.
+    boot_code = TablePiece(0, bytes(target.read_at(0, sector_size)[: c_dos.BOOT_CODE_SIZE]))
     if _is_for_libparted(target, table, sector_size):
         _make(target.node, table)
-    for piece in pieces:
+    for piece in (boot_code, *pieces):
         _write(target, piece, sector_size)
     target.flush()
     found = compare(target.node, table, runner, sector_size=sector_size)

@@ -37,8 +37,8 @@ from images.tables.detect import read_table
 from restore.fit.fitting import fit
 from restore.fit.wishes import Wishes
 from restore.plan import Plan
-from restore.planner import head_extents
 from restore.rules import Growth
+from restore.table_head import head_extents
 from tests.fuzz.browsing import browse_target, btrfs_trees, ext_trees, fat_trees, ntfs_trees, xfs_trees
 from tests.fuzz.parity import parity_target
 from tests.fuzz.seeds import sample_manifest
