@@ -5,13 +5,12 @@ container; nothing is formatted here. Discards are not passed down: a discarded 
 as noise, and what the plan zeroes has to read as zeros.
 """
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core.errors import DeviceError, LiferaftError, RefusedError
 from core.process import Runner
 from images.model.stack import Luks
-from restore.stack.keys import Keys
+from images.stack.keys import Keys, Try
 
 TOOLS = ("cryptsetup",)
 #: cryptsetup(8), "RETURN CODES": 2 is no permission, that is, a wrong passphrase.
@@ -37,17 +36,12 @@ def open_luks(luks: Luks, node: str, keys: Keys, runner: Runner) -> str:
         raise DeviceError(f"{node}: the UUID of the LUKS header is {found!r}, expected {luks.uuid!r}.")
     name = free_name(luks, Path("/dev/mapper"))
     opened = f"/dev/mapper/{name}"
-    for words, text in _tries(keys):
-        argv = ["cryptsetup", "open", "--type", f"luks{luks.version}", *words, node, name]
-        result = runner.run(
-            argv, success=frozenset({0, _WRONG_KEY}), timeout=_TIMEOUT, stdin=text, secrets=keys.passphrases
-        )
-        if result.returncode == 0:
+    for attempt in keys.tries():
+        if _cryptsetup(("--type", f"luks{luks.version}", node, name), attempt, keys, runner):
             _check(luks, opened, runner)
             return opened
-    tried = len(keys.files) + len(keys.passphrases)
     raise RefusedError(
-        f"None of the {tried} keys that were given opens the LUKS container {luks.id} ({luks.uuid}).",
+        f"None of the {len(keys)} keys that were given opens the LUKS container {luks.id} ({luks.uuid}).",
         hint="Name its key file with --luks-key, or its passphrase with --luks-passphrase-file.",
     )
 
@@ -73,12 +67,21 @@ def free_name(luks: Luks, folder: Path) -> str:
     return name
 
 
-def _tries(keys: Keys) -> Iterator[tuple[Sequence[str], str | None]]:
-    for path in keys.files:
-        yield ("--key-file", str(path)), None
-    for passphrase in keys.passphrases:
-        # "-" reads standard input to its end, a newline included: nothing is added to the passphrase.
-        yield ("--key-file", "-"), passphrase
+def header_opens(header: Path, keys: Keys, runner: Runner) -> bool:
+    """Whether one of the keys opens the container with this header, a plain file. Nothing is opened."""
+    return any(_cryptsetup(("--test-passphrase", str(header)), attempt, keys, runner) for attempt in keys.tries())
+
+
+def _cryptsetup(words: tuple[str, ...], attempt: Try, keys: Keys, runner: Runner) -> bool:
+    """``cryptsetup open``; False for a wrong key."""
+    result = runner.run(
+        ["cryptsetup", "open", *attempt.words, *words],
+        success=frozenset({0, _WRONG_KEY}),
+        timeout=_TIMEOUT,
+        stdin=attempt.text,
+        secrets=keys.passphrases,
+    )
+    return result.returncode == 0
 
 
 def _check(luks: Luks, opened: str, runner: Runner) -> None:

@@ -36,16 +36,7 @@ def create_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -
         RefusedError: it has volumes that cannot be made again. LiferaftError: the machine has a group of that name.
         ProcessError: LVM's tools did not take it.
     """
-    strange = sorted({kind for volume in group.volumes for kind in volume.segments} - RESTORABLE)
-    if strange:
-        raise RefusedError(
-            f"Volume group {group.name} has volumes of type {', '.join(strange)}, which are not made again."
-        )
-    if Path("/dev", group.name).exists():
-        raise LiferaftError(
-            f"A volume group named {group.name} is active on this machine.",
-            hint=f"Deactivate it (vgchange -an {group.name}) or detach its disks.",
-        )
+    check_free(group)
     limits = member_words(group, nodes)
     with tempfile.TemporaryDirectory(prefix="liferaft-lvm-") as folder:
         backup = Path(folder) / "backup"
@@ -60,6 +51,24 @@ def create_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -
         force = ["--force"] if has_thin(group) else []
         runner.run(["vgcfgrestore", *limits, *force, "--file", str(backup), group.name], timeout=_TIMEOUT)
     _check_uuids(group, limits, runner)
+
+
+def check_free(group: VolumeGroup) -> None:
+    """Whether the group can be made on this machine.
+
+    Raises:
+        RefusedError: it has volumes that cannot be made again. LiferaftError: the machine has a group of that name.
+    """
+    strange = sorted({kind for volume in group.volumes for kind in volume.segments} - RESTORABLE)
+    if strange:
+        raise RefusedError(
+            f"Volume group {group.name} has volumes of type {', '.join(strange)}, which are not made again."
+        )
+    if Path("/dev", group.name).exists():
+        raise LiferaftError(
+            f"A volume group named {group.name} is active on this machine.",
+            hint=f"Deactivate it (vgchange -an {group.name}) or detach its disks.",
+        )
 
 
 def activate_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -> dict[str, str]:

@@ -42,11 +42,7 @@ def create_array(array: Array, nodes: Mapping[str, str], runner: Runner, *, fill
     Raises:
         DeviceError: it is not the array that was wanted. LiferaftError: one with its UUID is running already.
     """
-    if array.uuid in runner.run(["mdadm", "--detail", "--scan"], timeout=60).stdout:
-        raise LiferaftError(
-            f"An array with the UUID {array.uuid} is running on this machine.",
-            hint="Detach the disks it lies on, or stop it: mdadm --stop",
-        )
+    check_free(array, runner)
     node = f"/dev/md/{free_name(array, Path('/dev/md'))}"
     runner.run(create_words(array, node, nodes, fill=fill), timeout=_TIMEOUT)
     runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
@@ -56,6 +52,15 @@ def create_array(array: Array, nodes: Mapping[str, str], runner: Runner, *, fill
         stop_array(node, runner)
         raise
     return node
+
+
+def check_free(array: Array, runner: Runner) -> None:
+    """Whether the array can be made on this machine; LiferaftError when one with its UUID is running."""
+    if array.uuid in runner.run(["mdadm", "--detail", "--scan"], timeout=60).stdout:
+        raise LiferaftError(
+            f"An array with the UUID {array.uuid} is running on this machine.",
+            hint="Detach the disks it lies on, or stop it: mdadm --stop",
+        )
 
 
 def stop_array(node: str, runner: Runner) -> None:

@@ -51,16 +51,17 @@ def modules_below(layout: Layout, device: str) -> frozenset[str]:
     if container is None:
         return frozenset()
     below: frozenset[str] = frozenset().union(*(modules_below(layout, member) for member in container.member_ids))
-    return below | _modules(container, device)
+    return below | modules_of(container, device)
 
 
-def _modules(container: Container, device: str) -> frozenset[str]:
+def modules_of(container: Container, device: str = "") -> frozenset[str]:
+    """The kernel modules of one container: of one device that it makes, or of all."""
     if isinstance(container, Array):
         return frozenset({"md_mod", _LEVELS[container.level]} if container.level in _LEVELS else {"md_mod"})
     if isinstance(container, Luks):
         return frozenset({"dm_mod", "dm_crypt"})
-    volume = next(volume for volume in container.volumes if volume.id == device)
-    return frozenset({"dm_mod", "dm_thin_pool"} if "thin" in volume.segments else {"dm_mod"})
+    thin = any("thin" in volume.segments for volume in container.volumes if device in ("", volume.id))
+    return frozenset({"dm_mod", "dm_thin_pool"} if thin else {"dm_mod"})
 
 
 def _devices(container: Container) -> Iterator[tuple[str, Filesystem | None, tuple[str, ...]]]:
