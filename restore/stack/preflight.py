@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from core.errors import LiferaftError
+from core.errors import LiferaftError, RefusedError
 from core.process import Runner
 from images.model.manifest import Manifest, Volume
 from images.model.stack import Array, Luks, VolumeGroup
 from images.stack.keys import Keys
 from images.store.repository import Repository
+from restore.plan import Plan
 from restore.stack import luks, lvm, md
 from restore.stack.mountable import modules_of
 from restore.steps import CreateArray, CreateVolumeGroup, OpenLuks, Step
@@ -94,3 +95,20 @@ def _container(step: Step) -> Iterator[Array | Luks | VolumeGroup]:
         yield step.container
     elif isinstance(step, CreateVolumeGroup):
         yield step.group
+
+
+def check_stack(plan: Plan, keys: Keys, repository: Repository, manifest: Manifest, runner: Runner) -> Keys:
+    """The keys that open every container of a plan.
+
+    Raises:
+        RefusedError: with every reason why this machine cannot make its stack.
+    """
+    reasons = stack_reasons(plan.steps, runner)
+    keys, closed = unlocked(plan.steps, keys, repository, plan.recovery_point, manifest, runner)
+    reasons += closed
+    if reasons:
+        hint = "Give its key with --luks-key or --luks-passphrase-file." if closed else ""
+        raise RefusedError(
+            f"The stack cannot be made here: {reasons[0]}. Nothing was written.", hint=hint, reasons=tuple(reasons)
+        )
+    return keys
