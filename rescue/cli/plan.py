@@ -10,6 +10,7 @@ from core.files import write_atomically
 from core.process import SystemRunner
 from images.model.machine import Machine
 from images.store.access import Access
+from rescue.cli.fitting import FitChoices, fit_options
 from rescue.cli.targeting import ask_matching, target_options
 from rescue.cli.terminal import access_options, json_option
 from rescue.jobs.restore import BootChoice, RestoreChoices, check_plan, plan_restore, read_machine, read_plan
@@ -32,7 +33,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Plan for the machine of which `liferaft probe --json` wrote FILE, not for this one; needs no root.",
 )
 @click.option("--check", "checked", metavar="PLAN", type=_FILE, help="Say every reason against a saved, edited plan.")
-@click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
+@fit_options
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
 @click.option(
     "--boot",
@@ -53,7 +54,7 @@ def command(
     match: bool,
     machine_file: Path | None,
     checked: Path | None,
-    grow: bool,
+    fitting: FitChoices,
     no_verify: bool,
     boot: str,
     onto_source: bool,
@@ -79,7 +80,10 @@ def command(
     if not (point and repository and (targets or match)):
         raise UsageError("Nothing says what to restore where.", hint="Give ID --repo REPO --target TARGET, or --match.")
     choices = RestoreChoices(
-        grow=grow,
+        grow=fitting.grow,
+        grow_all=fitting.grow_all,
+        rules=fitting.rules,
+        table=fitting.table,
         verify=not no_verify,
         boot=BootChoice(boot),
         onto_source=onto_source,

@@ -8,6 +8,7 @@ from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner
 from images.store.access import Access
+from rescue.cli.fitting import FitChoices, fit_options
 from rescue.cli.plan import load_plan
 from rescue.cli.targeting import ask_matching, target_options
 from rescue.cli.terminal import (
@@ -34,7 +35,7 @@ from restore.report import render_report
 @access_options
 @target_options
 @click.option("--yes", is_flag=True, help="With ID: do not ask. Everything on TARGET is lost.")
-@click.option("--grow", is_flag=True, help="Let the last ext filesystem take the space a larger disk has.")
+@fit_options
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
 @click.option(
     "--boot",
@@ -57,7 +58,7 @@ def command(
     skip: tuple[str, ...],
     match: bool,
     yes: bool,
-    grow: bool,
+    fitting: FitChoices,
     no_verify: bool,
     boot: str,
     onto_source: bool,
@@ -78,7 +79,8 @@ def command(
     """
     runner = SystemRunner()
     if plan_file is not None:
-        if point or targets or skip or match or yes or grow or no_verify or onto_source or boot != BootChoice.AUTO:
+        chosen = (point, targets, skip, match, yes, no_verify, onto_source, fitting != FitChoices())
+        if any(chosen) or boot != BootChoice.AUTO:
             raise UsageError(
                 "--plan stands alone: the plan says what goes where, and how.",
                 hint="Leave out ID, --target and the options of `plan`.",
@@ -93,7 +95,10 @@ def command(
                 hint="Give --plan FILE --confirm DIGEST, or ID --repo REPO --target TARGET --yes.",
             )
         choices = RestoreChoices(
-            grow=grow,
+            grow=fitting.grow,
+            grow_all=fitting.grow_all,
+            rules=fitting.rules,
+            table=fitting.table,
             verify=not no_verify,
             boot=BootChoice(boot),
             onto_source=onto_source,

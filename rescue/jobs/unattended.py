@@ -25,6 +25,7 @@ from rescue.jobs.placing import TargetRule
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore_by_rules, run_plan
 from restore.plan import Plan
 from restore.report import Report
+from restore.rules import PartitionRule, TableChoice
 
 #: Where the medium of a recipe with ``[job]`` keeps it, once live-boot has mounted the medium.
 MEDIUM_JOB = Path("/run/live/medium/liferaft/job.json")
@@ -50,7 +51,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         skip: ids of disks of the recovery point that are not restored.
         match: disks without a target go where they match, when that is clear (docs/job.md).
         recovery_point: id, name or ``latest``.
-        grow, verify, boot, onto_source: as for ``liferaft plan``.
+        grow, grow_all, table, verify, boot, onto_source: as for ``liferaft plan``.
+        rules: what becomes of single partitions (docs/job.md).
         passphrase_file: where the passphrase of an encrypted repository is: a file of the rescue system, or an
             ``https://`` address. A relative path begins at the folder of the job document.
         passphrase_over_http: allow an ``http://`` address, which everybody in the network can read along.
@@ -67,6 +69,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     match: bool = False
     recovery_point: str = "latest"
     grow: bool = False
+    grow_all: bool = False
+    rules: tuple[PartitionRule, ...] = ()
+    table: TableChoice = TableChoice.KEEP
     verify: bool = True
     boot: BootChoice = BootChoice.AUTO
     onto_source: bool = False
@@ -81,6 +86,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
             raise ValueError("a job takes target or targets, not both")
         if self.target is None and not self.targets and not self.match:
             raise ValueError('a job names its target, or targets, or says "match": true')
+        if self.grow and self.grow_all:
+            raise ValueError("grow and grow_all say different things")
         if self.passphrase_file.startswith("http://") and not self.passphrase_over_http:
             raise ValueError(
                 "passphrase_file is an http:// address, where everybody in the network can read the passphrase along: "
@@ -186,6 +193,9 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
         rules = (job.target,) if job.target is not None else job.targets
         choices = RestoreChoices(
             grow=job.grow,
+            grow_all=job.grow_all,
+            rules=job.rules,
+            table=job.table,
             verify=job.verify,
             boot=job.boot,
             onto_source=job.onto_source,

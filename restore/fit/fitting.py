@@ -91,7 +91,8 @@ def fit(disk: Disk, size: int, sector_size: int, wishes: Wishes | None = None) -
         return Fit(reasons=stuck)
     table = make_table(disk, conversion.table, conversion.area, home, places)
     if conversion.boot is not None:
-        table = msgspec.structs.replace(table, partitions=(*table.partitions, conversion.boot))
+        parts = (*table.partitions, conversion.boot)
+        table = msgspec.structs.replace(table, partitions=parts, first_usable_lba=conversion.boot.start_lba)
     return Fit(
         table=table,
         seats=_seats(table, home, places),

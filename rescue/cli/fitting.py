@@ -1,0 +1,63 @@
+"""The options of ``plan`` and ``restore`` that say how partitions fit the target: growth, rules, the table."""
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+import msgspec
+
+from core.errors import UsageError
+from restore.rules import PartitionRule, TableChoice, parse_rule
+
+T = TypeVar("T")
+
+
+class FitChoices(msgspec.Struct, frozen=True, kw_only=True):
+    """What the options say; as in ``rescue.jobs.restore.RestoreChoices``."""
+
+    grow: bool = False
+    grow_all: bool = False
+    rules: tuple[PartitionRule, ...] = ()
+    table: TableChoice = TableChoice.KEEP
+
+
+def fit_options(command: Callable[..., T]) -> Callable[..., T]:
+    """``--grow``, ``--grow-all``, ``--rule`` and ``--table``: gives the command ``fitting``."""
+
+    @click.option(
+        "--grow", is_flag=True, help="Let the last data filesystem that can take the space a larger disk has."
+    )
+    @click.option("--grow-all", is_flag=True, help="Let all data filesystems that can share it, by their sizes.")
+    @click.option(
+        "--rule",
+        "rules",
+        multiple=True,
+        metavar="N=RULE[:SIZE]",
+        help="What becomes of partition N (of one of several disks: disk1:N). keep: it stays where it is and as it "
+        "is. grow: it shares the space that is left, or grows to SIZE. shrink: to SIZE, or as small as its content "
+        "allows. move: the gap before it is closed. drop: it is left out. Without a rule it stays, and is moved or "
+        "made smaller only if it must. Once for each: --rule 3=grow --rule 2=shrink:20G --rule 5=drop.",
+    )
+    @click.option(
+        "--table",
+        type=click.Choice([choice.value for choice in TableChoice]),
+        default=TableChoice.KEEP.value,
+        show_default=True,
+        help="gpt: a dos partition table becomes a GPT, as disks beyond 2 TiB need.",
+    )
+    @functools.wraps(command)
+    def with_fitting(
+        *words: object, grow: bool, grow_all: bool, rules: tuple[str, ...], table: str, **options: object
+    ) -> T:
+        if grow and grow_all:
+            raise UsageError("--grow and --grow-all say different things.", hint="Leave one of them out.")
+        fitting = FitChoices(
+            grow=grow,
+            grow_all=grow_all,
+            rules=tuple(parse_rule(rule) for rule in rules),
+            table=TableChoice(table),
+        )
+        return command(*words, fitting=fitting, **options)
+
+    return with_fitting
