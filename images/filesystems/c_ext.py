@@ -75,6 +75,7 @@ _EXT3_RO_COMPAT = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.BTREE_D
 _FIELDS = {
     "inodes_count": (0, "I"),
     "blocks_count_lo": (4, "I"),
+    "free_inodes": (16, "I"),
     "first_data_block": (20, "I"),
     "log_block_size": (24, "I"),
     "log_cluster_size": (28, "I"),
@@ -96,6 +97,7 @@ _FIELDS = {
     "first_meta_bg": (260, "I"),
     "blocks_count_hi": (336, "I"),
     "mmp_block": (360, "Q"),
+    "log_groups_per_flex": (372, "B"),
     "checksum_type": (373, "B"),
     "backup_group_a": (588, "I"),
     "backup_group_b": (592, "I"),
@@ -112,6 +114,7 @@ class Superblock(msgspec.Struct, frozen=True, kw_only=True):
 
     inodes_count: int
     blocks_count_lo: int
+    free_inodes: int
     first_data_block: int
     log_block_size: int
     log_cluster_size: int
@@ -133,6 +136,7 @@ class Superblock(msgspec.Struct, frozen=True, kw_only=True):
     first_meta_bg: int
     blocks_count_hi: int
     mmp_block: int
+    log_groups_per_flex: int
     checksum_type: int
     backup_group_a: int
     backup_group_b: int

@@ -71,6 +71,27 @@ def read_ext(source: BlockSource) -> UsedMap | None:
     return UsedMap(filesystem=filesystem, trusted=True, extents=lambda: used_extents(source, superblock, groups))
 
 
+def sound_superblock(source: BlockSource) -> Superblock:
+    """The superblock, checked so far that its arithmetic is safe; whether its bitmaps can be believed is not asked.
+
+    Raises:
+        DamagedError: there is none, or it cannot be believed. DeviceError: the source cannot be read.
+    """
+    if source.size < c_ext.SUPERBLOCK_OFFSET + c_ext.SUPERBLOCK_SIZE:
+        raise DamagedError(f"A superblock of ext does not fit into {source.size} bytes.")
+    content = source.read_at(c_ext.SUPERBLOCK_OFFSET, c_ext.SUPERBLOCK_SIZE)
+    superblock = c_ext.parse_superblock(content)
+    if superblock.magic != c_ext.MAGIC:
+        raise DamagedError(
+            f"The superblock of ext at byte {c_ext.SUPERBLOCK_OFFSET} has the magic number {superblock.magic:#06x}, "
+            f"expected {c_ext.MAGIC:#06x}."
+        )
+    damage = _damage(source, superblock, content)
+    if damage:
+        raise DamagedError(f"The superblock of ext at byte {c_ext.SUPERBLOCK_OFFSET} is damaged: {damage}.")
+    return superblock
+
+
 def _damage(source: BlockSource, superblock: Superblock, content: bytes) -> str:
     """What makes the superblock unbelievable in itself; empty when nothing does.
 

@@ -34,12 +34,15 @@ _ALWAYS_THERE = 9
 _MIRRORED = 4
 
 
-def read_ntfs(source: BlockSource) -> UsedMap | None:
+def read_ntfs(source: BlockSource, *, marked: bool = False) -> UsedMap | None:
     """Which extents hold data; None when there is no NTFS boot sector.
 
     $Bitmap is read once here, to be believed, and once more, in pieces, when extents are asked for. Always kept: the
     sectors behind the last cluster and the copy of the boot sector, which lies behind the volume's own sectors and
     in the last sector of the partition. Other space behind the end of the volume belongs to no file.
+
+    Args:
+        marked: believe it though it is marked for a check: ntfsresize sets that mark when it has checked all of it.
     """
     if source.size < 512:
         return None
@@ -54,7 +57,7 @@ def read_ntfs(source: BlockSource) -> UsedMap | None:
         filesystem = msgspec.structs.replace(filesystem, block_size=boot.cluster_size, size=_claimed(boot, source))
         mft = Mft(source, boot)
         filesystem = msgspec.structs.replace(filesystem, label=_label(mft))
-        doubt = doubt_about_closing(mft)
+        doubt = doubt_about_closing(mft, marked=marked)
         bitmap = _bitmap(mft, boot)
         _check_mirror(mft, boot, source)
         _check_system_files(mft, boot, bitmap)

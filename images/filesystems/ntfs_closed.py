@@ -47,17 +47,20 @@ class _RestartPage(msgspec.Struct, frozen=True, kw_only=True):
     flags: int
 
 
-def doubt_about_closing(mft: Mft) -> str:
+def doubt_about_closing(mft: Mft, *, marked: bool = False) -> str:
     """Why the volume may not be closed; empty when it is.
+
+    Args:
+        marked: the mark that asks for a check is no doubt: the caller knows who set it.
 
     Raises:
         DamagedError: what has to be looked at is damaged.
         DeviceError: the source cannot be read.
     """
-    return _doubt_by_flags(mft) or _doubt_by_log(mft) or _doubt_by_hiberfile(mft)
+    return _doubt_by_flags(mft, marked) or _doubt_by_log(mft) or _doubt_by_hiberfile(mft)
 
 
-def _doubt_by_flags(mft: Mft) -> str:
+def _doubt_by_flags(mft: Mft, marked: bool) -> str:
     information = mft.value(SystemFile.VOLUME, AttributeType.VOLUME_INFORMATION)
     if information is None or len(information) < 12:
         raise DamagedError("$Volume says neither version nor flags")
@@ -66,7 +69,7 @@ def _doubt_by_flags(mft: Mft) -> str:
         return f"its version {major}.{minor} is unknown"
     if flags & VolumeFlag.CHKDSK_UNDERWAY:
         return "chkdsk has not finished on it"
-    if flags & VolumeFlag.DIRTY:
+    if flags & VolumeFlag.DIRTY and not marked:
         return "it was not cleanly unmounted, or is scheduled for a check: start Windows, or run chkdsk"
     return ""
 
