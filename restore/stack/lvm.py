@@ -74,7 +74,8 @@ def check_free(group: VolumeGroup) -> None:
 def activate_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -> dict[str, str]:
     """Activate a group; returns the nodes of its volumes by their ids (a thin pool has none)."""
     limits = member_words(group, nodes)
-    runner.run(["vgchange", *limits, "--activate", "y", group.name], timeout=_TIMEOUT)
+    # -K: volumes too that are passed over at boot (lvchange(8), "--setactivationskip").
+    runner.run(["vgchange", *limits, "--activate", "y", "-K", group.name], timeout=_TIMEOUT)
     runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
     return {
         volume.id: f"/dev/{group.name}/{volume.name}" for volume in group.volumes if "thin-pool" not in volume.segments
