@@ -89,7 +89,10 @@ def to_gpt(table: PartitionTable) -> ConvertedTable:
 
 
 def _as_gpt(part: Partition, signature: str, reasons: list[str], notes: list[str]) -> Partition:
-    kind = int(part.type, 16)
+    try:
+        kind = int(part.type, 16)
+    except ValueError:
+        kind = 0
     if kind == _DYNAMIC_TYPE:
         reasons.append(
             f"partition {part.number} belongs to a dynamic disk, whose database lies behind the partitions of a dos "

@@ -16,6 +16,7 @@ _SECTOR_SIZES = frozenset({512, 1024, 2048, 4096})
 _ENTRY_LIMIT = 1 << 16
 _ENTRY_SIZE_LIMIT = 4096
 _RECORD_LIMIT = 1 << 10
+_MBR_TAIL = 72
 _HEIGHT_LIMIT = 8
 
 
@@ -73,6 +74,8 @@ def _table(table: PartitionTable, disk: Disk) -> Iterator[str]:
         yield f"entries of {table.entry_size} bytes at LBA {table.entries_lba}"
     if len(table.records) > _RECORD_LIMIT or not all(0 < record.lba < disk.size for record in table.records):
         yield "boot records of logical partitions that no disk can have"
+    if (table.mbr and not _is_hex(table.mbr, _MBR_TAIL)) or not all(_is_hex(it.content, 512) for it in table.records):
+        yield "bytes of LBA 0 or of a boot record that are not hex, or not as many as there must be"
     has_extended = any(part.role is PartitionRole.EXTENDED for part in table.partitions)
     for part in table.partitions:
         if not 1 <= part.number <= _ENTRY_LIMIT:
@@ -83,6 +86,10 @@ def _table(table: PartitionTable, disk: Disk) -> Iterator[str]:
             yield f"partition {part.number} has no GUID"
         if part.role is PartitionRole.LOGICAL and not has_extended:
             yield f"partition {part.number} is logical, and there is no extended one"
+
+
+def _is_hex(text: str, size: int) -> bool:
+    return len(text) == 2 * size and not text.strip("0123456789abcdef")
 
 
 def _volume(volume: Volume, disk: Disk, members: set[str]) -> Iterator[str]:
