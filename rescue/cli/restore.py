@@ -7,8 +7,10 @@ import click
 from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner
+from images.stack.keys import Keys
 from images.store.access import Access
 from rescue.cli.fitting import FitChoices, fit_options
+from rescue.cli.luks_options import luks_options
 from rescue.cli.plan import load_plan
 from rescue.cli.targeting import ask_matching, target_options
 from rescue.cli.terminal import (
@@ -45,6 +47,7 @@ from restore.report import render_report
     help="Repair the boot loader for this machine's firmware (auto: not for image files), a named one, or not.",
 )
 @click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
+@luks_options
 @hooks_option
 @json_option
 @progress_option
@@ -62,6 +65,7 @@ def command(
     no_verify: bool,
     boot: str,
     onto_source: bool,
+    keys: Keys,
     hooks: Path | None,
     as_json: bool,
     progress: str,
@@ -111,7 +115,7 @@ def command(
         tell(progress, render(plan))
         confirm = confirm or (plan.digest if yes else _ask(plan))
     sink = open_sink(progress)
-    report = run_plan(plan, confirm, runner, sink, repository=repository, hooks=hooks, access=access)
+    report = run_plan(plan, confirm, runner, sink, repository=repository, hooks=hooks, access=access, keys=keys)
     click.echo(encode(report) if as_json else render_report(report), nl=False)
     return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from core.documents import decode_written
+from core.documents import decode_stored, decode_written
 from core.errors import RefusedError
 from core.events import Sink
 from core.process import Runner
 from images.model.layout import Disk
 from images.model.machine import Firmware, Machine, MachineDisk
 from images.probe import block_devices, probe_machine
+from images.stack.keys import Keys
 from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.repository import Repository
@@ -282,9 +283,9 @@ def read_machine(content: bytes, name: str) -> Machine:
     """A recorded machine, as ``liferaft probe --json`` prints it.
 
     Raises:
-        UsageError: it is none, naming the field.
+        DamagedError: it is none, naming the field.
     """
-    return decode_written(content, Machine, name=name)
+    return decode_stored(content, Machine, name=name)
 
 
 def read_plan(content: bytes, name: str) -> Plan:
@@ -308,14 +309,16 @@ def run_plan(
     repository: str = "",
     hooks: Path | None = None,
     access: Access | None = None,
+    keys: Keys | None = None,
 ) -> Report:
     """Carry out a plan whose digest is given back.
 
     Args:
         repository: where the repository is now, when it is not where the plan says.
         hooks: the site's hooks folder.
+        keys: of the encrypted disks in the recovery point.
     """
     opened = open_repository(repository or plan.repository, access)
-    report = execute(plan, confirm, opened, runner, sink, hooks=hooks)
+    report = execute(plan, confirm, opened, runner, sink, hooks=hooks, keys=keys)
     remember(plan, report, book_path(), today=datetime.datetime.now(datetime.UTC).date())
     return report
