@@ -5,33 +5,37 @@ repository still has every chunk.
 """
 
 import contextlib
-import os
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from core.errors import DamagedError, DeviceError, LiferaftError, ProcessError, RefusedError
-from core.events import Event, Sink, Stage
-from core.process import Runner, find_tool
+from core.errors import LiferaftError, RefusedError
+from core.events import Event, Sink, Stage, ticking
+from core.process import Runner
 from core.units import format_size
 from hooks.contract import HookContext, HookStage
 from hooks.run import run_hooks
-from images.model.manifest import Manifest
+from images.stack.keys import Keys
+from images.store.backend import Telling
 from images.store.repository import Repository
+from images.store.second_try import SecondTry
 from restore.ground import StreamCount
 from restore.partitions import reread_table
 from restore.perform import PERFORMERS
-from restore.perform.work import Outcome, Performer, Work
-from restore.plan import Plan, TargetDisk
-from restore.planner import survey_chunks
-from restore.report import Report, StepReport
-from restore.stack.keys import Keys
-from restore.steps import CreateTable, Step
+from restore.perform.work import Conduct, Outcome, Performer, Work
+from restore.placed import Placed
+from restore.plan import Plan
+from restore.preflight import carries_table, preflight
+from restore.report import Report, StepReport, VolumeProof
+from restore.stack.preflight import check_stack
+from restore.steps import CreateTable, RestoreVolume, Step, VerifyVolume
 from restore.stream import Streamer
-from restore.table import compare, rehearse_table
-from restore.targets import Candidate, find_target, open_target
+from restore.targets import open_target
+from restore.together import together
 
 _AGAIN = "The target is not usable as it is. Run the same restore again: it goes on where it stopped."
 
@@ -45,6 +49,7 @@ def execute(
     *,
     hooks: Path | None = None,
     keys: Keys | None = None,
+    conduct: Conduct | None = None,
 ) -> Report:
     """Carry out a plan.
 
@@ -52,6 +57,7 @@ def execute(
         confirm: the plan's digest, given back by whoever read the plan.
         hooks: the site's hooks folder, run before the first write and after the last.
         keys: what opens the encrypted containers of the plan.
+        conduct: how it is carried out, where that changes nothing about what comes of it.
 
     Raises:
         RefusedError: the digest differs, a target is not there or not free, or tools are missing.
@@ -64,85 +70,49 @@ def execute(
             hint="Read the plan and confirm the digest it shows; a changed plan has another digest.",
         )
     sink(Event(stage=Stage.PREFLIGHT, message="Checking the recovery point and the targets"))
-    candidates, manifest = _preflight(plan, repository, runner)
+    conduct = conduct or Conduct()
+    # From here on the data is wanted at any price: a damaged chunk is asked for in every other way, too.
+    second = repository.otherwise = SecondTry(repository)
+    if isinstance(repository.backend, Telling):
+        repository.backend.tell = _Retries(sink)
+    candidates, manifest = preflight(plan, repository, runner, conduct.journal)
+    opening = check_stack(plan, keys or Keys(), repository, manifest, runner)
     nodes = tuple(candidate.node for candidate in candidates.values())
     run_hooks(hooks, _context(HookStage.BEFORE_RESTORE, plan, nodes), runner, sink)
-    report = _Execution(Work(plan, repository, manifest, candidates, runner, sink, keys or Keys())).run()
+    work = Work(plan, repository, manifest, candidates, runner, sink, opening, conduct)
+    finished = False
+    try:
+        report = _Execution(work).run()
+        finished = True
+    finally:
+        work.journal.close(finished=finished)
     warnings = run_hooks(hooks, _context(HookStage.AFTER_RESTORE, plan, nodes), runner, sink)
-    return msgspec.structs.replace(report, warnings=report.warnings + warnings)
+    warnings = (*second.warnings, *([work.journal.problem] if work.journal.problem else []), *warnings)
+    return msgspec.structs.replace(report, warnings=report.warnings + warnings, refetched=second.count)
+
+
+class _Retries:
+    """Tells whoever watches that the repository does not answer and is asked again, without repeating itself."""
+
+    #: Seconds in which one message is enough: several requests fail at the same time.
+    QUIET = 1.0
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._told = -self.QUIET
+
+    def __call__(self, text: str) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._told < self.QUIET:
+                return
+            self._told = now
+        self._sink(Event(stage=Stage.STREAM, message=text))
 
 
 def _context(stage: HookStage, plan: Plan, nodes: tuple[str, ...]) -> HookContext:
     return HookContext(stage=stage, repository=plan.repository, recovery_point=plan.recovery_point, disks=nodes)
-
-
-def _preflight(plan: Plan, repository: Repository, runner: Runner) -> tuple[dict[str, Candidate], Manifest]:
-    """Find every target again and collect every reason against. Nothing is written.
-
-    Returns:
-        the targets by source disk, and the recovery point's manifest.
-
-    Raises:
-        RefusedError: with all reasons. DamagedError: chunks are missing.
-    """
-    reasons: list[str] = []
-    candidates: dict[str, Candidate] = {}
-    for target in plan.targets:
-        candidate = find_target(target, repository.backend.location, runner)
-        reasons += candidate.obstacles
-        if (candidate.size, candidate.sector_size) != (target.size, target.sector_size):
-            reasons.append(f"{candidate.node} has {candidate.size} bytes, the plan was made for {target.size}")
-        elif candidate.contents not in ((), target.destroys) and not carries_table(plan, target, candidate, runner):
-            reasons.append(f"{candidate.node} holds other things now than when the plan was made")
-        candidates[target.source] = candidate
-    reasons += _missing_means(plan, candidates)
-    if not reasons:
-        reasons += _impossible_tables(plan, candidates, runner)
-    if reasons:
-        raise RefusedError(f"The restore was refused: {reasons[0]}. Nothing was written.", reasons=tuple(reasons))
-    manifest = repository.manifest(plan.recovery_point)
-    survey_chunks(repository, plan.recovery_point, manifest)
-    return candidates, manifest
-
-
-def _missing_means(plan: Plan, candidates: dict[str, Candidate]) -> list[str]:
-    """Tools and rights that a later step would miss."""
-    tools: list[str] = []
-    reasons: list[str] = []
-    for step in plan.steps:
-        performer = PERFORMERS[type(step)]
-        tools += performer.tools(step)
-        target = candidates.get(step.disk)
-        if performer.loops and (target is None or target.file) and os.geteuid() != 0:
-            reasons.append(f"inside an image file and for a device of the stack this needs root: {step.describe()}")
-    return list(dict.fromkeys(reasons)) + [
-        f"the program {tool} is not installed" for tool in dict.fromkeys(tools) if find_tool(tool) is None
-    ]
-
-
-def _impossible_tables(plan: Plan, candidates: dict[str, Candidate], runner: Runner) -> list[str]:
-    """Tables that the tools refuse, found on a scratch file and not on the target."""
-    reasons = []
-    for step in plan.steps:
-        if isinstance(step, CreateTable):
-            candidate = candidates[step.disk]
-            try:
-                rehearse_table(step.table, candidate.size, runner, sector_size=candidate.sector_size)
-            except RefusedError as error:
-                reasons.append(error.message.rstrip("."))
-    return reasons
-
-
-def carries_table(plan: Plan, target: TargetDisk, candidate: Candidate, runner: Runner) -> bool:
-    """Whether a target carries the plan's table already: an earlier restore of the same plan got that far."""
-    tables = (step.table for step in plan.steps if isinstance(step, CreateTable) and step.disk == target.source)
-    table = next(tables, None)
-    if table is None:
-        return False
-    try:
-        return not compare(candidate.node, table, runner, sector_size=candidate.sector_size)
-    except (ProcessError, DamagedError, DeviceError, RefusedError):
-        return False
 
 
 @contextlib.contextmanager
@@ -173,71 +143,135 @@ class _Execution:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._reports: list[StepReport] = []
-        self._outcomes: list[Outcome] = []
+        self._lock = threading.Lock()
+        self._alone = threading.Lock()
+        self._done: dict[int, tuple[StepReport, Outcome]] = {}
 
     def run(self) -> Report:
-        """All steps, in order: those that need the targets held, then those on their filesystems."""
+        """All steps: those that need the targets held, on all disks at once, then in order what builds on them."""
         started = time.monotonic()
         work = self._work
         with contextlib.ExitStack() as stack:
             for disk, candidate in work.candidates.items():
-                target = stack.enter_context(open_target(candidate))
-                work.targets[disk] = target
-                resume = carries_table(work.plan, work.plan.target(disk), candidate, work.runner)
-                work.streamers[disk] = Streamer(work.repository, target, resume=resume)
+                work.targets[disk] = stack.enter_context(open_target(candidate))
+                work.streamers[disk] = work.streamer(work.targets[disk], resume=self._matches(disk))
+            work.journal.open()
             with _half_way():
-                self._do_all(holding=True)
+                together({disk: partial(self._hold, disk) for disk in work.candidates}, work.halt)
                 for target in work.targets.values():
                     target.flush()
         with _half_way():
             for candidate in work.candidates.values():
                 reread_table(candidate.node, work.runner)
             with _closing(work):
-                self._do_all(holding=False)
+                self._do_late()
         report = self._report(time.monotonic() - started)
         work.say(Stage.DONE, f"{format_size(report.written)} written")
         return report
 
-    def _do_all(self, *, holding: bool) -> None:
-        for step in self._work.plan.steps:
+    def _matches(self, disk: str) -> bool:
+        """Whether it is worth looking what is on a target already: some of it was put there by such a plan."""
+        work = self._work
+        if carries_table(work.plan, work.plan.target(disk), work.candidates[disk], work.runner):
+            return True
+        if any(isinstance(step, CreateTable) and step.disk == disk for step in work.plan.steps):
+            return False
+        streamer = Streamer(work.repository, work.targets[disk])
+        return any(streamer.resembles(self._placed(step)) for step in self._volumes(disk))
+
+    def _volumes(self, disk: str) -> list[RestoreVolume]:
+        return [step for step in self._work.plan.steps if isinstance(step, RestoreVolume) and step.disk == disk]
+
+    def _placed(self, step: RestoreVolume) -> Placed:
+        return self._work.placed(step.disk, step.volume, step.offset)
+
+    def _hold(self, disk: str) -> None:
+        """The steps of one disk that need it held. What it holds already is found before anything is wiped."""
+        work = self._work
+        if work.streamers[disk].resume:
+            work.say(Stage.COMPARE, f"{disk}: looking for what is there already")
+            with ticking(work.comparing):
+                for volume in self._volumes(disk):
+                    self._look(volume)
+        for number, step in enumerate(work.plan.steps):
+            performer = PERFORMERS[type(step)]
+            if performer.holding and step.disk == disk:
+                work.halt.check()
+                self._do(number, step, performer)
+
+    def _look(self, step: RestoreVolume) -> None:
+        work, placed = self._work, self._placed(step)
+        streamer = work.streamers[step.disk]
+        # What the journal says is only believed where the end reads it back.
+        if work.verifies and work.journal.began(step.disk):
+            streamer.trust(placed, work.journal.done(step.volume, placed.chunks(work.repository.chunk_size)))
+        streamer.look(placed, work.comparing)
+
+    def _do_late(self) -> None:
+        for number, step in enumerate(self._work.plan.steps):
             performer = PERFORMERS[type(step)]
             # A device of the stack is there only when the disks below it are free.
-            held = performer.holding and step.disk in self._work.candidates
-            if held is holding:
-                if not performer.holding:
-                    self._work.let_go()
-                self._do(step, performer)
+            if performer.holding and step.disk in self._work.candidates:
+                continue
+            if not performer.holding:
+                self._work.let_go()
+            self._do(number, step, performer)
 
-    def _do(self, step: Step, performer: Performer) -> None:
+    def _do(self, number: int, step: Step, performer: Performer) -> None:
         started = time.monotonic()
-        outcome = performer.perform(step, self._work)
-        self._outcomes.append(outcome)
-        self._reports.append(
-            StepReport(
-                step=step.describe(),
-                seconds=round(time.monotonic() - started, 3),
-                written=outcome.count.written,
-                kept=outcome.count.kept,
-                zeroed=outcome.count.zeroed,
-                verified=outcome.verified,
-            )
+        with self._alone if performer.alone else contextlib.nullcontext():
+            outcome = performer.perform(step, self._work)
+        report = StepReport(
+            step=step.describe(),
+            seconds=round(time.monotonic() - started, 3),
+            written=outcome.count.written,
+            kept=outcome.count.kept,
+            zeroed=outcome.count.zeroed,
+            discarded=outcome.count.discarded,
+            verified=outcome.verified,
+            rewritten=outcome.count.rewritten,
         )
+        with self._lock:
+            self._done[number] = report, outcome
+
+    def _proofs(self) -> Iterator[VolumeProof]:
+        """What proves each volume."""
+        work = self._work
+        verified = {
+            (step.disk, step.volume): self._done[number][1].verified
+            for number, step in enumerate(work.plan.steps)
+            if isinstance(step, VerifyVolume)
+        }
+        for step in (step for step in work.plan.steps if isinstance(step, RestoreVolume)):
+            candidate = work.candidates.get(step.disk)
+            yield VolumeProof(
+                volume=step.volume,
+                root=work.manifest.volume(step.volume).root or "",
+                target=candidate.node if candidate else step.disk,
+                offset=step.offset,
+                size=step.size,
+                verified=verified.get((step.disk, step.volume), 0),
+            )
 
     def _report(self, seconds: float) -> Report:
         plan = self._work.plan
-        total = sum((outcome.count for outcome in self._outcomes), StreamCount())
+        done = [self._done[number] for number in sorted(self._done)]
+        outcomes = [outcome for _, outcome in done]
+        total = sum((outcome.count for outcome in outcomes), StreamCount())
         return Report(
             recovery_point=plan.recovery_point,
             name=plan.name,
             digest=plan.digest,
             targets=tuple(candidate.node for candidate in self._work.candidates.values()),
-            steps=tuple(self._reports),
+            steps=tuple(report for report, _ in done),
             seconds=seconds,
             written=total.written,
             kept=total.kept,
             zeroed=total.zeroed,
+            discarded=total.discarded,
+            rewritten=total.rewritten,
+            volumes=tuple(self._proofs()),
             verified=self._work.verifies,
-            boot=tuple(line for outcome in self._outcomes for line in outcome.boot),
-            warnings=tuple(line for outcome in self._outcomes for line in outcome.warnings),
+            boot=tuple(line for outcome in outcomes for line in outcome.boot),
+            warnings=tuple(line for outcome in outcomes for line in outcome.warnings),
         )

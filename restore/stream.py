@@ -27,7 +27,7 @@ from restore.marks import Marks
 from restore.notes import Notes
 from restore.pipeline import Pipeline
 from restore.placed import Placed
-from restore.readback import ReadBack
+from restore.readback import Compared, ReadBack
 from restore.route import Route, go_on
 from restore.targets import Target
 from restore.trail import Trail
@@ -43,6 +43,8 @@ FETCHING = 4
 WRITING = 4
 #: One chunk in so many is read back at the end in any case.
 SAMPLE = 64
+#: Chunks that are looked at to tell whether a whole volume is worth it.
+SPOTS = 32
 #: Chunks that may read back wrong before a disk is given up.
 MENDED = 256
 
@@ -92,11 +94,31 @@ class Streamer:
         self._proven: list[Placed] = []
         self._mended = False
 
-    def trust(self, placed: Placed, numbers: Iterable[int]) -> None:
-        """Keep chunks that somebody says are there. They are read back at the end like what is written."""
-        kept = self._kept.setdefault(placed.volume.id, Marks(placed.chunks(self.chunk)))
-        kept.update(numbers)
+    def trust(self, placed: Placed, runs: Iterable[range]) -> bool:
+        """Keep chunks that somebody says are there, if some of them are. They are read back at the end, too.
+
+        Returns:
+            False when one of those that were looked at is not there: then none is kept.
+        """
+        said = Marks(placed.chunks(self.chunk))
+        for run in runs:
+            said.update(run)
+        every = max(1, len(said) // SPOTS)
+        named = (slot for slot in self.repository.slots(placed.volume, placed.where) if slot.number in said)
+        spots = [slot for place, slot in enumerate(named) if place % every == 0]
+        if any(found.wrong for found in self._compare_quietly(placed, spots)):
+            return False
+        kept = self._kept.setdefault(placed.volume.id, Marks(said.count))
+        kept.update(slot.number for slot in self.repository.slots(placed.volume, placed.where) if slot.number in said)
         self._trusted += len(kept)
+        return True
+
+    def resembles(self, placed: Placed) -> bool:
+        """Whether one of some chunks of the volume, taken from all over it, is where it belongs."""
+        every = max(1, placed.chunks(self.chunk) // SPOTS)
+        slots = self.repository.slots(placed.volume, placed.where)
+        spots = [slot for slot in slots if slot.id is not None and slot.number % every == 0]
+        return any(found.right for found in self._compare_quietly(placed, spots))
 
     def look(self, placed: Placed, meter: Meter) -> Marks:
         """Read what is on the target and keep what matches; gives it, with what :meth:`trust` was told."""
@@ -209,11 +231,14 @@ class Streamer:
             else:
                 self.target.write_at(offset, self.repository.read_chunk(slot.id, placed.name(slot.number, self.chunk)))
         self.target.flush()
-        quiet = Meter(ignore, Stage.VERIFY, 0)
-        for found in self._back.compare(placed, wrong, quiet, self._back.buffers()):
+        for found in self._compare_quietly(placed, wrong):
             if found.wrong:
                 raise self._wrong(placed, found.wrong, found.reason)
         return sum(placed.length(slot.number, self.chunk) for slot in wrong)
+
+    def _compare_quietly(self, placed: Placed, slots: Iterable[Slot]) -> Iterator[Compared]:
+        """Without counting."""
+        return self._back.compare(placed, slots, Meter(ignore, Stage.VERIFY, 0), self._back.buffers())
 
     def _wrong(self, placed: Placed, wrong: Sequence[Slot], reason: str) -> DeviceError:
         shown = "; ".join(placed.lbas(slot.number, self.chunk) for slot in wrong[:5])

@@ -1,22 +1,42 @@
 """Making room and a table: wiped signatures, the partition table, boot code and boot area around it."""
 
+from collections.abc import Iterator
+
 from core.errors import DeviceError
 from core.events import Stage
+from images.model.extents import Extent, clip, gaps, merge
 from restore.ground import StreamCount
 from restore.perform.work import Outcome, Work
 from restore.planner import volume_name
-from restore.steps import CreateTable, WipeSignatures, WriteHead
+from restore.steps import CreateTable, RestoreVolume, WipeSignatures, WriteHead
 from restore.table import create_table
 
 
 def wipe_signatures(step: WipeSignatures, work: Work) -> Outcome:
-    """Zero what old signatures lie in."""
+    """Zero what old signatures lie in, except where the target holds what the plan puts there: that is not old."""
     work.say(Stage.LAYOUT, step.describe())
     target = work.targets[step.disk]
+    kept = list(merge(sorted(_kept(step, work))))
     for extent in step.extents:
-        target.zero(extent.start, extent.size)
+        for old in gaps(kept, extent):
+            target.zero(old.start, old.size)
     target.flush()
     return Outcome()
+
+
+def _kept(wipe: WipeSignatures, work: Work) -> Iterator[Extent]:
+    """Chunks within what is wiped that match already, in whole sectors."""
+    chunk, sector_size = work.repository.chunk_size, work.candidates[wipe.disk].sector_size
+    for step in work.plan.steps:
+        if not isinstance(step, RestoreVolume) or step.disk != wipe.disk:
+            continue
+        marks = work.streamers[step.disk].kept(step.volume)
+        for extent in clip(wipe.extents, Extent(step.offset, step.offset + step.size)):
+            for number in range((extent.start - step.offset) // chunk, -(-(extent.end - step.offset) // chunk)):
+                if number in marks:
+                    start = step.offset + number * chunk
+                    end = min(start + chunk, step.offset + step.size)
+                    yield Extent(start, start + (end - start) // sector_size * sector_size)
 
 
 def make_table(step: CreateTable, work: Work) -> Outcome:

@@ -1,5 +1,7 @@
 """Streaming a volume to its range, and reading it back."""
 
+from functools import partial
+
 from core.events import Stage, ticking
 from core.units import format_size
 from restore.ground import StreamCount
@@ -14,7 +16,8 @@ def restore_volume(step: RestoreVolume, work: Work) -> Outcome:
     back = work.reading_back if work.verifies else None
     with ticking(work.writing):
         placed = work.placed(step.disk, step.volume, step.offset)
-        return Outcome(count=work.streamers[step.disk].restore(placed, work.writing, back))
+        note = partial(work.journal.note, step.volume) if step.disk in work.candidates else None
+        return Outcome(count=work.streamers[step.disk].restore(placed, work.writing, back, note))
 
 
 def verify_volume(step: VerifyVolume, work: Work) -> Outcome:

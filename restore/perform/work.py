@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,19 +11,21 @@ from core.events import Event, Meter, Sink, Stage
 from core.process import Runner
 from images.model.layout import Disk, Partition, PartitionTable
 from images.model.manifest import Manifest
+from images.stack.keys import Keys
 from images.store.repository import Repository
 from restore.ground import StreamCount
+from restore.journal import Journal
 from restore.partitions import partition_node
 from restore.placed import Placed
 from restore.plan import Plan
 from restore.planner import volume_name
 from restore.stack.alive import Alive
 from restore.stack.device import open_device
-from restore.stack.keys import Keys
 from restore.stack.lvm import is_thin
 from restore.steps import CreateTable, RestoreVolume, Step, VerifyVolume
 from restore.stream import Streamer
 from restore.targets import Candidate, Target
+from restore.together import Halt
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -34,6 +37,18 @@ class Outcome(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+class Conduct(msgspec.Struct, frozen=True, kw_only=True):
+    """How a plan is carried out, where that changes nothing about what comes of it.
+
+    Attributes:
+        journal: the file that remembers what is done; None: none is kept.
+        discard: tell the targets which ranges nobody needs.
+    """
+
+    journal: Path | None = None
+    discard: bool = True
+
+
 class Work:
     """One plan under way.
 
@@ -42,6 +57,7 @@ class Work:
             that is held open.
         alive: the stack's devices that are there now.
         keys: what opens encrypted containers.
+        journal: what an earlier run did, and this one does. halt: ends the work on all disks.
     """
 
     def __init__(
@@ -53,6 +69,7 @@ class Work:
         runner: Runner,
         sink: Sink,
         keys: Keys | None = None,
+        conduct: Conduct | None = None,
     ) -> None:
         self.plan = plan
         self.repository = repository
@@ -61,12 +78,16 @@ class Work:
         self.runner = runner
         self.sink = sink
         self.keys = keys or Keys()
+        self.conduct = conduct or Conduct()
+        self.halt = Halt()
+        self.journal = Journal(self.conduct.journal, plan, candidates)
         self.alive = Alive()
         self._held = contextlib.ExitStack()
         self.targets: dict[str, Target] = {}
         self.streamers: dict[str, Streamer] = {}
         self.verifies = any(isinstance(step, VerifyVolume) for step in plan.steps)
         total = sum(step.data for step in plan.steps if isinstance(step, RestoreVolume))
+        self.comparing = Meter(sink, Stage.COMPARE, total, message="Looking")
         self.writing = Meter(sink, Stage.STREAM, total, message="Writing")
         self.reading_back = Meter(sink, Stage.VERIFY, total, message="Reading back")
         self._tables = {step.disk: step.table for step in plan.steps if isinstance(step, CreateTable)}
@@ -106,7 +127,18 @@ class Work:
             found = self.manifest.layout.device(device)
             opened = open_device(self.node(device), found.sector_size, thin=is_thin(self.manifest.layout, device))
             self.targets[device] = self._held.enter_context(opened)
-            self.streamers[device] = Streamer(self.repository, self.targets[device], resume=again)
+            self.streamers[device] = self.streamer(self.targets[device], resume=again)
+
+    def streamer(self, target: Target, *, resume: bool) -> Streamer:
+        """A streamer to a target, among as many as there are disks."""
+        return Streamer(
+            self.repository,
+            target,
+            resume=resume,
+            share=max(1, len(self.candidates)),
+            discard=self.conduct.discard,
+            halt=self.halt.check,
+        )
 
     def let_go(self) -> None:
         """Flush and let go of all devices of the stack, so that others can use them."""
@@ -140,6 +172,7 @@ class Performer(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         perform: does it; called with the step and the work.
         holding: while the target is held open and locked; else afterwards, when the kernel knows its partitions.
+        alone: not at the same time for several disks.
         tools: programs it runs.
         loops: it needs a block device of a partition, which for an image file takes root.
     """
@@ -147,5 +180,6 @@ class Performer(msgspec.Struct, frozen=True, kw_only=True):
     # A step of one kind goes to the performer of that kind: the registry's keys say so, the type checker cannot.
     perform: Callable[[Any, Work], Outcome]
     holding: bool
+    alone: bool = False
     tools: Callable[[Step], tuple[str, ...]] = lambda step: ()
     loops: bool = False

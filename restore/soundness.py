@@ -1,0 +1,156 @@
+"""Soundness of a plan: a plan is a document that people edit, and is believed only where it holds together.
+
+Everything it would write lies on a target it names, in one partition of the table it makes, and on nothing else that
+it writes. Whether it is what the person wants is the person's business; what the disks are is the preflight's.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import msgspec
+
+from images.model.extents import Extent
+from images.model.layout import PartitionRole, PartitionTable, TableKind
+from images.model.manifest import Manifest
+from restore.plan import Plan, TargetDisk
+from restore.steps import (
+    CreateTable,
+    GrowFilesystem,
+    RelocateFilesystem,
+    RestoreVolume,
+    Step,
+    VerifyVolume,
+    WipeSignatures,
+    WriteHead,
+)
+
+
+class _Claim(msgspec.Struct, frozen=True):
+    """Bytes of a target that one step fills."""
+
+    name: str
+    extent: Extent
+
+
+def unsound(plan: Plan) -> Iterator[str]:
+    """Every reason why a plan does not hold together; none for a plan that does. Nothing is looked at but the plan."""
+    sources = [target.source for target in plan.targets]
+    if not sources:
+        yield "the plan names no target"
+    for source in sorted({source for source in sources if sources.count(source) > 1}):
+        yield f"the plan names two targets for {source}"
+    for target in plan.targets:
+        steps = [step for step in plan.steps if step.disk == target.source]
+        tables = [step.table for step in steps if isinstance(step, CreateTable)]
+        if len(tables) > 1:
+            yield f"the plan makes {len(tables)} partition tables on {target.source}"
+        if tables:
+            yield from _unsound_table(target, tables[0])
+        yield from _unsound_steps(target, steps, tables[0] if tables else None)
+
+
+def unfit(plan: Plan, manifest: Manifest) -> Iterator[str]:
+    """Every reason why a plan is not one for this recovery point."""
+    disks = {disk.id for disk in manifest.layout.disks}
+    for target in plan.targets:
+        if target.source not in disks:
+            yield f"the recovery point has no disk {target.source}"
+    volumes = {volume.id: volume for volume in manifest.volumes}
+    for step in plan.steps:
+        name = getattr(step, "volume", "")
+        if name and name not in volumes:
+            yield f"the recovery point has no volume {name}"
+        elif isinstance(step, RestoreVolume | VerifyVolume):
+            volume = volumes[name]
+            if step.size != volume.size:
+                yield f"{name} has {volume.size} bytes, the plan says {step.size}"
+            elif volume.disk != step.disk:
+                yield f"{name} belongs to {volume.disk}, the plan puts it on {step.disk}"
+
+
+def _unsound_table(target: TargetDisk, table: PartitionTable) -> Iterator[str]:
+    """Partitions that overlap, or do not lie where this disk has room for partitions."""
+    size = target.sector_size
+    sectors = target.size // size
+    first, behind = (table.first_usable_lba, table.last_usable_lba + 1) if table.kind is TableKind.GPT else (1, sectors)
+    if behind > sectors:
+        yield f"{target.source}: the table uses sectors up to {behind - 1}, the target has {sectors}"
+    numbers = [part.number for part in table.partitions]
+    for number in sorted({number for number in numbers if numbers.count(number) > 1}):
+        yield f"{target.source}: the table has two partitions {number}"
+    outer = Extent(0, 0)
+    claims: list[_Claim] = []
+    for part in table.partitions:
+        name = f"{target.source}, partition {part.number}"
+        if part.start_lba < first or part.end_lba > min(behind, sectors) or part.sector_count <= 0:
+            yield (
+                f"{name}: sectors {part.start_lba} to {part.end_lba - 1} do not lie within {first} to "
+                f"{min(behind, sectors) - 1}"
+            )
+        elif part.role is PartitionRole.EXTENDED:
+            outer = part.extent(size)
+        if part.role is not PartitionRole.LOGICAL and part.sector_count > 0 and part.start_lba >= 0:
+            claims.append(_Claim(name, part.extent(size)))
+    yield from _overlaps(claims)
+    inner = [part for part in table.partitions if part.role is PartitionRole.LOGICAL and part.sector_count > 0]
+    for part in inner:
+        if part.start_lba * size <= outer.start or part.end_lba * size > outer.end:
+            yield f"{target.source}, partition {part.number} does not lie in the extended partition"
+    yield from _overlaps(
+        [_Claim(f"{target.source}, partition {part.number}", part.extent(size)) for part in inner if part.start_lba > 0]
+    )
+
+
+def _unsound_steps(target: TargetDisk, steps: list[Step], table: PartitionTable | None) -> Iterator[str]:
+    """Steps that reach beyond the disk, their partition, or into each other."""
+    size = target.sector_size
+    parts = [part for part in table.partitions if part.role is not PartitionRole.EXTENDED] if table else []
+    places = [part.extent(size) for part in parts if part.start_lba >= 0 and part.sector_count > 0]
+    numbers = {part.number for part in parts}
+    filled: list[_Claim] = []
+    for step in steps:
+        offset, length = getattr(step, "offset", None), getattr(step, "size", None)
+        if isinstance(step, WipeSignatures | WriteHead):
+            for extent in step.extents:
+                if extent.end > target.size:
+                    yield f"{step.describe()}: bytes {extent.start} to {extent.end} reach beyond {target.size}"
+        elif isinstance(offset, int) and isinstance(length, int):
+            if offset < 0 or length < 0 or offset % size:
+                yield f"{step.describe()}: {length} bytes at {offset} are no range of sectors"
+                continue
+            extent = Extent(offset, offset + length)
+            if extent.end > target.size:
+                yield f"{step.describe()}: bytes {extent.start} to {extent.end} reach beyond {target.size}"
+            elif table is not None and not any(
+                place.start <= extent.start and extent.end <= place.end for place in places
+            ):
+                yield f"{step.describe()}: bytes {extent.start} to {extent.end} do not lie in one partition"
+            if not isinstance(step, VerifyVolume | RelocateFilesystem | GrowFilesystem):
+                filled.append(_Claim(step.describe(), extent))
+        number = getattr(step, "number", 0)
+        if number and number not in numbers:
+            yield f"{step.describe()}: the table has no partition {number}"
+    for step in steps:
+        if isinstance(step, WriteHead):
+            heads = [_Claim(step.describe(), extent) for extent in step.extents]
+            yield from _overlaps([*heads, *(_Claim("a partition", place) for place in _outermost(places))])
+    yield from _overlaps(filled)
+
+
+def _outermost(places: list[Extent]) -> list[Extent]:
+    """Only one of places that overlap: that they do is said elsewhere."""
+    found: list[Extent] = []
+    for place in sorted(places):
+        if not found or place.start >= found[-1].end:
+            found.append(place)
+    return found
+
+
+def _overlaps(claims: list[_Claim]) -> Iterator[str]:
+    ordered = sorted((claim for claim in claims if claim.extent.size), key=lambda claim: claim.extent)
+    for first, second in itertools.pairwise(ordered):
+        if second.extent.start < first.extent.end:
+            yield (
+                f"{first.name} and {second.name} overlap: bytes {second.extent.start} to "
+                f"{min(first.extent.end, second.extent.end)}"
+            )
