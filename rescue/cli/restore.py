@@ -39,6 +39,13 @@ from restore.report import render_report
 @click.option("--yes", is_flag=True, help="With ID: do not ask. Everything on TARGET is lost.")
 @fit_options
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
+@click.option("--no-discard", is_flag=True, help="Do not tell the target which ranges nobody needs.")
+@click.option(
+    "--journal",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="What is done is remembered there, so that a second run goes on.  [default: in the state folder]",
+)
 @click.option(
     "--boot",
     type=click.Choice([choice.value for choice in BootChoice]),
@@ -63,6 +70,8 @@ def command(
     yes: bool,
     fitting: FitChoices,
     no_verify: bool,
+    no_discard: bool,
+    journal: Path | None,
     boot: str,
     onto_source: bool,
     keys: Keys,
@@ -115,7 +124,18 @@ def command(
         tell(progress, render(plan))
         confirm = confirm or (plan.digest if yes else _ask(plan))
     sink = open_sink(progress)
-    report = run_plan(plan, confirm, runner, sink, repository=repository, hooks=hooks, access=access, keys=keys)
+    report = run_plan(
+        plan,
+        confirm,
+        runner,
+        sink,
+        repository=repository,
+        hooks=hooks,
+        access=access,
+        keys=keys,
+        journal=journal,
+        discard=not no_discard,
+    )
     click.echo(encode(report) if as_json else render_report(report), nl=False)
     return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
 

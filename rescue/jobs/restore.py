@@ -34,6 +34,7 @@ from rescue.jobs.placing import (
 from restore.execute import execute
 from restore.forecast import remember, with_estimate
 from restore.matching import Matching, Pair
+from restore.perform.work import Conduct
 from restore.plan import PLAN_VERSION, Plan, TargetDisk
 from restore.planner import PlanOptions, make_plan, only_disks
 from restore.rates import book_path, read_book
@@ -310,6 +311,8 @@ def run_plan(
     hooks: Path | None = None,
     access: Access | None = None,
     keys: Keys | None = None,
+    journal: Path | None = None,
+    discard: bool = True,
 ) -> Report:
     """Carry out a plan whose digest is given back.
 
@@ -317,8 +320,11 @@ def run_plan(
         repository: where the repository is now, when it is not where the plan says.
         hooks: the site's hooks folder.
         keys: of the encrypted disks in the recovery point.
+        journal: the file that remembers what is done; None: beside what is remembered of earlier restores.
+        discard: tell the targets which ranges nobody needs.
     """
     opened = open_repository(repository or plan.repository, access)
-    report = execute(plan, confirm, opened, runner, sink, hooks=hooks, keys=keys)
+    conduct = Conduct(journal=journal or book_path().with_name(f"{plan.digest}.journal"), discard=discard)
+    report = execute(plan, confirm, opened, runner, sink, hooks=hooks, keys=keys, conduct=conduct)
     remember(plan, report, book_path(), today=datetime.datetime.now(datetime.UTC).date())
     return report
