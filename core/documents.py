@@ -5,16 +5,19 @@ Documents that people write (recipe, job, plan, settings) forbid unknown fields 
 wrote are read with :func:`decode_stored`, where a bad one is damage.
 """
 
+import re
 from typing import TypeVar
 
 import msgspec
 
 from core.errors import DamagedError, UsageError
+from core.fields import nearest_field, unknown_fields
 
 T = TypeVar("T")
 
 #: What msgspec raises on bytes that are not the document: also text that is not UTF-8, and endless nesting.
 _REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]{1,80})`")
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
@@ -35,12 +38,20 @@ def decode_written(content: bytes, kind: type[T], *, name: str) -> T:
     """Read a document that a person wrote.
 
     Raises:
-        UsageError: naming the document, the field and what is wrong with it.
+        UsageError: naming the document, the field and what is wrong with it; for a field that nobody knows, the known
+            one that is spelled most like it.
     """
     try:
-        return msgspec.json.decode(content, type=kind)
+        document = msgspec.json.decode(content, type=kind)
+        problem = next((_strange(*found) for found in unknown_fields(msgspec.json.decode(content), kind)), "")
     except _REFUSALS as error:
-        raise UsageError(f"{name} is not a valid {_noun(kind)}: {error}.", hint="Nothing was done.") from None
+        document, problem = None, str(error)
+    if document is None or problem:
+        unknown = _UNKNOWN.search(problem)
+        near = nearest_field(unknown["field"], kind) if unknown else ""
+        hint = f"Is {near} meant? Nothing was done." if near else "Nothing was done."
+        raise UsageError(f"{name} is not a valid {_noun(kind)}: {problem}.", hint=hint)
+    return document
 
 
 def decode_stored(content: bytes, kind: type[T], *, name: str) -> T:
@@ -71,6 +82,11 @@ def _speakable(part: object) -> object:
     if isinstance(part, list | tuple):
         return [_speakable(value) for value in part]
     return part
+
+
+def _strange(field: str, place: str) -> str:
+    """As msgspec says it of structs that forbid such fields."""
+    return f"Object contains unknown field `{field}`" + ("" if place == "$" else f" - at `{place}`")
 
 
 def _noun(kind: type[object]) -> str:
