@@ -10,19 +10,12 @@ NTFS: see ``ntfs_sectors.py``. FAT and exFAT count everything in sectors of the 
 those to be its own.
 """
 
-from collections.abc import Callable
-
 from core.errors import DamagedError, DeviceError, RefusedError
-from images.browse.fat import FatFilesystem
-from images.browse.point import ChunkCache, VolumeSource, open_volume
-from images.browse.tree import Tree
+from images.browse.point import VolumeSource
 from images.filesystems import c_xfs
-from images.model.layout import Disk, Filesystem, FilesystemKind, Partition
-from images.model.manifest import Manifest
+from images.model.layout import Filesystem, FilesystemKind
 from images.sources import BlockSource
-from images.store.repository import Repository
 from restore.abilities import REMAKEABLE
-from restore.filesystems.fat_copy import FatCopy
 from restore.filesystems.ntfs_sectors import refusal
 from restore.seat import Means
 
@@ -32,25 +25,6 @@ _FAT = (FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32)
 _BTRFS_SUPER, _BTRFS_MAGIC_AT, _BTRFS_SECTOR_AT = 65536, 64, 144
 #: XFS: the bit of ``versionnum`` that gives sectors of more than 512 bytes, and the size of a sector of the log.
 _XFS_HAS_SECTORS, _XFS_LOG_SECTOR_AT = 0x0800, 194
-
-
-def conversions(
-    repository: Repository, point: str, manifest: Manifest, disk: Disk
-) -> Callable[[Partition, int, int], Means | str]:
-    """The question :func:`conversion` for the partitions of one disk of a recovery point.
-
-    Args:
-        point: the full id.
-    """
-    cache = ChunkCache(repository)
-    volumes = {volume.partition: volume for volume in manifest.volumes if volume.disk == disk.id and volume.partition}
-
-    def ask(partition: Partition, old: int, new: int) -> Means | str:
-        if partition.id not in volumes:
-            return "nothing of it was captured"
-        return conversion(open_volume(cache, point, manifest, volumes[partition.id]), partition.filesystem, old, new)
-
-    return ask
 
 
 def conversion(source: VolumeSource, filesystem: Filesystem | None, old: int, new: int) -> Means | str:
@@ -85,7 +59,8 @@ def _answer(source: VolumeSource, filesystem: Filesystem | None, kind: Filesyste
     if kind is FilesystemKind.NTFS:
         return refusal(source, new) or Means.STREAM
     if kind in _FAT and kind in REMAKEABLE:
-        return _fat(source, new)
+        # Whether its files fit clusters of the new size is found out when its size is known (``restore.contents``).
+        return Means.REMAKE
     name = filesystem.detail if filesystem is not None and filesystem.detail else kind
     what = f"it holds {name}" if name != FilesystemKind.UNKNOWN else "it holds something liferaft does not know"
     return f"{what}, which this version does not bring to sectors of {new} bytes"
@@ -95,15 +70,6 @@ def _by_size(size: int, what: str, kind: FilesystemKind, new: int) -> Means | st
     if size < new:
         return f"its {kind} has {what} of {size} bytes, and no driver uses parts of a sector of {new} bytes"
     return Means.STREAM
-
-
-def _fat(source: VolumeSource, new: int) -> Means | str:
-    """FAT is made anew; whether its files fit clusters of the new size is found out by laying them out."""
-    filesystem = Tree(source).filesystem
-    if not isinstance(filesystem, FatFilesystem):
-        return f"it holds {filesystem.name}, not FAT"
-    FatCopy(source, filesystem, source.size, new, old_lba=0, new_lba=0)
-    return Means.REMAKE
 
 
 def xfs_sector_size(source: BlockSource) -> int:
