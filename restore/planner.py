@@ -14,6 +14,7 @@ from images.model.layout import Disk, PartitionTable
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
 from images.store.repository import Repository
+from restore.contents import Contents
 from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
 from restore.matching import Pair, is_same_identity, same_disks
@@ -22,7 +23,7 @@ from restore.placed import lba_range
 from restore.plan import Plan, TargetDisk
 from restore.planning_stack import stack_reasons
 from restore.rules import Growth, PartitionRule, TableChoice
-from restore.seating import Content, content_steps, growth_steps, least_by_allocation, rules_reasons, streamed
+from restore.seating import Content, content_steps, late_steps, rules_reasons, streamed
 from restore.steps import (
     CreateTable,
     RepairBoot,
@@ -74,7 +75,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     manifest = only_disks(whole, [pair.disk for pair in pairs])
     disks = manifest.layout.disks
     named = {pair.disk: pair.candidate for pair in pairs}
-    candidates = [named[disk.id] for disk in disks]
+    candidates = [_in_sectors_of(disk, named[disk.id]) for disk in disks]
     reasons = _reasons_against(whole, pairs)
     if not options.onto_source:
         reasons += [
@@ -83,13 +84,15 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
             for disk in disks
             if _is_source(disk, candidate)
         ]
+    stored = [Contents(repository, point, manifest, disk) for disk in disks]
     fits = [
-        fit(disk, candidate.size, candidate.sector_size, _wishes(manifest, disk, options))
-        for disk, candidate in zip(disks, candidates, strict=False)
+        fit(disk, candidate.size, candidate.sector_size, _wishes(disk, contents, options))
+        for disk, candidate, contents in zip(disks, candidates, stored, strict=True)
     ]
     reasons += rules_reasons(options.rules, [disk.id for disk in disks])
-    for disk, candidate, fitted in zip(disks, candidates, fits, strict=False):
-        reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in fitted.reasons]
+    for disk, candidate, fitted, contents in zip(disks, candidates, fits, stored, strict=True):
+        against = [*fitted.reasons, *contents.against_remaking(fitted.seats, candidate.sector_size)]
+        reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in against]
     reasons += stack_reasons(whole.layout)
     if options.unique:
         reasons += unique_reasons(repository, point, manifest, disks)
@@ -101,7 +104,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
             f"Recovery point {point[:12]} cannot be restored there: {reasons[0]}.", hint=hint, reasons=tuple(reasons)
         )
     manifest = _restored(manifest, fits)
-    contents = survey_chunks(repository, point, manifest)
+    surveyed = survey_chunks(repository, point, manifest)
     fits = [_carried(disk, fitted, candidate) for disk, fitted, candidate in zip(disks, fits, candidates, strict=True)]
     late: list[Step] = []
     if options.unique:
@@ -110,9 +113,9 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     steps: list[Step] = []
     notes: list[str] = []
     for disk, candidate, fitted in zip(disks, candidates, fits, strict=True):
-        steps += _disk_steps(manifest, disk, candidate, fitted, contents, options)
+        steps += _disk_steps(manifest, disk, candidate, fitted, surveyed, options)
         notes += fitted.notes
-    steps += _late_steps(disks, candidates, fits, late, options)
+    steps += _late_steps(manifest, candidates, fits, late, options)
     notes += _notes(manifest, candidates, options)
     notes += [f"{disk.id} of the recovery point is not restored." for disk in whole.layout.disks if disk not in disks]
     return Plan(
@@ -126,14 +129,22 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     )
 
 
-def _wishes(manifest: Manifest, disk: Disk, options: PlanOptions) -> Wishes:
+def _in_sectors_of(disk: Disk, candidate: Candidate) -> Candidate:
+    """A plain file has no sectors of its own: it gets those that the disk had."""
+    if candidate.plain and candidate.size % disk.sector_size == 0:
+        return msgspec.structs.replace(candidate, sector_size=disk.sector_size)
+    return candidate
+
+
+def _wishes(disk: Disk, contents: Contents, options: PlanOptions) -> Wishes:
     """What the fit of one disk is asked for."""
     return Wishes(
         growth=options.growth,
         rules=tuple(rule for rule in options.rules if rule.disk in ("", disk.id)),
         table=options.table,
         firmware=options.firmware,
-        least=least_by_allocation(manifest, disk),
+        least=contents.least,
+        conversion=contents.convert,
     )
 
 
@@ -152,6 +163,8 @@ def _restored(manifest: Manifest, fits: Sequence[Fit]) -> Manifest:
         for disk, fitted in zip(manifest.layout.disks, fits, strict=True)
         for volume in streamed([volume for volume in manifest.volumes if volume.disk == disk.id], fitted)
     ]
+    disks = {disk.id for disk in manifest.layout.disks}
+    kept += [volume for volume in manifest.volumes if volume.disk not in disks]
     return msgspec.structs.replace(manifest, volumes=tuple(kept))
 
 
@@ -275,7 +288,7 @@ def _disk_steps(
 
 
 def _late_steps(
-    disks: Sequence[Disk],
+    manifest: Manifest,
     candidates: Sequence[Candidate],
     fits: Sequence[Fit],
     late: Sequence[Step],
@@ -283,8 +296,9 @@ def _late_steps(
 ) -> list[Step]:
     """What works on the restored filesystems, after all disks hold their data: growth, ``late``, the boot loader."""
     steps: list[Step] = []
+    disks = manifest.layout.disks
     for disk, candidate, fitted in zip(disks, candidates, fits, strict=True):
-        steps += growth_steps(disk, fitted, candidate.sector_size)
+        steps += late_steps(disk, manifest.volumes, fitted, candidate.sector_size)
     steps += late
     if options.firmware is not None:
         steps += [RepairBoot(disk=disk.id, firmware=options.firmware) for disk in disks[:1]]

@@ -3,21 +3,26 @@
 A kind of step is emitted for a means of a seat; what a fit is told about the contents comes from the manifest alone.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from core.units import MIB, to_bytes
-from images.model.layout import Disk, FilesystemKind, Partition
-from images.model.manifest import Manifest, Volume, VolumeRole
+from core.units import to_bytes
+from images.model.layout import Disk, FilesystemKind
+from images.model.manifest import Volume, VolumeRole
+from restore.contents import FAT
 from restore.fit.fitting import Fit
 from restore.rules import PartitionRule
 from restore.seat import Means, Seat
-from restore.steps import GrowFilesystem, RelocateFilesystem, RestoreVolume, Step, VerifyVolume
-
-#: What a filesystem needs beyond its allocated bytes when nobody knows better: its own structures, and room to work.
-_SPARE_PERCENT = 10
-_SPARE = 64 * MIB
+from restore.steps import (
+    GrowFilesystem,
+    RelocateFilesystem,
+    RemakeFat,
+    RemakeVolume,
+    RestoreVolume,
+    Step,
+    VerifyVolume,
+)
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,17 +31,6 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     data: int
     zero: int
     stored: int = 0
-
-
-def least_by_allocation(manifest: Manifest, disk: Disk) -> Callable[[Partition], int | None]:
-    """An estimate of the bytes each partition's content needs, from what was allocated at capture."""
-    volumes = {volume.partition: volume for volume in manifest.volumes if volume.disk == disk.id and volume.partition}
-
-    def least(partition: Partition) -> int | None:
-        volume = volumes.get(partition.id)
-        return None if volume is None else volume.allocated * (100 + _SPARE_PERCENT) // 100 + _SPARE
-
-    return least
 
 
 def rules_reasons(rules: Sequence[PartitionRule], disks: Collection[str]) -> list[str]:
@@ -90,7 +84,10 @@ def content_steps(
     for volume in volumes:
         seat = seats.get(volume.partition)
         offset = to_bytes(seat.partition.start_lba, sector_size) if seat else 0
-        if volume.role is VolumeRole.HEAD:
+        if volume.role is VolumeRole.HEAD or (seat and seat.means is Means.REMAKE and _kind(seat) not in FAT):
+            continue
+        if seat and seat.means is Means.REMAKE:
+            writing.append(_remake_fat(disk, seat, volume, sector_size))
             continue
         writing.append(_restore(disk, volume, offset, contents[volume.id]))
         if verify:
@@ -99,9 +96,15 @@ def content_steps(
     return [*writing, *reading, *relocating]
 
 
-def growth_steps(disk: Disk, fitted: Fit, sector_size: int) -> list[Step]:
-    """The steps, when the kernel knows the partitions, that grow filesystems to their partitions."""
-    return [
+def late_steps(disk: Disk, volumes: Sequence[Volume], fitted: Fit, sector_size: int) -> list[Step]:
+    """The steps, when the kernel knows the partitions: filesystems made anew by mounting them, and those that grow."""
+    stored = {volume.partition: volume for volume in volumes if volume.partition}
+    remade: list[Step] = [
+        _remake(disk, seat, stored[seat.source.id], sector_size)
+        for seat in fitted.seats
+        if seat.means is Means.REMAKE and _kind(seat) not in FAT
+    ]
+    return remade + [
         GrowFilesystem(
             disk=disk.id,
             number=seat.partition.number,
@@ -122,6 +125,33 @@ def _restore(disk: Disk, volume: Volume, offset: int, content: Content) -> Resto
         data=content.data,
         zero=content.zero,
         stored=content.stored,
+    )
+
+
+def _remake_fat(disk: Disk, seat: Seat, volume: Volume, sector_size: int) -> RemakeFat:
+    extent = seat.partition.extent(sector_size)
+    return RemakeFat(
+        disk=disk.id,
+        volume=volume.id,
+        number=seat.partition.number,
+        kind=_kind(seat),
+        offset=extent.start,
+        size=extent.size,
+        old_lba=seat.source.start_lba,
+        data=volume.allocated,
+    )
+
+
+def _remake(disk: Disk, seat: Seat, volume: Volume, sector_size: int) -> RemakeVolume:
+    extent = seat.partition.extent(sector_size)
+    return RemakeVolume(
+        disk=disk.id,
+        volume=volume.id,
+        number=seat.partition.number,
+        kind=_kind(seat),
+        offset=extent.start,
+        size=extent.size,
+        data=volume.allocated,
     )
 
 

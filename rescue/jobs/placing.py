@@ -16,10 +16,10 @@ from core.units import counted
 from images.model.layout import Disk
 from images.model.machine import Machine, MachineDisk
 from images.model.manifest import Manifest
+from restore.contents import least_by_allocation
 from restore.fit.fitting import smallest_target
 from restore.fit.wishes import Wishes
 from restore.matching import CLEAR, Matching, Pair, match, same_disks, score_lines
-from restore.seating import least_by_allocation
 from restore.targets import Candidate
 
 #: Whether a person takes the assignment that is proposed.

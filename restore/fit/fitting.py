@@ -11,15 +11,15 @@ import msgspec
 
 from core.units import format_size
 from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, PartitionTable
-from restore.abilities import RELOCATABLE
+from restore.abilities import GROWABLE, RELOCATABLE, REMAKEABLE
 from restore.fit.area import Area
 from restore.fit.conversion import Conversion, converted
 from restore.fit.made import make_table
 from restore.fit.notes import shown, told
 from restore.fit.rooms import Place, Room, Settled, least_end, rooms, settle
 from restore.fit.tenants import House, house
-from restore.fit.wishes import Wishes
-from restore.rules import Growth
+from restore.fit.wishes import Wishes, nothing_shrinks
+from restore.rules import Growth, Rule
 from restore.seat import Means, Seat
 
 
@@ -70,6 +70,15 @@ def fit(disk: Disk, size: int, sector_size: int, wishes: Wishes | None = None) -
     asked = wishes or Wishes()
     if disk.table is None:
         return Fit(reasons=_against_bare(disk, size, sector_size, asked))
+    if not any(rule.rule is Rule.SHRINK for rule in asked.rules):
+        # Where nothing has to shrink, nobody asks how much the contents need: that is read from the image.
+        fitted = _fit(disk, size, sector_size, msgspec.structs.replace(asked, least=nothing_shrinks))
+        if not fitted.reasons:
+            return fitted
+    return _fit(disk, size, sector_size, asked)
+
+
+def _fit(disk: Disk, size: int, sector_size: int, asked: Wishes) -> Fit:
     conversion = converted(disk, size, sector_size, asked)
     home = house(disk, conversion.area, asked)
     found = rooms(home.tenants, conversion.area)
@@ -79,7 +88,7 @@ def fit(disk: Disk, size: int, sector_size: int, wishes: Wishes | None = None) -
     reasons += [_no_room(room, done) for room, done in zip(found, settled, strict=True) if room.behind and done.short]
     smallest = _smallest(disk, asked, conversion)
     if size < smallest:
-        reasons.append(_too_small(size, smallest))
+        reasons += [_too_small(size, smallest), *home.firm]
     elif settled and not found[-1].behind and settled[-1].short:
         limit = conversion.area.end
         reasons.append(f"{settled[-1].short} bytes are missing before byte {limit}, where a dos table ends")
@@ -187,7 +196,11 @@ def _seats(table: PartitionTable, home: House, places: Sequence[Place]) -> tuple
 def _seat(place: Place, partition: Partition) -> Seat:
     tenant = place.tenant
     kind = tenant.partition.filesystem.kind if tenant.partition.filesystem else FilesystemKind.UNKNOWN
-    means = tenant.cut if place.size < tenant.size else tenant.means
+    means = tenant.means
+    if place.size < tenant.size:
+        means = tenant.cut
+    elif place.size > tenant.size and means is Means.STREAM and kind in REMAKEABLE - GROWABLE:
+        means = Means.REMAKE
     stored = means in (Means.STREAM, Means.SHRINK)
     # Boot sectors count in sectors: in others they are to be corrected even where the bytes stay.
     moved = (partition.start_lba, place.start) != (tenant.partition.start_lba, tenant.start)

@@ -68,13 +68,15 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
 class House(msgspec.Struct, frozen=True, kw_only=True):
     """All tenants in order of their starts; ``extended`` are the extended partitions around logical tenants.
 
-    ``reasons``: what is asked and cannot be. ``dropped``: numbers left out.
+    ``reasons``: what is asked and cannot be. ``dropped``: numbers left out. ``firm``: why filesystems of kinds that
+    shrink do not.
     """
 
     tenants: tuple[Tenant, ...]
     extended: tuple[Partition, ...] = ()
     reasons: tuple[str, ...] = ()
     dropped: tuple[int, ...] = ()
+    firm: tuple[str, ...] = ()
 
 
 def is_around(extended: Partition, tenant: Tenant) -> bool:
@@ -115,6 +117,7 @@ class _Builder:
         self._parts = sorted(disk.table.partitions, key=lambda part: part.start_lba)
         self._rules = {rule.partition: rule for rule in wishes.rules}
         self._reasons: list[str] = []
+        self._firm: dict[int, str] = {}
 
     def build(self) -> House:
         self._check_numbers()
@@ -146,6 +149,7 @@ class _Builder:
             extended=tuple(alive) if self._nested else (),
             reasons=tuple(self._reasons),
             dropped=tuple(dropped),
+            firm=tuple(f"partition {number} cannot be made smaller: {reason}" for number, reason in self._firm.items()),
         )
 
     def _check_numbers(self) -> None:
@@ -165,10 +169,13 @@ class _Builder:
 
     def _growable(self, part: Partition) -> bool:
         kind = part.filesystem.kind if part.filesystem else None
-        return not keeps_size(part) and (kind in GROWABLE or part.id in self._wishes.growable)
+        return not keeps_size(part) and (kind in GROWABLE | REMAKEABLE or part.id in self._wishes.growable)
 
     def _grows_unasked(self, part: Partition) -> bool:
-        return is_data(part) and self._growable(part) and self._rule(part) in (None, Rule.GROW, Rule.MOVE)
+        # What would have to be made anew for it grows only when a rule says so.
+        kind = part.filesystem.kind if part.filesystem else None
+        growable = kind in GROWABLE or part.id in self._wishes.growable
+        return is_data(part) and growable and self._rule(part) in (None, Rule.GROW, Rule.MOVE)
 
     def _last_growable(self) -> int | None:
         numbers = [part.number for part in self._parts if self._grows_unasked(part)]
@@ -261,7 +268,8 @@ class _Builder:
         if keeps_size(part) or kind not in SHRINKABLE | REMAKEABLE:
             return size, Means.STREAM
         least = self._wishes.least(part)
-        if least is None:
+        if isinstance(least, str):
+            self._firm[part.number] = least
             return size, Means.STREAM
         return min(size, max(align_up(least), ALIGNMENT)), Means.SHRINK if kind in SHRINKABLE else Means.REMAKE
 
@@ -314,7 +322,7 @@ class _Builder:
     def _why_not_smaller(self, part: Partition) -> str:
         kind = part.filesystem.kind if part.filesystem else None
         if kind in SHRINKABLE | REMAKEABLE:
-            return "its content needs all of it"
+            return self._firm.get(part.number, "its content needs all of it")
         return f"this version cannot shrink {_content(part)}"
 
 

@@ -10,9 +10,9 @@ from restore.rules import Growth, PartitionRule, Rule, TableChoice
 from restore.seat import Means
 
 
-def nothing_shrinks(partition: Partition) -> int | None:
-    """What is said of the least size when nobody looked: nothing, and so nothing is made smaller."""
-    return None
+def nothing_shrinks(partition: Partition) -> int | str:
+    """What is said of the least size when nobody looked, and so nothing is made smaller."""
+    return "what its content needs is not known"
 
 
 def nothing_converts(partition: Partition, old: int, new: int) -> Means | str:
@@ -28,7 +28,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         rules: of this disk alone.
         firmware: the boot loader will be repaired for it; None: it is left as it was.
         growable: ids of partitions that hold a container which grows with its partition.
-        least: bytes the content of a partition needs at least; None when it is not known.
+        least: bytes the content of a partition needs at least, or why it cannot be made smaller. Asked only when
+            something has to be.
         conversion: by what means a partition comes to sectors of another size, or the reason why it cannot.
     """
 
@@ -37,7 +38,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     table: TableChoice = TableChoice.KEEP
     firmware: Firmware | None = None
     growable: frozenset[str] = frozenset()
-    least: Callable[[Partition], int | None] = nothing_shrinks
+    least: Callable[[Partition], int | str] = nothing_shrinks
     conversion: Callable[[Partition, int, int], Means | str] = nothing_converts
 
     @property

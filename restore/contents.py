@@ -1,0 +1,122 @@
+"""Contents: what a fit is told about the stored volumes of one disk. Read from the recovery point, metadata alone.
+
+Nothing is decided here: how much a content needs, whether it comes to other sectors, whether it can be made anew.
+"""
+
+from collections.abc import Callable, Sequence
+
+from core.errors import DamagedError, RefusedError
+from core.units import MIB
+from images.browse.fat import FatFilesystem
+from images.browse.point import ChunkCache, VolumeSource, open_volume
+from images.browse.tree import Tree
+from images.model.layout import Disk, FilesystemKind, Partition
+from images.model.manifest import CaptureMode, Manifest, Volume
+from images.store.repository import Repository
+from restore.filesystems.fat_copy import FatCopy
+from restore.filesystems.sectors import conversion
+from restore.filesystems.xfs_make import doubts
+from restore.seat import Means, Seat
+from restore.shrink.kinds import SHRINKERS
+
+#: What a filesystem needs beyond the bytes that were allocated, when nobody knows better.
+_SPARE_PERCENT = 10
+_SPARE = 64 * MIB
+
+FAT = frozenset({FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32})
+
+
+def least_by_allocation(manifest: Manifest, disk: Disk) -> Callable[[Partition], int | str]:
+    """An estimate of the bytes each content needs, from the manifest alone: for choosing among targets."""
+    volumes = {volume.partition: volume for volume in manifest.volumes if volume.disk == disk.id and volume.partition}
+
+    def least(partition: Partition) -> int | str:
+        volume = volumes.get(partition.id)
+        return "nothing of it was captured" if volume is None else _by_allocation(volume, _kind(partition))
+
+    return least
+
+
+def _by_allocation(volume: Volume, kind: FilesystemKind) -> int:
+    return volume.allocated * (100 + _SPARE_PERCENT) // 100 + (0 if kind in FAT else _SPARE)
+
+
+def _kind(partition: Partition) -> FilesystemKind:
+    return partition.filesystem.kind if partition.filesystem else FilesystemKind.UNKNOWN
+
+
+class Contents:
+    """The volumes of one disk of a recovery point, asked when the fit asks.
+
+    Args:
+        point: the full id.
+    """
+
+    def __init__(self, repository: Repository, point: str, manifest: Manifest, disk: Disk) -> None:
+        self._cache = ChunkCache(repository)
+        self._point = point
+        self._manifest = manifest
+        self._disk = disk
+        self._volumes = {
+            volume.partition: volume for volume in manifest.volumes if volume.disk == disk.id and volume.partition
+        }
+        self._answers: dict[str, int | str] = {}
+
+    def least(self, partition: Partition) -> int | str:
+        """Bytes the content of a partition needs at least, or why it cannot be made smaller."""
+        if partition.id not in self._answers:
+            self._answers[partition.id] = self._least(partition)
+        return self._answers[partition.id]
+
+    def convert(self, partition: Partition, old: int, new: int) -> Means | str:
+        """By what means a partition comes from sectors of ``old`` bytes to ``new``, or why it cannot."""
+        volume = self._volumes.get(partition.id)
+        if volume is None:
+            return "nothing of it was captured"
+        return conversion(self._open(volume), partition.filesystem, old, new)
+
+    def against_remaking(self, seats: Sequence[Seat], sector_size: int) -> list[str]:
+        """Why contents that were to be made anew cannot be, a line each. ``sector_size``: of the target."""
+        reasons: list[str] = []
+        for seat in seats:
+            if seat.means is Means.REMAKE:
+                found = self._against_remaking(seat, sector_size)
+                reasons += [f"partition {seat.source.number} cannot be made anew: {reason}" for reason in found]
+        return reasons
+
+    def _open(self, volume: Volume) -> VolumeSource:
+        return open_volume(self._cache, self._point, self._manifest, volume)
+
+    def _least(self, partition: Partition) -> int | str:
+        volume = self._volumes.get(partition.id)
+        kind = _kind(partition)
+        if volume is None:
+            return "nothing of it was captured"
+        if volume.mode is CaptureMode.WHOLE:
+            return f"it was captured whole ({volume.reason})" if volume.reason else "it was captured whole"
+        shrinker = SHRINKERS.get(kind)
+        if shrinker is None:
+            return _by_allocation(volume, kind)
+        try:
+            needs = shrinker.least(self._open(volume))
+        except (DamagedError, RefusedError) as error:
+            return error.message.rstrip(".")
+        return needs.size if needs.shrinks else needs.reason
+
+    def _against_remaking(self, seat: Seat, sector_size: int) -> Sequence[str]:
+        volume = self._volumes.get(seat.source.id)
+        kind = _kind(seat.source)
+        if volume is None:
+            return ("nothing of it was captured",)
+        source = self._open(volume)
+        try:
+            if kind in FAT:
+                filesystem = Tree(source).filesystem
+                if not isinstance(filesystem, FatFilesystem):
+                    return (f"it holds {filesystem.name}, not {kind}",)
+                size = seat.partition.sector_count * sector_size
+                FatCopy(source, filesystem, size, sector_size, old_lba=0, new_lba=0)
+                return ()
+            return doubts(source) if kind is FilesystemKind.XFS else (f"this version does not make {kind} anew",)
+        except (DamagedError, RefusedError) as error:
+            return (error.message.rstrip("."),)
