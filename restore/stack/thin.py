@@ -39,13 +39,20 @@ class Piece(msgspec.Struct, frozen=True):
     offset: int
 
 
+class ThinVolume(msgspec.Struct, frozen=True):
+    """A thin volume as its pool knows it: its number, and the transaction that made it."""
+
+    number: int
+    transaction: int
+
+
 class ThinPool(msgspec.Struct, frozen=True, kw_only=True):
     """A thin pool as LVM reports it.
 
     Attributes:
         metadata: where its metadata volume lies, in order.
         block_size, data_size: bytes.
-        volumes: the numbers of its thin volumes.
+        volumes: by their numbers.
     """
 
     name: str
@@ -53,7 +60,7 @@ class ThinPool(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int
     data_size: int
     metadata: tuple[Piece, ...]
-    volumes: tuple[int, ...]
+    volumes: tuple[ThinVolume, ...]
 
 
 def make_pools_empty(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -> None:
@@ -95,7 +102,11 @@ def thin_pools(rows: list[dict[str, str]], starts: Mapping[str, int], extent_siz
             at += piece.size
         if not at or not sizes:
             raise DamagedError(f"LVM does not say where thin pool {row['lv_name']} keeps its metadata and data.")
-        volumes = (found for found in named if found["segtype"] == "thin" and _bare(found["pool_lv"]) == row["lv_name"])
+        volumes = [
+            ThinVolume(int(found["thin_id"]), int(found["transaction_id"]))
+            for found in named
+            if found["segtype"] == "thin" and _bare(found["pool_lv"]) == row["lv_name"]
+        ]
         pools.append(
             ThinPool(
                 name=row["lv_name"],
@@ -103,7 +114,7 @@ def thin_pools(rows: list[dict[str, str]], starts: Mapping[str, int], extent_siz
                 block_size=int(row["chunk_size"]),
                 data_size=sizes[0],
                 metadata=tuple(pieces),
-                volumes=tuple(sorted(int(found["thin_id"]) for found in volumes)),
+                volumes=tuple(sorted(volumes, key=lambda volume: volume.number)),
             )
         )
     return tuple(pools)
@@ -120,15 +131,9 @@ def metadata_xml(pool: ThinPool) -> str:
         "nr_data_blocks": pool.data_size // pool.block_size,
     }
     lines = [f"<superblock {_attributes(head)}>"]
-    for number in pool.volumes:
-        device: dict[str, int | str] = {
-            "dev_id": number,
-            "mapped_blocks": 0,
-            "transaction": 0,
-            "creation_time": 0,
-            "snap_time": 0,
-        }
-        lines.append(f"  <device {_attributes(device)}></device>")
+    for volume in pool.volumes:
+        device: dict[str, int | str] = {"dev_id": volume.number, "mapped_blocks": 0, "transaction": volume.transaction}
+        lines.append(f"  <device {_attributes(device | {'creation_time': 0, 'snap_time': 0})}></device>")
     return "\n".join([*lines, "</superblock>", ""])
 
 
