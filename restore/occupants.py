@@ -1,9 +1,9 @@
-"""Occupants of a disk, for maps: of an image file that is read here, and of a disk as a layout has it."""
+"""Occupants of a disk, for maps and in words: of an image file that is read here, and of a disk as a layout has it."""
 
 import msgspec
 
 from core.errors import DamagedError, DeviceError
-from core.units import to_bytes
+from core.units import format_size, to_bytes
 from images.model.layout import Disk, Filesystem, FilesystemKind, Partition, PartitionRole, PartitionTable
 from images.model.machine import Occupant
 from images.signatures import Signature, probe
@@ -21,6 +21,22 @@ def occupants_of(source: FileSource) -> tuple[Occupant, ...]:
         found = probe(source.descriptor, 0, source.size)
         return (_seen(Occupant(number=0, offset=0, size=source.size), found),) if found else ()
     return tuple(_probed(source, occupant) for occupant in occupants_of_table(table, source.sector_size))
+
+
+def contents_of(source: FileSource) -> tuple[str, ...]:
+    """What an image file holds now, a line each, as the probe says it of a disk."""
+    try:
+        table = read_table(source)
+    except DamagedError as error:
+        return (f"a damaged partition table ({error.message})",)
+    if table is None:
+        found = probe(source.descriptor, 0, source.size)
+        return (f"{found.name} {found.label}".rstrip(),) if found else ()
+    sizes = [format_size(partition.extent(source.sector_size).size) for partition in table.partitions]
+    return tuple(
+        f"partition {partition.number} {partition.role} {size} {partition.name}".rstrip()
+        for partition, size in zip(table.partitions, sizes, strict=True)
+    )
 
 
 def occupants_of_disk(disk: Disk) -> tuple[Occupant, ...]:

@@ -20,18 +20,16 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import DamagedError, DeviceError, RefusedError, UsageError
+from core.errors import DeviceError, RefusedError, UsageError
 from core.process import Runner
-from core.units import format_size
 from images.model.layout import DiskIdentity
 from images.model.machine import MachineDisk, Occupant
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, machine_disk
-from images.signatures import probe as probe_signature
 from images.sources import FileSource, open_source
 from images.store.backend import LocalBackend
 from images.store.connect import connect
-from images.tables.detect import read_table
-from restore.occupants import occupants_of
+from images.survey import image_sector_size
+from restore.occupants import contents_of, occupants_of
 from restore.plan import TargetDisk
 
 #: Seconds to wait for whoever holds a target's lock.
@@ -45,7 +43,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A disk or file that a user named as a target, and what speaks against it. ``file`` as in TargetDisk.
 
     ``occupants``, ``removable`` as in MachineDisk. ``inode``: of the file behind it, the same under every name that
-    the file has; empty for a disk.
+    the file has; empty for a disk. ``plain``: a plain file; its sectors have the size that whoever uses it asks for.
     """
 
     node: str
@@ -58,6 +56,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     occupants: tuple[Occupant, ...] = ()
     removable: bool = False
     inode: str = ""
+    plain: bool = False
 
 
 def name_target(path: Path, repository: str, runner: Runner) -> Candidate:
@@ -71,9 +70,11 @@ def name_target(path: Path, repository: str, runner: Runner) -> Candidate:
     """
     devices = block_devices(runner)
     if not (path.exists() and stat.S_ISBLK(path.stat().st_mode)):
-        with open_source(path) as source:
+        with open_source(path) as whole:
+            sector_size = image_sector_size(whole)
+        with open_source(path, sector_size=sector_size) as source:
             file = _file_candidate(path.resolve(), source, _local_folder(repository), devices)
-            return msgspec.structs.replace(file, contents=tuple(_contents(source)), occupants=occupants_of(source))
+            return msgspec.structs.replace(file, contents=contents_of(source), occupants=occupants_of(source))
     node = os.path.realpath(path)
     disk = disk_holding(devices, node)
     if disk is None:
@@ -118,7 +119,8 @@ def find_target(target: TargetDisk, repository: str, runner: Runner) -> Candidat
         RefusedError: it is not there, or several disks could be meant.
     """
     if target.file:
-        return name_target(Path(target.file), repository, runner)
+        found = name_target(Path(target.file), repository, runner)
+        return msgspec.structs.replace(found, sector_size=target.sector_size) if found.plain else found
     devices = block_devices(runner)
     disks = [machine_disk(device) for device in devices if device.type == "disk"]
     return disk_candidate(meant_disk(target, disks), repository, devices)
@@ -173,23 +175,8 @@ def _file_candidate(path: Path, source: FileSource, folder: Path | None, devices
         contents=(),
         obstacles=tuple(obstacles),
         inode=_inode(path),
+        plain=True,
     )
-
-
-def _contents(source: FileSource) -> Iterator[str]:
-    """What an image file holds now, a line each, as the probe says it of a disk."""
-    try:
-        table = read_table(source)
-    except DamagedError as error:
-        yield f"a damaged partition table ({error.message})"
-        return
-    for partition in table.partitions if table else ():
-        size = format_size(partition.extent(source.sector_size).size)
-        yield f"partition {partition.number} {partition.role} {size} {partition.name}".rstrip()
-    if table is None:
-        found = probe_signature(source.descriptor, 0, source.size)
-        if found is not None:
-            yield f"{found.name} {found.label}".rstrip()
 
 
 def _inode(path: Path) -> str:
