@@ -6,6 +6,7 @@ A kind is in a set only when the performer of that step carries it out; it is ad
 from images.model.layout import FilesystemKind
 
 _EXT = frozenset({FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4})
+_FAT = frozenset({FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32})
 
 #: Grown to the size of their partition by the step GrowFilesystem.
 GROWABLE = _EXT | {FilesystemKind.NTFS, FilesystemKind.XFS, FilesystemKind.BTRFS, FilesystemKind.SWAP}
@@ -13,8 +14,8 @@ GROWABLE = _EXT | {FilesystemKind.NTFS, FilesystemKind.XFS, FilesystemKind.BTRFS
 #: Made smaller on an overlay over the stored image by the step ShrinkVolume.
 SHRINKABLE: frozenset[FilesystemKind] = frozenset()
 
-#: Made anew with the same identity, files copied, by the step RemakeVolume.
-REMAKEABLE: frozenset[FilesystemKind] = frozenset()
+#: Made anew with the same identity, files copied, by the steps RemakeFat and RemakeVolume.
+REMAKEABLE = _FAT | {FilesystemKind.XFS}
 
 #: Content that does not depend on where its partition lies: every address in it counts from the partition's start.
 #: The Linux drivers of these see only the block device of the partition, never its place on the disk; for HFS+ see
