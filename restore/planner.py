@@ -9,8 +9,8 @@ import msgspec
 
 from core.errors import DamagedError, RefusedError
 from core.units import ALIGNMENT, format_size, subtract
-from images.model.extents import Extent, merge, total
-from images.model.layout import Disk, PartitionTable
+from images.model.extents import total
+from images.model.layout import Disk
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
 from images.store.repository import Repository
@@ -24,6 +24,7 @@ from restore.plan import Plan, TargetDisk
 from restore.planning_stack import stack_reasons
 from restore.rules import Growth, PartitionRule, TableChoice
 from restore.seating import Content, content_steps, late_steps, rules_reasons, streamed
+from restore.signatures import signature_extents
 from restore.steps import (
     CreateTable,
     RepairBoot,
@@ -267,7 +268,7 @@ def _disk_steps(
 ) -> list[Step]:
     table = fitted.table
     steps: list[Step] = [
-        WipeSignatures(disk=disk.id, extents=_signature_extents(candidate.size, table, candidate.sector_size))
+        WipeSignatures(disk=disk.id, extents=signature_extents(candidate.size, table, candidate.sector_size))
     ]
     volumes = [volume for volume in manifest.volumes if volume.disk == disk.id]
     if table is not None:
@@ -303,18 +304,6 @@ def _late_steps(
     if options.firmware is not None:
         steps += [RepairBoot(disk=disk.id, firmware=options.firmware) for disk in disks[:1]]
     return steps
-
-
-def _signature_extents(size: int, table: PartitionTable | None, sector_size: int) -> tuple[Extent, ...]:
-    """Both ends of the disk and of each new partition: where tables, RAID and filesystems leave their marks."""
-    found = [Extent(0, size)]
-    if table is not None:
-        found += [part.extent(sector_size) for part in table.partitions]
-    ends: list[Extent] = []
-    for extent in found:
-        ends.append(Extent(extent.start, min(extent.start + ALIGNMENT, extent.end)))
-        ends.append(Extent(max(extent.end - ALIGNMENT, extent.start), extent.end))
-    return tuple(merge(sorted(ends)))
 
 
 def _notes(manifest: Manifest, candidates: Sequence[Candidate], options: PlanOptions) -> list[str]:
