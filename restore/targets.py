@@ -301,6 +301,9 @@ class Target:
             os.fsync(self._descriptor)
         except OSError as error:
             raise DeviceError(f"{self.node}: flushing failed: {error.strerror}.") from None
+        size = os.lseek(self._descriptor, 0, os.SEEK_END)
+        if size != self.size:
+            raise DeviceError(f"{self.node} has {size} bytes now, and had {self.size} when it was opened.")
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _bound(self, offset: int, length: int) -> None:
