@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.disk import change_files, make_disk, partition
 from benchmarks.large import WANTED, make_big, make_huge
+from benchmarks.many import make_many
 from benchmarks.measure import Measured, best, liferaft, measure, settle, warm
 from benchmarks.row import Row, faster, smaller, transferred, within
 from benchmarks.server import nginx
@@ -239,6 +240,15 @@ class Bench:
         work = "open and plan 16 TiB, 100 GiB in use"
         return within("open-16t", work, "a limit", ours, 2.0)
 
+    def plan_8x32(self) -> Row:
+        repo, targets = make_many(self.folder)
+        named = [word for number, target in enumerate(targets) for word in ("--target", f"disk{number}={target}")]
+        ours = best(self.repeat, lambda: liferaft("plan", "latest", "--repo", repo, *named))
+        for target in targets:
+            target.unlink()
+        shutil.rmtree(repo)
+        return within("plan-8x32", "plan 8 disks of 32 partitions, all to shrink", "a limit", ours, 1.0)
+
     def extract_http(self) -> Row:
         # The index it looks things up in holds the chunks of 100 GiB: those of the synthetic disk are beside it.
         repo, target = make_huge(self.folder)
@@ -273,6 +283,7 @@ ROWS = {
     "capture-again": Bench.capture_again,
     "open-16t": Bench.open_16t,
     "extract-http": Bench.extract_http,
+    "plan-8x32": Bench.plan_8x32,
 }
 
 
