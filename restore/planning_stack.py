@@ -1,12 +1,214 @@
-"""The stack's part of a plan: from the containers of a recovery point to the steps that make them again."""
+"""The stack's part of a plan: from the containers of a recovery point to the steps that make them again.
 
-from collections.abc import Sequence
+Bottom up, each container is made of what the steps before it left, its devices are filled and read back, and then the
+next is made on them. Room that a partition gained goes up through all of them, to one filesystem.
+"""
 
-from images.model.layout import Layout
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from core.units import align_down, to_bytes
+from images.model.filesystem import Filesystem
+from images.model.layout import FilesystemKind, Layout, devices_made_by
+from images.model.manifest import Manifest, Volume
+from images.model.stack import Array, Container, LogicalVolume, Luks, VolumeGroup
+from restore.abilities import GROWABLE
+from restore.fit.fitting import Fit
+from restore.seating import Content
+from restore.stack.lvm import RESTORABLE, has_thin
+from restore.steps import (
+    CreateArray,
+    CreateVolumeGroup,
+    GrowFilesystem,
+    OpenLuks,
+    RestoreVolume,
+    Step,
+    VerifyVolume,
+)
+
+_PARITY = frozenset({4, 5, 6})
 
 
-def stack_reasons(layout: Layout) -> Sequence[str]:
-    """Why the containers of a layout cannot be made again."""
-    return [
-        f"{container.id} is a container that this version does not make again" for container in layout.containers
+def containers_on(layout: Layout, disks: Collection[str]) -> tuple[Container, ...]:
+    """The containers that lie on these disks alone."""
+    below = disks_below(layout)
+    return tuple(container for container in layout.containers if below[container.id] <= set(disks))
+
+
+def disks_below(layout: Layout) -> dict[str, frozenset[str]]:
+    """By device and container, the disks it lies on."""
+    found: dict[str, frozenset[str]] = {}
+    for disk in layout.disks:
+        parts = disk.table.partitions if disk.table else ()
+        found.update({name: frozenset({disk.id}) for name in (disk.id, *(part.id for part in parts))})
+    for container in layout.containers:
+        below = frozenset[str]().union(*(found[member] for member in container.member_ids))
+        found.update(dict.fromkeys((container.id, *(device.id for device in devices_made_by(container, 512))), below))
+    return found
+
+
+def stack_reasons(layout: Layout, disks: Collection[str]) -> list[str]:
+    """Why the containers of a layout cannot be made again on the targets of these disks."""
+    reasons: list[str] = []
+    below = disks_below(layout)
+    for container in layout.containers:
+        absent = sorted(below[container.id] - set(disks))
+        if absent and len(absent) < len(below[container.id]):
+            reasons.append(f"{_called(container)} lies on {', '.join(absent)} too, and no target is named for that")
+        if isinstance(container, VolumeGroup):
+            kinds = {kind for volume in container.volumes for kind in volume.segments}
+            reasons += [
+                f"{_called(container)} has volumes of type {kind}, which are not made again"
+                for kind in sorted(kinds - RESTORABLE)
+            ]
+    return reasons
+
+
+def growable_members(layout: Layout) -> frozenset[str]:
+    """The members through which room gets to a filesystem that can grow."""
+    return frozenset(
+        member for container in layout.containers for member in container.member_ids if _takes_room(layout, container)
+    )
+
+
+def _takes_room(layout: Layout, container: Container) -> bool:
+    if isinstance(container, VolumeGroup):
+        return _growing_volume(container) is not None
+    above = layout.container_on(container.id)
+    return _takes_room(layout, above) if above is not None else _grows(container.filesystem)
+
+
+def _grows(filesystem: Filesystem | None) -> bool:
+    return filesystem is not None and filesystem.kind in GROWABLE
+
+
+def _growing_volume(group: VolumeGroup) -> LogicalVolume | None:
+    """The last volume with a filesystem that grows; swap only where a rule could say so, and here none can."""
+    found = [
+        volume
+        for volume in group.volumes
+        if set(volume.segments) <= {"linear", "striped"}
+        and _grows(volume.filesystem)
+        and (volume.filesystem is None or volume.filesystem.kind is not FilesystemKind.SWAP)
     ]
+    return found[-1] if found else None
+
+
+class StackSteps(msgspec.Struct, frozen=True):
+    """Steps that make the stack and fill it, those that then grow filesystems, and what the user should know."""
+
+    making: tuple[Step, ...]
+    growing: tuple[Step, ...]
+    notes: tuple[str, ...]
+
+
+def stack_steps(
+    manifest: Manifest,
+    fits: Sequence[Fit],
+    sector_sizes: Sequence[int],
+    contents: Mapping[str, Content],
+    *,
+    verify: bool,
+) -> StackSteps:
+    """The steps for all containers of a recovery point.
+
+    Args:
+        manifest: with the disks, containers and volumes that are restored.
+        fits, sector_sizes: of its disks, in order.
+        contents: by volume.
+    """
+    sizes: dict[str, int] = {device.id: device.size for device in manifest.layout.devices()}
+    for fitted, sector_size in zip(fits, sector_sizes, strict=True):
+        sizes.update({seat.source.id: to_bytes(seat.partition.sector_count, sector_size) for seat in fitted.seats})
+    making: list[Step] = []
+    growing: list[Step] = []
+    notes: list[str] = []
+    for container in manifest.layout.containers:
+        made = {device.id: device for device in devices_made_by(container, 512)}
+        step = _making(manifest.layout, container, sizes)
+        making.append(step)
+        volumes = [volume for volume in manifest.volumes if volume.disk in made]
+        making += [_restore(volume, contents[volume.id]) for volume in volumes]
+        if verify:
+            making += [
+                VerifyVolume(disk=volume.disk, volume=volume.id, offset=0, size=volume.size) for volume in volumes
+            ]
+        growing += [
+            GrowFilesystem(disk=device.id, number=0, kind=device.filesystem.kind, size=sizes[device.id])
+            for device in made.values()
+            if device.filesystem is not None and _grows(device.filesystem) and sizes[device.id] > device.size
+        ]
+        notes += _notes(container, step, sizes, manifest.layout)
+    return StackSteps(tuple(making), tuple(growing), tuple(notes))
+
+
+def _making(layout: Layout, container: Container, sizes: dict[str, int]) -> Step:
+    """The step for one container; the sizes of its devices as they will be are put into ``sizes``."""
+    was = {device.id: device.size for device in layout.devices()}
+    gains = {member: sizes[member] - was[member] for member in container.member_ids}
+    if isinstance(container, Array):
+        fill = _fills(container, gains)
+        if fill:
+            sizes[container.id] = _array_size(container, sizes, sum(gains.values()))
+        return CreateArray(disk=container.id, array=container, fill=fill)
+    if isinstance(container, Luks):
+        sizes[container.id] = max(container.size, container.size + gains[container.device])
+        return OpenLuks(disk=container.id, container=container)
+    gain = align_down(sum(gains.values()), container.extent_size)
+    volume = _growing_volume(container) if gain > 0 else None
+    if volume is not None:
+        sizes[volume.id] = volume.size + gain
+    return CreateVolumeGroup(disk=container.id, group=container, grow=volume.name if volume else "")
+
+
+def _fills(array: Array, gains: Mapping[str, int]) -> bool:
+    """An array is as large as its smallest member lets it be; RAID 0 uses all of each."""
+    grown = [gain > 0 for gain in gains.values()]
+    return any(grown) if array.level == 0 else all(grown)
+
+
+def _array_size(array: Array, sizes: Mapping[str, int], gain: int) -> int:
+    """What a larger array will have, about: md rounds to its chunks and keeps room for its own marks."""
+    if not array.component_size:
+        return array.size + gain
+    component = min(sizes[member.device] - member.data_offset for member in array.members)
+    return max(array.size, align_down(array.size * component // array.component_size, array.chunk_size or 4096))
+
+
+def _restore(volume: Volume, content: Content) -> RestoreVolume:
+    return RestoreVolume(
+        disk=volume.disk,
+        volume=volume.id,
+        offset=0,
+        size=volume.size,
+        data=content.data,
+        zero=content.zero,
+        stored=content.stored,
+    )
+
+
+def _notes(container: Container, step: Step, sizes: Mapping[str, int], layout: Layout) -> list[str]:
+    called = _called(container)
+    if isinstance(container, Array) and container.level in _PARITY and len(container.members) >= container.slots:
+        return [f"{called}: md computes its parity in the background; until that is done no disk of it may fail."]
+    if isinstance(container, Luks):
+        return [f"{called} is opened with a key of yours: --luks-key or --luks-passphrase-file."]
+    if not isinstance(container, VolumeGroup):
+        return []
+    notes: list[str] = []
+    if has_thin(container):
+        notes.append(f"{called}: blocks that its thin volumes shared are no longer shared.")
+    grown = any(sizes[member] > layout.device(member).size for member in container.member_ids)
+    if grown and isinstance(step, CreateVolumeGroup) and not step.grow:
+        notes.append(f"{called}: none of its volumes can take the new room; it stays free in the group.")
+    return notes
+
+
+def _called(container: Container) -> str:
+    """A container as people know it."""
+    if isinstance(container, Array):
+        return f"the array {container.name or container.id}"
+    if isinstance(container, Luks):
+        return f"the LUKS container {container.label or container.name or container.id}"
+    return f"the volume group {container.name}"

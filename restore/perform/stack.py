@@ -36,7 +36,8 @@ def create_group(step: CreateVolumeGroup, work: Work) -> Outcome:
     work.say(Stage.LAYOUT, step.describe())
     group = step.group
     nodes = {device: work.node(device) for device in group.member_ids}
-    lvm.create_group(group, nodes, work.runner)
+    fronts = {volume.partition or volume.disk for volume in work.manifest.volumes}
+    lvm.create_group(group, nodes, work.runner, fronts=fronts)
     if lvm.has_thin(group):
         thin.make_pools_empty(group, nodes, work.runner)
     work.alive.on_close(partial(lvm.deactivate_group, group, nodes, work.runner))

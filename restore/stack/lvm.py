@@ -8,8 +8,9 @@ nor touched.
 """
 
 import json
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,17 @@ TOOLS = ("pvcreate", "vgcfgrestore", "vgchange", "lvs", "pvs", "wipefs")
 #: Segment types that come back whole. Others keep content of their own beside the data (raid, mirror, cache, snapshot).
 RESTORABLE = frozenset({"linear", "striped", "thin", "thin-pool"})
 _TIMEOUT = 600.0
+_SECTOR = 512
 #: Text of a backup: LVM's largest metadata areas are some MiB.
 _LONGEST_REPORT = 64 << 20
 
 
-def create_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -> None:
+def create_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner, *, fronts: Collection[str] = ()) -> None:
     """Make the physical volumes and the group again; nothing is activated.
 
     Args:
         nodes: device nodes of its members by their ids.
+        fronts: members whose first sector was put back (a boot sector stands before LVM's label).
 
     Raises:
         RefusedError: it has volumes that cannot be made again. LiferaftError: the machine has a group of that name.
@@ -43,10 +46,13 @@ def create_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner) -
         backup.write_text(group.backup)
         for member in group.members:
             node = nodes[member.device]
+            front = _front(node) if member.device in fronts else b""
             # Inside an array or an opened container nobody wiped yet, and pvcreate would ask.
             runner.run(["wipefs", "--all", "--quiet", node], timeout=_TIMEOUT)
             words = ["--uuid", member.uuid, "--restorefile", str(backup)]
             runner.run(["pvcreate", *limits, *words, node], timeout=_TIMEOUT)
+            if front:
+                _put_front(node, front)
         # --force is what vgcfgrestore wants for thin pools, whose metadata it cannot know; thin.py makes that.
         force = ["--force"] if has_thin(group) else []
         runner.run(["vgcfgrestore", *limits, *force, "--file", str(backup), group.name], timeout=_TIMEOUT)
@@ -148,6 +154,19 @@ def report_rows(program: str, fields: list[str], words: list[str], runner: Runne
         return [{field: str(row[field]) for field in fields} for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{program} did not print the report that was asked for: {error!r}.") from None
+
+
+def _front(node: str) -> bytes:
+    with Path(node).open("rb") as stream:
+        return stream.read(_SECTOR)
+
+
+def _put_front(node: str, front: bytes) -> None:
+    """The first sector is nobody's: LVM's label is in the second."""
+    with Path(node).open("r+b") as stream:
+        stream.write(front)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _check_uuids(group: VolumeGroup, limits: list[str], runner: Runner) -> None:
