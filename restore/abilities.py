@@ -12,7 +12,7 @@ _FAT = frozenset({FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT
 GROWABLE = _EXT | {FilesystemKind.NTFS, FilesystemKind.XFS, FilesystemKind.BTRFS, FilesystemKind.SWAP}
 
 #: Made smaller on an overlay over the stored image by the step ShrinkVolume.
-SHRINKABLE: frozenset[FilesystemKind] = frozenset()
+SHRINKABLE = _EXT | {FilesystemKind.NTFS, FilesystemKind.BTRFS}
 
 #: Made anew with the same identity, files copied, by the steps RemakeFat and RemakeVolume.
 REMAKEABLE = _FAT | {FilesystemKind.XFS}

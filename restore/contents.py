@@ -73,7 +73,7 @@ class Contents:
         volume = self._volumes.get(partition.id)
         if volume is None:
             return "nothing of it was captured"
-        return conversion(self._open(volume), partition.filesystem, old, new)
+        return conversion(self.open(volume), partition.filesystem, old, new)
 
     def against_remaking(self, seats: Sequence[Seat], sector_size: int) -> list[str]:
         """Why contents that were to be made anew cannot be, a line each. ``sector_size``: of the target."""
@@ -84,7 +84,8 @@ class Contents:
                 reasons += [f"partition {seat.source.number} cannot be made anew: {reason}" for reason in found]
         return reasons
 
-    def _open(self, volume: Volume) -> VolumeSource:
+    def open(self, volume: Volume) -> VolumeSource:
+        """The stored content of a volume."""
         return open_volume(self._cache, self._point, self._manifest, volume)
 
     def _least(self, partition: Partition) -> int | str:
@@ -98,7 +99,7 @@ class Contents:
         if shrinker is None:
             return _by_allocation(volume, kind)
         try:
-            needs = shrinker.least(self._open(volume))
+            needs = shrinker.least(self.open(volume))
         except (DamagedError, RefusedError) as error:
             return error.message.rstrip(".")
         return needs.size if needs.shrinks else needs.reason
@@ -108,7 +109,7 @@ class Contents:
         kind = _kind(seat.source)
         if volume is None:
             return ("nothing of it was captured",)
-        source = self._open(volume)
+        source = self.open(volume)
         try:
             if kind in FAT:
                 filesystem = Tree(source).filesystem

@@ -75,7 +75,7 @@ def execute(
     second = repository.otherwise = SecondTry(repository)
     if isinstance(repository.backend, Telling):
         repository.backend.tell = _Retries(sink)
-    candidates, manifest = preflight(plan, repository, runner, conduct.journal)
+    candidates, manifest = preflight(plan, repository, runner, conduct.journal, conduct.scratch)
     opening = check_stack(plan, keys or Keys(), repository, manifest, runner)
     nodes = tuple(candidate.node for candidate in candidates.values())
     run_hooks(hooks, _context(HookStage.BEFORE_RESTORE, plan, nodes), runner, sink)
@@ -152,6 +152,9 @@ class _Execution:
         started = time.monotonic()
         work = self._work
         with contextlib.ExitStack() as stack:
+            for step in work.plan.steps:
+                if (prepare := PERFORMERS[type(step)].prepare) is not None:
+                    stack.enter_context(prepare(step, work))
             for disk, candidate in work.candidates.items():
                 work.targets[disk] = stack.enter_context(open_target(candidate))
                 work.streamers[disk] = work.streamer(work.targets[disk], resume=self._matches(disk))

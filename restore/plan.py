@@ -11,7 +11,7 @@ from core.documents import encode
 from images.model.layout import DiskIdentity
 from images.model.machine import Occupant
 from restore.estimate import Estimate
-from restore.steps import RestoreVolume, Step
+from restore.steps import RestoreVolume, ShrinkVolume, Step
 
 PLAN_VERSION = 1
 DIGEST_DIGITS = 16
@@ -82,4 +82,4 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def bytes_written(self) -> int:
         """Bytes the stream will write, zeros not counted."""
-        return sum(step.data for step in self.steps if isinstance(step, RestoreVolume))
+        return sum(step.data for step in self.steps if isinstance(step, RestoreVolume | ShrinkVolume))

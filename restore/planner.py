@@ -113,8 +113,8 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
         late.append(step)
     steps: list[Step] = []
     notes: list[str] = []
-    for disk, candidate, fitted in zip(disks, candidates, fits, strict=True):
-        steps += _disk_steps(manifest, disk, candidate, fitted, surveyed, options)
+    for disk, candidate, fitted, contents in zip(disks, candidates, fits, stored, strict=True):
+        steps += _disk_steps(manifest, disk, candidate, fitted, surveyed, contents, options)
         notes += fitted.notes
     steps += _late_steps(manifest, candidates, fits, late, options)
     notes += _notes(manifest, candidates, options)
@@ -263,7 +263,8 @@ def _disk_steps(
     disk: Disk,
     candidate: Candidate,
     fitted: Fit,
-    contents: dict[str, Content],
+    surveyed: dict[str, Content],
+    contents: Contents,
     options: PlanOptions,
 ) -> list[Step]:
     table = fitted.table
@@ -285,7 +286,9 @@ def _disk_steps(
             for volume in volumes
             if volume.role is VolumeRole.HEAD
         ]
-    return steps + content_steps(disk, volumes, fitted, candidate.sector_size, contents, verify=options.verify)
+    return steps + content_steps(
+        disk, volumes, fitted, candidate.sector_size, surveyed, contents.open, verify=options.verify
+    )
 
 
 def _late_steps(

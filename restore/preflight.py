@@ -15,6 +15,7 @@ from restore.matching import same_disks
 from restore.perform import PERFORMERS
 from restore.plan import Plan, TargetDisk
 from restore.planner import survey_chunks
+from restore.shrink.room import scratch_folder, too_little_scratch
 from restore.soundness import unfit, unsound
 from restore.steps import CreateTable
 from restore.table import compare, rehearse_table
@@ -22,12 +23,13 @@ from restore.targets import Candidate, find_target
 
 
 def preflight(
-    plan: Plan, repository: Repository, runner: Runner, journal: Path | None
+    plan: Plan, repository: Repository, runner: Runner, journal: Path | None, scratch: Path | None = None
 ) -> tuple[dict[str, Candidate], Manifest]:
     """Find every target again and collect every reason against. Nothing is written.
 
     Args:
         journal: where an earlier run of the plan may have left a journal.
+        scratch: the folder for scratch files; None: TMPDIR's.
 
     Returns:
         the targets by source disk, and the recovery point's manifest.
@@ -52,6 +54,7 @@ def preflight(
         ):
             reasons.append(f"{candidate.node} holds other things now than when the plan was made")
     reasons += _missing_means(plan, candidates)
+    reasons += too_little_scratch(plan, scratch_folder(scratch))
     if not reasons:
         reasons += _impossible_tables(plan, candidates, runner)
     if reasons:
@@ -73,6 +76,7 @@ def _missing_means(plan: Plan, candidates: dict[str, Candidate]) -> list[str]:
     for step in plan.steps:
         performer = PERFORMERS[type(step)]
         tools += performer.tools(step)
+        reasons += performer.against(step)
         target = candidates.get(step.disk)
         if performer.loops and (target is None or target.file) and os.geteuid() != 0:
             reasons.append(f"inside an image file and for a device of the stack this needs root: {step.describe()}")

@@ -3,17 +3,19 @@
 A kind of step is emitted for a means of a seat; what a fit is told about the contents comes from the manifest alone.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from core.units import to_bytes
+from images.browse.point import VolumeSource
 from images.model.layout import Disk, FilesystemKind
 from images.model.manifest import Volume, VolumeRole
 from restore.contents import FAT
 from restore.fit.fitting import Fit
 from restore.rules import PartitionRule
 from restore.seat import Means, Seat
+from restore.shrink.planning import shrink_step
 from restore.steps import (
     GrowFilesystem,
     RelocateFilesystem,
@@ -69,6 +71,7 @@ def content_steps(
     fitted: Fit,
     sector_size: int,
     contents: Mapping[str, Content],
+    open_volume: Callable[[Volume], VolumeSource],
     *,
     verify: bool,
 ) -> list[Step]:
@@ -77,6 +80,7 @@ def content_steps(
     Args:
         volumes: as ``streamed`` gives them, of this disk.
         sector_size: of the target.
+        open_volume: the stored content of a volume.
     """
     seats = {seat.source.id: seat for seat in fitted.seats}
     writing: list[Step] = []
@@ -88,6 +92,11 @@ def content_steps(
             continue
         if seat and seat.means is Means.REMAKE:
             writing.append(_remake_fat(disk, seat, volume, sector_size))
+            continue
+        if seat and seat.means is Means.SHRINK:
+            stored = contents[volume.id].stored
+            source = open_volume(volume)
+            writing.append(shrink_step(source, _kind(seat), seat, sector_size, stored=stored, verify=verify))
             continue
         writing.append(_restore(disk, volume, offset, contents[volume.id]))
         if verify:
@@ -112,7 +121,8 @@ def late_steps(disk: Disk, volumes: Sequence[Volume], fitted: Fit, sector_size: 
             size=to_bytes(seat.partition.sector_count, sector_size),
         )
         for seat in fitted.seats
-        if seat.grow
+        # What holds a container grows with the stack on it.
+        if seat.grow and _kind(seat) is not FilesystemKind.UNKNOWN
     ]
 
 

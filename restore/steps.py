@@ -133,6 +133,34 @@ class RemakeVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
         return f"{self.volume}: make {self.kind} of {format_size(self.size)} anew and copy its files"
 
 
+class ShrinkVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shrink-volume"):
+    """Make the filesystem of a volume smaller on a copy-on-write overlay, and write the result to its range.
+
+    Attributes:
+        number: of the partition it goes to; offset, size: of that partition.
+        data: bytes that will be written, by estimate; stored: bytes read from the repository for that.
+        scratch: bytes of scratch it takes meanwhile, by estimate.
+        verify: what was written is read back and compared.
+    """
+
+    volume: str
+    number: int
+    offset: int
+    size: int
+    kind: FilesystemKind
+    data: int
+    stored: int = 0
+    scratch: int
+    verify: bool = True
+
+    def describe(self) -> str:
+        proof = ", read back" if self.verify else ""
+        return (
+            f"{self.volume}: make {self.kind} smaller, to {format_size(self.size)}, on {format_size(self.scratch)} of "
+            f"scratch, and write about {format_size(self.data)}{proof}"
+        )
+
+
 class RelocateFilesystem(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="relocate-filesystem"):
     """Correct what the filesystem of partition ``number`` says of its place, and NTFS of the size of a sector.
 
@@ -230,6 +258,7 @@ Step = (
     | RestoreVolume
     | VerifyVolume
     | GrowFilesystem
+    | ShrinkVolume
     | RelocateFilesystem
     | RemakeFat
     | RemakeVolume

@@ -1,7 +1,7 @@
 """Who carries out which step."""
 
 from restore.filesystems.grow import tools_to_grow
-from restore.perform import filesystem, relocate, remake, stack, table, unique, volume
+from restore.perform import filesystem, relocate, remake, shrink, stack, table, unique, volume
 from restore.perform.work import Performer
 from restore.steps import (
     CloseStack,
@@ -16,6 +16,7 @@ from restore.steps import (
     RemakeVolume,
     RepairBoot,
     RestoreVolume,
+    ShrinkVolume,
     Step,
     VerifyVolume,
     WipeSignatures,
@@ -33,6 +34,9 @@ PERFORMERS: dict[type[Step], Performer] = {
     WriteHead: Performer(perform=table.write_head, holding=True),
     RestoreVolume: Performer(perform=volume.restore_volume, holding=True),
     VerifyVolume: Performer(perform=volume.verify_volume, holding=True),
+    ShrinkVolume: Performer(
+        perform=shrink.shrink_volume, holding=True, tools=shrink.tools, prepare=shrink.prepare, against=shrink.against
+    ),
     RelocateFilesystem: Performer(perform=relocate.relocate, holding=True),
     RemakeFat: Performer(perform=remake.remake_fat, holding=True),
     RemakeVolume: Performer(perform=remake.remake_volume, holding=False, tools=remake.tools, loops=True),

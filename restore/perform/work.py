@@ -19,10 +19,11 @@ from restore.partitions import partition_node
 from restore.placed import Placed
 from restore.plan import Plan
 from restore.planner import volume_name
+from restore.shrink.result import Shrunk
 from restore.stack.alive import Alive
 from restore.stack.device import open_device
 from restore.stack.lvm import is_thin
-from restore.steps import CreateTable, RestoreVolume, Step, VerifyVolume
+from restore.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume
 from restore.stream import Streamer
 from restore.targets import Candidate, Target
 from restore.together import Halt
@@ -43,10 +44,12 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         journal: the file that remembers what is done; None: none is kept.
         discard: tell the targets which ranges nobody needs.
+        scratch: the folder for scratch files; None: TMPDIR's.
     """
 
     journal: Path | None = None
     discard: bool = True
+    scratch: Path | None = None
 
 
 class Work:
@@ -55,6 +58,7 @@ class Work:
     Attributes:
         targets, streamers: by source disk, filled while the disks are held open; then by device of the stack, while
             that is held open.
+        shrunk: by volume, filled by what is prepared before the first write.
         alive: the stack's devices that are there now.
         keys: what opens encrypted containers.
         journal: what an earlier run did, and this one does. halt: ends the work on all disks.
@@ -83,9 +87,12 @@ class Work:
         self.journal = Journal(self.conduct.journal, plan, candidates)
         self.alive = Alive()
         self._held = contextlib.ExitStack()
+        self.shrunk: dict[str, Shrunk] = {}
         self.targets: dict[str, Target] = {}
         self.streamers: dict[str, Streamer] = {}
-        self.verifies = any(isinstance(step, VerifyVolume) for step in plan.steps)
+        self.verifies = any(
+            isinstance(step, VerifyVolume) or (isinstance(step, ShrinkVolume) and step.verify) for step in plan.steps
+        )
         total = sum(step.data for step in plan.steps if isinstance(step, RestoreVolume))
         self.comparing = Meter(sink, Stage.COMPARE, total, message="Looking")
         self.writing = Meter(sink, Stage.STREAM, total, message="Writing")
@@ -175,6 +182,8 @@ class Performer(msgspec.Struct, frozen=True, kw_only=True):
         alone: not at the same time for several disks.
         tools: programs it runs.
         loops: it needs a block device of a partition, which for an image file takes root.
+        prepare: what is done before the first write to any target; a context that lasts until the targets are let go.
+        against: why the step cannot be carried out on this machine; none when it can.
     """
 
     # A step of one kind goes to the performer of that kind: the registry's keys say so, the type checker cannot.
@@ -183,3 +192,5 @@ class Performer(msgspec.Struct, frozen=True, kw_only=True):
     alone: bool = False
     tools: Callable[[Step], tuple[str, ...]] = lambda step: ()
     loops: bool = False
+    prepare: Callable[[Any, Work], contextlib.AbstractContextManager[None]] | None = None
+    against: Callable[[Any], tuple[str, ...]] = lambda step: ()

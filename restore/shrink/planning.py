@@ -1,0 +1,42 @@
+"""The step that makes a filesystem smaller, with what it will take: read from the stored image's metadata alone."""
+
+from collections.abc import Iterable
+
+from images.browse.point import VolumeSource
+from images.model.extents import Extent
+from images.model.layout import FilesystemKind
+from restore.seat import Seat
+from restore.shrink.kinds import SHRINKERS
+from restore.shrink.room import scratch_needed
+from restore.steps import ShrinkVolume
+
+
+def shrink_step(
+    source: VolumeSource, kind: FilesystemKind, seat: Seat, sector_size: int, *, stored: int, verify: bool
+) -> ShrinkVolume:
+    """The step that brings a volume to a smaller seat.
+
+    Args:
+        kind: one of SHRINKERS. sector_size: of the target. stored: bytes of the volume in the repository.
+    """
+    extent = seat.partition.extent(sector_size)
+    volume = source.volume
+    return ShrinkVolume(
+        disk=volume.disk,
+        volume=volume.id,
+        number=seat.partition.number,
+        offset=extent.start,
+        size=extent.size,
+        kind=kind,
+        data=min(volume.allocated, extent.size),
+        stored=stored,
+        scratch=scratch_needed(_used(source, kind), extent.size, volume.size),
+        verify=verify,
+    )
+
+
+def _used(source: VolumeSource, kind: FilesystemKind) -> Iterable[Extent]:
+    """What the filesystem uses, or what was stored of it where its map is not believed."""
+    read = SHRINKERS[kind].read
+    found = read(source) if read is not None else None
+    return found.extents() if found is not None and found.trusted else source.allocated()

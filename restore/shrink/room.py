@@ -1,0 +1,52 @@
+"""Scratch: how much of it making filesystems smaller takes, and whether there is as much."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from core.units import MIB, format_size
+from images.model.extents import Extent, clip, total
+from restore.plan import Plan
+from restore.steps import ShrinkVolume
+
+#: Metadata is written in place, and a small write takes a whole block of the overlay: so many bytes at least, and
+#: this part of the bytes in use. Measured on fragmented filesystems: see tests/disk/test_shrink.py.
+_LEAST, _PART = 32 * MIB, 24
+
+
+def scratch_folder(folder: Path | None) -> Path:
+    """Where scratch files go: as named, or TMPDIR's."""
+    return folder or Path(tempfile.gettempdir())
+
+
+def scratch_needed(used: Iterable[Extent], size: int, whole: int) -> int:
+    """Bytes of scratch, by estimate: what lies behind the new end has to move, and metadata is rewritten.
+
+    Args:
+        used: extents in use, sorted. size, whole: bytes after and before.
+    """
+    kept = moved = 0
+    for extent in used:
+        inside = total(clip((extent,), Extent(0, size)))
+        kept += inside
+        moved += extent.size - inside
+    return min(moved + max((kept + moved) // _PART, _LEAST), whole)
+
+
+def too_little_scratch(plan: Plan, folder: Path) -> list[str]:
+    """Why the scratch of a plan's steps does not fit into ``folder``; none when it does, or none is needed."""
+    needed = sum(step.scratch for step in plan.steps if isinstance(step, ShrinkVolume))
+    if not needed:
+        return []
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        return [f"the scratch folder {folder} cannot be used: {error.strerror}"]
+    free = found.f_bavail * found.f_frsize
+    if free >= needed:
+        return []
+    return [
+        f"making filesystems smaller takes about {format_size(needed)} of scratch, "
+        f"and {folder} has {format_size(free)} free (--scratch names another folder)"
+    ]
