@@ -5,6 +5,9 @@ from images.model.manifest import Manifest, Volume
 from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.repository import PointSummary
+from restore.contents import Contents
+from restore.fit.fitting import smallest_target
+from restore.fit.wishes import Wishes
 
 
 def list_points(repository: str, access: Access | None = None) -> tuple[PointSummary, ...]:
@@ -22,6 +25,21 @@ def show_point(repository: str, point: str, access: Access | None = None) -> tup
     opened = open_repository(repository, access)
     identifier = opened.resolve(point)
     return identifier, opened.manifest(identifier)
+
+
+def show_with_targets(
+    repository: str, point: str, access: Access | None = None
+) -> tuple[str, Manifest, tuple[int, ...]]:
+    """One recovery point, and the bytes of the smallest target for each of its disks, read from the image."""
+    opened = open_repository(repository, access)
+    identifier = opened.resolve(point)
+    manifest = opened.manifest(identifier)
+    contents = [Contents(opened, identifier, manifest, disk) for disk in manifest.layout.disks]
+    smallest = [
+        smallest_target(disk, Wishes(least=stored.least))
+        for disk, stored in zip(manifest.layout.disks, contents, strict=True)
+    ]
+    return identifier, manifest, tuple(smallest)
 
 
 def volume_of(manifest: Manifest, disk: Disk, partition: str) -> Volume | None:
