@@ -68,7 +68,7 @@ def _target(plan: Plan, target: TargetDisk) -> Iterator[str]:
         yield from rows(target.captured)
     for table in tables:
         made = occupants_of_table(table, target.sector_size)
-        yield f"  It will become, with the {table.kind} partition table {readable(table.identifier)}:"
+        yield f"  It will become, as {table.kind} {readable(table.identifier)}:"
         yield f"    {bar(made, target.size)}"
         header, *drawn = rows(made)
         yield header

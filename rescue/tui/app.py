@@ -31,6 +31,7 @@ SCREENS: dict[type[messages.Destination], tuple[str, str]] = {
     messages.ToPassphrase: ("rescue.tui.screens.passphrase", "PassphraseScreen"),
     messages.ToPoints: ("rescue.tui.screens.points", "PointsScreen"),
     messages.ToTarget: ("rescue.tui.screens.target", "TargetScreen"),
+    messages.ToAssign: ("rescue.tui.screens.assign", "AssignScreen"),
     messages.ToPlan: ("rescue.tui.screens.plan", "PlanScreen"),
     messages.ToRestoring: ("rescue.tui.screens.restoring", "RestoringScreen"),
     messages.ToResult: ("rescue.tui.screens.result", "ResultScreen"),

@@ -6,20 +6,23 @@ from a CD must not wait for it.
 """
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from core.events import Sink
 from core.process import Runner
-from images.model.machine import Machine, MachineDisk
+from images.model.machine import Machine
 from images.probe import probe_machine
 from images.store.passphrase import Passphrase
-from rescue.tui.messages import Ending
+from rescue.tui.messages import Ending, Placed
 
 if TYPE_CHECKING:
+    from images.model.layout import Disk
     from images.store.access import Access
     from images.store.repository import PointSummary
     from rescue.jobs.repositories import AttachedRepositories, Findings
+    from restore.matching import Matching
     from restore.plan import Plan
     from restore.report import Report
 
@@ -54,8 +57,12 @@ class Jobs(Protocol):
         """
         ...
 
-    def plan(self, repository: str, point: str, disk: MachineDisk, *, grow: bool, verify: bool) -> "Plan":
-        """The plan for restoring a recovery point to a disk. Nothing is written."""
+    def match(self, repository: str, point: str, machine: Machine) -> "tuple[tuple[Disk, ...], Matching]":
+        """The disks of a recovery point, and how well the disks of the machine suit them."""
+        ...
+
+    def plan(self, repository: str, point: str, placed: Sequence[Placed], *, grow: bool, verify: bool) -> "Plan":
+        """The plan for restoring a recovery point to disks; disks without a target are left out. Nothing is written."""
         ...
 
     def run(self, plan: "Plan", sink: Sink) -> "Report":
@@ -102,12 +109,19 @@ class SystemJobs:
             self._passphrases[repository] = passphrase
         return points
 
-    def plan(self, repository: str, point: str, disk: MachineDisk, *, grow: bool, verify: bool) -> "Plan":
+    def match(self, repository: str, point: str, machine: Machine) -> "tuple[tuple[Disk, ...], Matching]":
+        found: tuple[tuple[Disk, ...], Matching] = _load("restore").match_disks(
+            repository, point, machine, self._runner, self._access(repository)
+        )
+        return found
+
+    def plan(self, repository: str, point: str, placed: Sequence[Placed], *, grow: bool, verify: bool) -> "Plan":
         # The disk a point was taken from is the most common target of all: the plan names it, the person confirms.
         restore = _load("restore")
         choices = restore.RestoreChoices(grow=grow, verify=verify, onto_source=True)
         access = self._access(repository)
-        plan: Plan = restore.plan_restore_to_disk(repository, point, disk, choices, self._runner, access)
+        assigned = [restore.Assigned(disk=one.source, target=one.target) for one in placed]
+        plan: Plan = restore.plan_restore_assigned(repository, point, assigned, choices, self._runner, access)
         self._typed[plan.repository] = repository
         return plan
 

@@ -13,8 +13,10 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from core.errors import LiferaftError
+    from images.model.layout import Disk
     from images.model.machine import Machine, MachineDisk
     from images.store.repository import PointSummary
+    from restore.matching import Matching
     from restore.plan import Plan
     from restore.report import Report
 
@@ -76,12 +78,31 @@ class ToTarget(Destination):
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A disk of the recovery point, by its id, and its target; empty when the point has one disk."""
+
+    source: str
+    target: MachineDisk
+
+
+@dataclass(frozen=True)
+class ToAssign(Destination):
+    """Choose a target for each of several disks. The machine as it was looked at, and what matching proposes."""
+
+    repository: str
+    point: PointSummary
+    machine: Machine
+    disks: tuple[Disk, ...]
+    matching: Matching
+
+
+@dataclass(frozen=True)
 class ToPlan(Destination):
     """Make the plan, show it, have it confirmed."""
 
     repository: str
     point: PointSummary
-    disk: MachineDisk
+    placed: tuple[Placed, ...]
     grow: bool
     verify: bool
 

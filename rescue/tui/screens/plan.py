@@ -18,6 +18,8 @@ from restore.plan import Plan
 from restore.render import render
 
 _NOTES_SHOWN = 5
+#: Disks whose names are typed; of more, their number.
+_NAMED = 3
 
 
 class PlanScreen(WizardScreen):
@@ -43,7 +45,10 @@ class PlanScreen(WizardScreen):
         super().__init__(jobs)
         self._to = to
         self._plan: Plan | None = None
-        self._words = f"erase {plain_line(short_name(to.disk))}"
+        self._disks = ", ".join(plain_line(short_name(one.target)) for one in to.placed)
+        # Enough to be sure which disks are meant, and little enough for one line.
+        few = len(to.placed) <= _NAMED
+        self._words = f"erase {self._disks.replace(', ', ' ')}" if few else f"erase {len(to.placed)} disks"
 
     def body(self) -> Iterable[Widget]:
         yield Pager()
@@ -56,7 +61,7 @@ class PlanScreen(WizardScreen):
     def on_mount(self) -> None:
         to = self._to
         self.start(
-            lambda: self.Planned(self.jobs.plan(to.repository, to.point.id, to.disk, grow=to.grow, verify=to.verify)),
+            lambda: self.Planned(self.jobs.plan(to.repository, to.point.id, to.placed, grow=to.grow, verify=to.verify)),
             "Making the plan: checking that every chunk is there",
         )
 
@@ -69,8 +74,9 @@ class PlanScreen(WizardScreen):
         if len(lines) > _NOTES_SHOWN:
             lines = [*lines[: _NOTES_SHOWN - 1], "More notes are at the end of the plan."]
         self.query_one("#notes", Static).update("\n".join(lines))
-        question = f"Everything on {short_name(self._to.disk)} will be lost. To go on, type: {self._words}"
-        self.query_one("#question", Static).update(cut(question, width))
+        lost, asked = f"Everything on {self._disks} will be lost.", f"To go on, type: {self._words}"
+        question = [cut(f"{lost} {asked}", width)] if len(self._to.placed) == 1 else [cut(lost, width), asked]
+        self.query_one("#question", Static).update("\n".join(question))
         field = self.query_one(Input)
         field.disabled = False
         field.focus()
@@ -81,7 +87,7 @@ class PlanScreen(WizardScreen):
         if message.value.strip() != self._words:
             self.say(f"Nothing was done. Type exactly: {self._words}", warning=True)
             return
-        self.post_message(Go(ToRestoring(self._plan, short_name(self._to.disk)), replace=True))
+        self.post_message(Go(ToRestoring(self._plan, self._disks), replace=True))
 
     def action_move(self, lines: int) -> None:
         self.query_one(Pager).move(lines)

@@ -9,12 +9,14 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from core.units import format_size
+from images.model.layout import Disk
 from images.model.machine import Machine, MachineDisk
 from rescue.tui.jobs import Jobs
-from rescue.tui.messages import Go, ToPlan, ToTarget
+from rescue.tui.messages import Go, Placed, ToAssign, ToPlan, ToTarget
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
+from restore.matching import Matching
 
 _WIDTHS = (9, -11, 26, 24)
 _GROW = "option grow"
@@ -33,11 +35,13 @@ class TargetScreen(WizardScreen):
     ]
 
     class Probed(Message):
-        """The machine was looked at."""
+        """The machine was looked at, and matched with the recovery point."""
 
-        def __init__(self, machine: Machine) -> None:
+        def __init__(self, machine: Machine, disks: tuple[Disk, ...], matching: Matching) -> None:
             super().__init__()
             self.machine = machine
+            self.disks = disks
+            self.matching = matching
 
     def __init__(self, jobs: Jobs, to: ToTarget) -> None:
         super().__init__(jobs)
@@ -58,6 +62,11 @@ class TargetScreen(WizardScreen):
 
     def on_target_screen_probed(self, message: Probed) -> None:
         self.finished()
+        if len(message.disks) > 1:
+            to = self._to
+            found = ToAssign(to.repository, to.point, message.machine, message.disks, message.matching)
+            self.post_message(Go(found, replace=True))
+            return
         self._disks = {disk.node: disk for disk in message.machine.disks}
         self._show()
         if not any(not disk.obstacles for disk in self._disks.values()):
@@ -73,7 +82,8 @@ class TargetScreen(WizardScreen):
                 self._probe()
             case node:
                 to = self._to
-                self.post_message(Go(ToPlan(to.repository, to.point, self._disks[node], self._grow, self._verify)))
+                placed = (Placed("", self._disks[node]),)
+                self.post_message(Go(ToPlan(to.repository, to.point, placed, self._grow, self._verify)))
 
     def on_picker_refused(self, message: Picker.Refused) -> None:
         disk = self._disks[message.row.key]
@@ -88,24 +98,30 @@ class TargetScreen(WizardScreen):
         self._show()
 
     def _probe(self) -> None:
-        self.start(lambda: self.Probed(self.jobs.probe()), "Looking at the disks")
+        def look() -> Message:
+            machine = self.jobs.probe()
+            return self.Probed(machine, *self.jobs.match(self._to.repository, self._to.point.id, machine))
+
+        self.start(look, "Looking at the disks")
 
     def _show(self) -> None:
         header = columns(("Disk", "Size", "Model", "Serial number"), _WIDTHS)
-        rows = [_row(disk) for disk in self._disks.values()]
+        rows = [disk_row(disk) for disk in self._disks.values()]
         options = [
-            Row(_GROW, (f"{_box(self._grow)} Grow the last filesystem when the disk is larger",)),
-            Row(_VERIFY, (f"{_box(self._verify)} Read everything back and compare it",)),
+            Row(_GROW, (f"{box(self._grow)} Grow the last filesystem when the disk is larger",)),
+            Row(_VERIFY, (f"{box(self._verify)} Read everything back and compare it",)),
             Row(_AGAIN, ("Look again (after attaching a disk)",)),
         ]
         self.query_one(Picker).show([*rows, *options], header=header)
 
 
-def _box(switched_on: bool) -> str:
+def box(switched_on: bool) -> str:
+    """A box for an option, ticked or not."""
     return "[x]" if switched_on else "[ ]"
 
 
-def _row(disk: MachineDisk) -> Row:
+def disk_row(disk: MachineDisk) -> Row:
+    """A disk of this machine, what it holds, and why it cannot be the target."""
     identity = disk.identity
     cells = (short_name(disk), format_size(disk.size), identity.model or identity.transport, identity.serial)
     holds = "; ".join(disk.contents) or "nothing that is recognised"

@@ -1,21 +1,23 @@
 """Jobs for the wizard's tests: a made-up machine whose only disk is an image file, real repositories and plans."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core.errors import RefusedError
 from core.events import Event, Sink
 from core.process import SystemRunner
-from images.model.layout import DiskIdentity
+from images.model.layout import Disk, DiskIdentity
 from images.model.machine import Firmware, Machine, MachineDisk, Nic, SecureBoot
 from images.store.access import Access
+from images.store.connect import open_repository
 from images.store.passphrase import Passphrase
 from images.store.repository import PointSummary
 from rescue.jobs.access import access_from
 from rescue.jobs.points import list_points
 from rescue.jobs.repositories import Findings, FoundRepository
-from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
-from rescue.tui.messages import Ending
+from rescue.jobs.restore import RestoreChoices, match_disks, plan_restore, run_plan
+from rescue.tui.messages import Ending, Placed
+from restore.matching import Matching
 from restore.plan import Plan
 from restore.report import Report
 
@@ -73,10 +75,18 @@ class FileJobs:
         self.access = access_from(passphrase)
         return list_points(repository, self.access)
 
-    def plan(self, repository: str, point: str, target: MachineDisk, *, grow: bool, verify: bool) -> Plan:
+    def match(self, repository: str, point: str, machine: Machine) -> tuple[tuple[Disk, ...], Matching]:
+        return match_disks(repository, point, machine, SystemRunner(), self.access)
+
+    def plan(self, repository: str, point: str, placed: Sequence[Placed], *, grow: bool, verify: bool) -> Plan:
         self.calls.append(f"plan grow={grow} verify={verify}")
-        choices = RestoreChoices(grow=grow, verify=verify)
-        return plan_restore(repository, point, [Path(target.node)], choices, SystemRunner(), self.access)
+        opened = open_repository(repository, self.access)
+        manifest = opened.manifest(opened.resolve(point))
+        known = [disk.id for disk in manifest.layout.disks]
+        skip = tuple(disk for disk in known if len(known) > 1 and disk not in {one.source for one in placed})
+        choices = RestoreChoices(grow=grow, verify=verify, skip=skip)
+        targets = [f"{one.source or known[0]}={one.target.node}" for one in placed]
+        return plan_restore(repository, point, targets, choices, SystemRunner(), self.access)
 
     def run(self, plan: Plan, sink: Sink) -> Report:
         self.calls.append("run")

@@ -210,7 +210,9 @@ def test_a_stall_is_named(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> No
     async def road() -> None:
         async with wizard(jobs) as driver:
             await driver.see("of RAM")
-            plan = jobs.plan(str(jobs.repository), "latest", jobs.machine.disks[1], grow=False, verify=True)
+            plan = jobs.plan(
+                str(jobs.repository), "latest", (messages.Placed("", jobs.machine.disks[1]),), grow=False, verify=True
+            )
             driver.app.screen.post_message(messages.Go(messages.ToRestoring(plan, "sda")))
             await driver.see("NO PROGRESS for 42 s", "warning: ?[2J cleared?", "[>] Write the data")
             check(driver)

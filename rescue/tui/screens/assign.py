@@ -1,0 +1,199 @@
+"""Choosing a target for each disk of a recovery point that has several."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Static
+
+from core.units import format_size
+from images.model.layout import Disk
+from images.model.machine import Machine, MachineDisk
+from rescue.tui.jobs import Jobs
+from rescue.tui.messages import Go, Placed, ToAssign, ToPlan
+from rescue.tui.screen import WizardScreen
+from rescue.tui.screens.target import box, disk_row, short_name
+from rescue.tui.text import columns, cut
+from rescue.tui.widgets.picker import Picker, Row
+from restore.matching import Matching, Score
+
+_LIST_KEYS = "Up/Down: choose   Enter: change, go on   G, V: grow, verify   Esc: back"
+_CHOICE_KEYS = "Up/Down: choose   Enter: take it   Esc: back to the list"
+_WIDTHS = (8, -11, 3, 12, -11, 24)
+_ON = "go on"
+_GROW = "option grow"
+_VERIFY = "option verify"
+_AGAIN = "again"
+_OUT = "leave out"
+
+
+class AssignScreen(WizardScreen):
+    """The list of disks with their targets, and, for the one that is being changed, the list of targets."""
+
+    HEADLINE = "Choose the target disks"
+    KEYS = _LIST_KEYS
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("g", "switch_grow", show=False),
+        Binding("v", "switch_verify", show=False),
+    ]
+
+    class Matched(Message):
+        """The machine was looked at again."""
+
+        def __init__(self, machine: Machine, disks: tuple[Disk, ...], matching: Matching) -> None:
+            super().__init__()
+            self.machine = machine
+            self.disks = disks
+            self.matching = matching
+
+    def __init__(self, jobs: Jobs, to: ToAssign) -> None:
+        super().__init__(jobs)
+        self._to = to
+        self._disks: dict[str, Disk] = {}
+        self._targets: dict[str, MachineDisk] = {}
+        self._scores: dict[tuple[str, str], Score] = {}
+        #: Disk -> node of its target, empty: left out; a disk that is not in it is undecided.
+        self._assigned: dict[str, str] = {}
+        self._changing = ""
+        self._grow = False
+        self._verify = True
+
+    def body(self) -> Iterable[Widget]:
+        point = self._to.point
+        text = f"Restore {point.name}, taken {point.created[:16].replace('T', ' ')} UTC:"
+        yield Static(cut(text, 78), classes="text", markup=False)
+        yield Picker()
+
+    def on_mount(self) -> None:
+        self._take(self._to.machine, self._to.disks, self._to.matching)
+
+    def on_assign_screen_matched(self, message: Matched) -> None:
+        self.finished()
+        self._take(message.machine, message.disks, message.matching)
+
+    def _take(self, machine: Machine, disks: tuple[Disk, ...], matching: Matching) -> None:
+        self._disks = {disk.id: disk for disk in disks}
+        self._targets = {disk.node: disk for disk in machine.disks}
+        self._scores = {(score.disk, score.node): score for score in matching.scores}
+        self._assigned = {pair.disk: pair.candidate.node for pair in matching.pairs}
+        self._show()
+        if matching.doubts:
+            self.say(f"Check what goes where: {matching.doubts[0]}.", warning=True)
+
+    def on_picker_chosen(self, message: Picker.Chosen) -> None:
+        if self._changing:
+            self._decide(message.key)
+            return
+        match message.key:
+            case "go on":
+                self._go_on()
+            case "option grow":
+                self.action_switch_grow()
+            case "option verify":
+                self.action_switch_verify()
+            case "again":
+                self._look_again()
+            case disk:
+                self._changing = disk
+                self._show()
+
+    def on_picker_refused(self, message: Picker.Refused) -> None:
+        if message.row.key == _ON:
+            self.say("Choose a target for each disk first, or leave it out.", warning=True)
+            return
+        why = self._targets[message.row.key].obstacles or (self._against(self._changing, message.row.key),)
+        self.say(f"{message.row.key} cannot be the target: {'; '.join(why)}.", warning=True)
+
+    def action_back(self) -> None:
+        if self._changing:
+            self._changing = ""
+            self._show()
+        else:
+            super().action_back()
+
+    def action_switch_grow(self) -> None:
+        self._grow = not self._grow
+        self._show()
+
+    def action_switch_verify(self) -> None:
+        self._verify = not self._verify
+        self._show()
+
+    def _decide(self, key: str) -> None:
+        """A target, or none, for the disk that is being changed; a disk that had that target is undecided again."""
+        node = "" if key == _OUT else key
+        for disk in [disk for disk, taken in self._assigned.items() if node and taken == node]:
+            del self._assigned[disk]
+        self._assigned[self._changing] = node
+        self._changing = ""
+        self._show()
+
+    def _go_on(self) -> None:
+        to = self._to
+        placed = tuple(Placed(disk, self._targets[node]) for disk, node in sorted(self._assigned.items()) if node)
+        self.post_message(Go(ToPlan(to.repository, to.point, placed, self._grow, self._verify)))
+
+    def _look_again(self) -> None:
+        def look() -> Message:
+            machine = self.jobs.probe()
+            disks, matching = self.jobs.match(self._to.repository, self._to.point.id, machine)
+            return self.Matched(machine, disks, matching)
+
+        self.start(look, "Looking at the disks")
+
+    def _show(self) -> None:
+        self.say("")
+        self.keys(_CHOICE_KEYS if self._changing else _LIST_KEYS)
+        picker = self.query_one(Picker)
+        if self._changing:
+            rows = [self._target_row(target) for target in self._targets.values()]
+            picker.show([*rows, Row(_OUT, ("Leave this disk out",))], header=f"Where {self._changing} goes:")
+            return
+        ready = any(self._assigned.values()) and set(self._assigned) == set(self._disks)
+        rows = [
+            Row(_ON, ("Go on with these targets",), enabled=ready),
+            *(self._disk_row(disk) for disk in self._disks.values()),
+            Row(_GROW, (f"{box(self._grow)} Grow the last filesystem when a disk is larger",)),
+            Row(_VERIFY, (f"{box(self._verify)} Read everything back and compare it",)),
+            Row(_AGAIN, ("Look again (after attaching a disk)",)),
+        ]
+        picker.show(rows, header=columns(("Disk", "Size", "", "Goes to", "Size", "Model"), _WIDTHS))
+
+    def _disk_row(self, disk: Disk) -> Row:
+        node = self._assigned.get(disk.id)
+        target = self._targets.get(node) if node else None
+        if target is None:
+            words = "left out" if node == "" else "?"
+            cells = (disk.id, format_size(disk.size), "->", words, "", "")
+            why = "its data is not restored" if node == "" else "not chosen yet: Enter"
+        else:
+            cells = (
+                disk.id,
+                format_size(disk.size),
+                "->",
+                short_name(target),
+                format_size(target.size),
+                target.identity.model or target.identity.transport,
+            )
+            why = self._because(disk.id, target.node)
+        return Row(disk.id, (columns(cells, _WIDTHS), f"  {why}"))
+
+    def _target_row(self, target: MachineDisk) -> Row:
+        row = disk_row(target)
+        against = self._against(self._changing, target.node)
+        if target.obstacles:
+            return row
+        note = f"  not possible: {against}" if against else f"  {self._because(self._changing, target.node)}"
+        return Row(row.key, (*row.lines, note), enabled=not against)
+
+    def _against(self, disk: str, node: str) -> str:
+        score = self._scores.get((disk, node))
+        return score.against if score else ""
+
+    def _because(self, disk: str, node: str) -> str:
+        score = self._scores.get((disk, node))
+        if score is None:
+            return ""
+        return f"{score.points} points: {', '.join(score.reasons) or 'nothing in common'}"
