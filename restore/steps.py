@@ -119,7 +119,8 @@ class RemakeFat(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 class RemakeVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="remake-volume"):
     """Make a fresh filesystem with the same UUID, label and features, and copy the files of ``volume`` into it.
 
-    ``offset`` and ``size`` are the partition's. ``data``: bytes that were allocated at capture.
+    What lies beside the files is not kept: flags of chattr, quota limits, extents that files share. ``offset`` and
+    ``size`` are the partition's. ``data``: bytes that were allocated at capture.
     """
 
     volume: str
@@ -130,7 +131,8 @@ class RemakeVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
     data: int
 
     def describe(self) -> str:
-        return f"{self.volume}: make {self.kind} of {format_size(self.size)} anew and copy its files"
+        without = "without chattr flags and quotas"
+        return f"{self.volume}: make {self.kind} of {format_size(self.size)} anew and copy its files, {without}"
 
 
 class ShrinkVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="shrink-volume"):

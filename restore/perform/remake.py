@@ -52,7 +52,9 @@ def remake_fat(step: RemakeFat, work: Work) -> Outcome:
     proving = Meter(work.sink, Stage.VERIFY, copy.data, message=f"Comparing the files of {step.kind}")
     with ticking(proving):
         verified = prove_equal(stored, FatFilesystem(partition), proving.advance)
-    warnings = []
+    warnings = [f"partition {step.number}: {line}" for line in _doubt(source)]
+    if _is_syslinux(source):
+        warnings.append(f"partition {step.number}: Syslinux finds its files by their place: install it again")
     if copy.shape.kind is not step.kind:
         warnings.append(
             f"partition {step.number}: {step.kind} became {copy.shape.kind}, for it has too few clusters now"
@@ -89,10 +91,22 @@ def remake_volume(step: RemakeVolume, work: Work) -> Outcome:
         with _mounted(node, work, "nouuid,ro") as folder, ticking(proving):
             verified = prove_files(Tree(source), folder, proving.advance)
         work.runner.run(["xfs_repair", "-n", node], timeout=24 * 3600)
+    said += _doubt(source)
     if has_quotas(source):
         said += ("quotas are counted anew, and their limits are to be set again",)
     warnings = tuple(f"partition {step.number}: {line}" for line in said)
     return Outcome(count=StreamCount(written=copying.done), verified=verified, warnings=warnings)
+
+
+def _is_syslinux(source: VolumeSource) -> bool:
+    """Whether the boot sector is that of Syslinux, which keeps a list of sectors and no name."""
+    return source.read_at(3, 8) == b"SYSLINUX"
+
+
+def _doubt(source: VolumeSource) -> tuple[str, ...]:
+    """What capture had to say of a volume whose files are copied now."""
+    reason = source.volume.reason
+    return (f"its files were copied out of a volume of which capture said: {reason}",) if reason else ()
 
 
 @contextlib.contextmanager

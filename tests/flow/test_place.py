@@ -1,5 +1,6 @@
 """Volumes of the 63-sector time moved to 1 MiB: their boot sectors, judged by the filesystems' own tools."""
 
+import json
 import struct
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,8 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from core.errors import DamagedError, DeviceError
+from core.events import ignore
+from core.process import SystemRunner
 from images.model.layout import DiskIdentity, FilesystemKind
 from images.sources import BytesSource, open_source
+from rescue.jobs.capture import capture_disks
+from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
 from restore.filesystems.held import HeldPartition
 from restore.filesystems.patches import Patch, PatchedSource
 from restore.filesystems.place import corrected_place
@@ -161,3 +166,44 @@ def test_a_target_that_does_not_keep_what_is_written_is_an_error() -> None:
     )  # fmt: skip
     with pytest.raises(DeviceError, match="do not read back"):
         HeldPartition(target, 0, MIB, 512).write(Patch(0, b"x"))
+
+
+def test_a_disk_of_the_63_sector_time_is_aligned_on_the_whole_road(tmp_path: Path) -> None:
+    need("sfdisk", "mkntfs", "mkfs.fat", "fsck.fat", "minfo", "ntfsinfo")
+    source, target, repo = tmp_path / "source.img", tmp_path / "target.img", str(tmp_path / "repo")
+    first, second = 63, 63 + 24 * 2048
+    with source.open("wb") as stream:
+        stream.truncate(64 * MIB)
+    run(
+        "sfdisk", "-q", source,
+        stdin=f"label: dos\nstart={first},size={24 * 2048},type=7,bootable\nstart={second},size={32 * 2048},type=6\n",
+    )  # fmt: skip
+    part = tmp_path / "part.img"
+    for start, size, make in (
+        (first, 24, ("mkntfs", "-q", "-F", "-f", "-p", str(first), "-H", "255", "-S", "63", "-s", "512")),
+        (second, 32, ("mkfs.fat", "-F", "16", "-h", str(second))),
+    ):
+        part.unlink(missing_ok=True)
+        with part.open("wb") as stream:
+            stream.truncate(size * MIB)
+        run(*make, part)
+        with source.open("r+b") as stream:
+            stream.seek(start * 512)
+            stream.write(part.read_bytes())
+    runner = SystemRunner()
+    capture_disks([source], repo, name="", runner=runner, sink=ignore)
+    with target.open("wb") as stream:
+        stream.truncate(70 * MIB)
+    plan = plan_restore(repo, "latest", [target], RestoreChoices(boot=BootChoice.NO), runner)
+    assert not run_plan(plan, plan.digest, runner, ignore).warnings
+    table = json.loads(run("sfdisk", "--json", target))["partitiontable"]["partitions"]
+    assert [entry["start"] % 2048 for entry in table] == [0, 0]
+    content = target.read_bytes()
+    for entry, size, tool in ((table[0], 24, ("ntfsinfo", "-m")), (table[1], 32, ("fsck.fat", "-n"))):
+        assert entry["size"] == size * 2048
+        start = entry["start"] * 512
+        assert content[start + 28 : start + 32] == entry["start"].to_bytes(4, "little")
+        part.write_bytes(content[start : start + size * MIB])
+        run(*tool, part)
+    start = table[0]["start"] * 512
+    assert content[start : start + 512] == content[start + 24 * MIB - 512 : start + 24 * MIB]
