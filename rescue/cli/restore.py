@@ -47,6 +47,12 @@ from restore.report import render_report
     help="What is done is remembered there, so that a second run goes on.  [default: in the state folder]",
 )
 @click.option(
+    "--scratch",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where filesystems are made smaller, when they must be.  [default: TMPDIR, or /tmp]",
+)
+@click.option(
     "--boot",
     type=click.Choice([choice.value for choice in BootChoice]),
     default="auto",
@@ -72,6 +78,7 @@ def command(
     no_verify: bool,
     no_discard: bool,
     journal: Path | None,
+    scratch: Path | None,
     boot: str,
     onto_source: bool,
     keys: Keys,
@@ -135,6 +142,7 @@ def command(
         keys=keys,
         journal=journal,
         discard=not no_discard,
+        scratch=scratch,
     )
     click.echo(encode(report) if as_json else render_report(report), nl=False)
     return ExitCode.WARNINGS if report.warnings else ExitCode.DONE

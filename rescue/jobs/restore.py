@@ -313,6 +313,7 @@ def run_plan(
     keys: Keys | None = None,
     journal: Path | None = None,
     discard: bool = True,
+    scratch: Path | None = None,
 ) -> Report:
     """Carry out a plan whose digest is given back.
 
@@ -322,9 +323,11 @@ def run_plan(
         keys: of the encrypted disks in the recovery point.
         journal: the file that remembers what is done; None: beside what is remembered of earlier restores.
         discard: tell the targets which ranges nobody needs.
+        scratch: the folder for scratch files, which making filesystems smaller takes; None: TMPDIR's.
     """
     opened = open_repository(repository or plan.repository, access)
-    conduct = Conduct(journal=journal or book_path().with_name(f"{plan.digest}.journal"), discard=discard)
+    journal = journal or book_path().with_name(f"{plan.digest}.journal")
+    conduct = Conduct(journal=journal, discard=discard, scratch=scratch)
     report = execute(plan, confirm, opened, runner, sink, hooks=hooks, keys=keys, conduct=conduct)
     remember(plan, report, book_path(), today=datetime.datetime.now(datetime.UTC).date())
     return report
