@@ -188,6 +188,9 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     def device(self, device_id: str) -> Device:
         """The device with that id; KeyError when there is none."""
+        whole = next((disk for disk in self.disks if disk.id == device_id), None)
+        if whole is not None:
+            return next(devices_of_disk(whole))
         for device in self.devices():
             if device.id == device_id:
                 return device
