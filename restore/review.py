@@ -6,12 +6,12 @@ It reads, and writes nothing. The same questions are asked again, by ``execute.p
 from collections.abc import Callable, Iterator
 
 from core.errors import DamagedError, RefusedError, UsageError
-from images.model.manifest import Manifest
 from images.store.backend import MissingFileError
 from images.store.repository import Repository
 from restore.matching import same_disks
 from restore.plan import Plan, TargetDisk
 from restore.planner import only_disks, survey_chunks
+from restore.soundness import unfit, unsound
 from restore.targets import Candidate
 
 
@@ -24,7 +24,8 @@ def review(plan: Plan, repository: Repository, find: Callable[[TargetDisk], Cand
     Raises:
         UnreachableError: the repository does not answer any more.
     """
-    return [*_against_targets(plan, find), *_against_content(plan, repository)]
+    reasons = [*unsound(plan), *_against_targets(plan, find), *_against_content(plan, repository)]
+    return list(dict.fromkeys(reasons))
 
 
 def _against_targets(plan: Plan, find: Callable[[TargetDisk], Candidate]) -> Iterator[str]:
@@ -60,24 +61,11 @@ def _against_content(plan: Plan, repository: Repository) -> Iterator[str]:
         yield _clause(error.message)
         return
     restored = only_disks(manifest, [target.source for target in plan.targets])
-    yield from _strangers(plan, restored)
+    yield from unfit(plan, manifest)
     try:
         survey_chunks(repository, plan.recovery_point, restored)
     except DamagedError as error:
         yield _clause(error.message)
-
-
-def _strangers(plan: Plan, manifest: Manifest) -> Iterator[str]:
-    """Disks and volumes that the plan names and the recovery point does not have."""
-    disks = {disk.id for disk in manifest.layout.disks}
-    volumes = {volume.id for volume in manifest.volumes}
-    for target in plan.targets:
-        if target.source not in disks:
-            yield f"the recovery point has no disk {target.source}"
-    for number, step in enumerate(plan.steps, 1):
-        name = getattr(step, "volume", None)
-        if name is not None and name not in volumes:
-            yield f"step {number} is about {name}, which the recovery point does not have"
 
 
 def _clause(sentence: str) -> str:

@@ -37,7 +37,7 @@ class TargetScreen(WizardScreen):
     class Probed(Message):
         """The machine was looked at, and matched with the recovery point."""
 
-        def __init__(self, machine: Machine, disks: tuple[Disk, ...], matching: Matching) -> None:
+        def __init__(self, machine: Machine, disks: tuple[Disk, ...] = (), matching: Matching | None = None) -> None:
             super().__init__()
             self.machine = machine
             self.disks = disks
@@ -62,7 +62,7 @@ class TargetScreen(WizardScreen):
 
     def on_target_screen_probed(self, message: Probed) -> None:
         self.finished()
-        if len(message.disks) > 1:
+        if len(message.disks) > 1 and message.matching is not None:
             to = self._to
             found = ToAssign(to.repository, to.point, message.machine, message.disks, message.matching)
             self.post_message(Go(found, replace=True))
@@ -100,6 +100,9 @@ class TargetScreen(WizardScreen):
     def _probe(self) -> None:
         def look() -> Message:
             machine = self.jobs.probe()
+            # Once is enough: a recovery point of one disk does not become one of several.
+            if self._disks:
+                return self.Probed(machine)
             return self.Probed(machine, *self.jobs.match(self._to.repository, self._to.point.id, machine))
 
         self.start(look, "Looking at the disks")
