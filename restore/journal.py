@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from core.documents import encode
 from images.model.layout import DiskIdentity
 from images.store.pages import Slot
 from restore.plan import Plan
@@ -88,7 +87,7 @@ class Journal:
             self._descriptor = os.open(self._path, flags, 0o600)
             # A line that was torn when the power went must not swallow the next one.
             head = _Head(journal=JOURNAL_VERSION, plan=self._digest, targets=self._marks)
-            self._append(b"\n" if again else encode(head) + b"\n")
+            self._append(b"\n" if again else msgspec.json.encode(head) + b"\n")
         except OSError as error:
             self._give_up(error)
 
@@ -99,7 +98,7 @@ class Journal:
                 return
             lines = [_Line(volume=volume, first=run.start, end=run.stop) for run in _runs(slots)]
             try:
-                self._append(b"".join(encode(line) + b"\n" for line in lines))
+                self._append(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
             except OSError as error:
                 self._give_up(error)
 

@@ -47,6 +47,7 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> Door:
     monkeypatch.setattr("restore.stream.BATCH", 4 * CHUNK)
+    monkeypatch.setattr("restore.stream.DISTANT_BATCH", 4 * CHUNK)
     return Door(monkeypatch)
 
 

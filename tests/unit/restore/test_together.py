@@ -1,0 +1,72 @@
+"""Work on several disks at once: all of it, the first failure, and that nothing is left running."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from core.errors import DeviceError, ExitCode, StoppedError
+from restore.together import Halt, together
+
+
+def test_all_jobs_are_done_at_the_same_time() -> None:
+    barrier, done = threading.Barrier(3, timeout=10), list[str]()
+
+    def job(name: str) -> Callable[[], None]:
+        def work() -> None:
+            barrier.wait()
+            done.append(name)
+
+        return work
+
+    together({name: job(name) for name in "abc"}, Halt())
+    assert sorted(done) == ["a", "b", "c"]
+
+
+def test_one_job_is_done_in_this_thread_and_its_error_is_its_own() -> None:
+    failure, threads = DeviceError("broken"), list[int]()
+
+    def work() -> None:
+        threads.append(threading.get_ident())
+        raise failure
+
+    with pytest.raises(DeviceError) as raised:
+        together({"disk0": work}, Halt())
+    assert raised.value is failure
+    assert str(failure) == "broken"
+    assert threads == [threading.get_ident()]
+
+
+def test_the_first_failure_is_told_with_its_disk_and_the_others_end() -> None:
+    halt, ended = Halt(), threading.Event()
+
+    def other() -> None:
+        try:
+            while True:
+                halt.check()
+        finally:
+            ended.set()
+
+    def fails() -> None:
+        raise DeviceError("it is broken.", hint="Take another.")
+
+    before = threading.active_count()
+    with pytest.raises(DeviceError) as raised:
+        together({"disk0": other, "disk1": fails}, halt)
+    assert raised.value.message == str(raised.value) == "disk1: it is broken."
+    assert raised.value.hint == "Take another. The other disks were stopped, too."
+    assert raised.value.code is ExitCode.FAILED
+    assert ended.is_set()
+    assert threading.active_count() == before
+
+
+def test_whoever_is_stopped_by_the_user_says_so_alone() -> None:
+    def stopped() -> None:
+        raise StoppedError("stopped by the user")
+
+    with pytest.raises(StoppedError, match=r"^stopped by the user$"):
+        together({"disk0": stopped, "disk1": lambda: None}, Halt())
+
+
+def test_no_jobs_are_no_work() -> None:
+    together({}, Halt())
