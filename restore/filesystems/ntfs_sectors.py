@@ -86,8 +86,10 @@ def converted(source: BlockSource, new: int, old_lba: int, new_lba: int) -> Corr
             f"bytes, expected {boot.clusters} of {boot.cluster_size}."
         )
     copy = bytes(made).ljust(new, b"\0")
-    # The copy first: until the main boot sector is written, the volume is the old one and sound.
-    return Correction((Patch(geometry.copy_at, copy), Patch(0, bytes(made))))
+    # Behind the volume's own sectors and, where that is another one, in the last of the partition, as ntfsresize does.
+    # The copies first: until the main boot sector is written, the volume is the old one and sound.
+    places = dict.fromkeys((geometry.copy_at, source.size - new))
+    return Correction((*(Patch(place, copy) for place in places), Patch(0, bytes(made))))
 
 
 def _geometry(boot: BootSector, size: int, new: int) -> _Geometry:

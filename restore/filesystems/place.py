@@ -52,15 +52,16 @@ def _of_ntfs(source: BlockSource, old_lba: int, new_lba: int) -> Correction:
     if sector[3:11] != NTFS_MAGIC:
         raise DamagedError(f"The boot sector of the NTFS volume begins with {sector[3:11]!r}, not with {NTFS_MAGIC!r}.")
     boot = parse_boot_sector(sector)
-    places = [0]
-    warnings: list[str] = []
-    copy_at = boot.size
-    if copy_at + _SECTOR <= source.size and source.read_at(copy_at, _SECTOR)[3:11] == NTFS_MAGIC:
-        places.append(copy_at)
-    else:
-        warnings.append(f"NTFS has no copy of its boot sector at byte {copy_at}")
-    correction = _hidden(source, tuple(places), old_lba, new_lba)
-    return Correction(correction.patches, (*correction.warnings, *warnings))
+    # Behind the volume's own sectors; and ntfsresize leaves those short and writes it to the last of the partition.
+    last = source.size // boot.sector_size * boot.sector_size - boot.sector_size
+    copies = [
+        place
+        for place in dict.fromkeys((boot.size, last))
+        if 0 < place <= source.size - _SECTOR and source.read_at(place, _SECTOR)[3:11] == NTFS_MAGIC
+    ]
+    correction = _hidden(source, (*copies, 0), old_lba, new_lba)
+    missing = () if copies else (f"NTFS has no copy of its boot sector at byte {boot.size}",)
+    return Correction(correction.patches, (*correction.warnings, *missing))
 
 
 def _of_fat(source: BlockSource, kind: FilesystemKind, old_lba: int, new_lba: int) -> Correction:
@@ -68,14 +69,14 @@ def _of_fat(source: BlockSource, kind: FilesystemKind, old_lba: int, new_lba: in
     (sector_size,) = struct.unpack_from("<H", sector, 11)
     if sector[0] not in (0xEB, 0xE9) or sector_size not in (512, 1024, 2048, 4096):
         raise DamagedError(f"The boot sector of the {kind} volume is none: sectors of {sector_size} bytes.")
-    places = [0]
+    copies: list[int] = []
     if kind is FilesystemKind.FAT32:
         (reserved,) = struct.unpack_from("<H", sector, 14)
         (copy,) = struct.unpack_from("<H", sector, _FAT_COPY_AT)
         # Microsoft's specification allows no other sector than 6; 0 and 0xFFFF say that there is none.
         if 0 < copy < reserved and source.read_at(copy * sector_size + 510, 2) == b"\x55\xaa":
-            places.append(copy * sector_size)
-    return _hidden(source, tuple(places), old_lba, new_lba)
+            copies.append(copy * sector_size)
+    return _hidden(source, (*copies, 0), old_lba, new_lba)
 
 
 def _hidden(source: BlockSource, places: tuple[int, ...], old_lba: int, new_lba: int) -> Correction:

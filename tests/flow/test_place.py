@@ -144,6 +144,24 @@ def test_correcting_again_changes_nothing(kind: FilesystemKind, tmp_path: Path) 
         assert not corrected_place(PatchedSource(source, correction.patches), kind, OLD_LBA, NEW_LBA).patches
 
 
+def test_the_copy_that_ntfsresize_writes_is_corrected_too(tmp_path: Path) -> None:
+    need("ntfsresize")
+    path = volume(FilesystemKind.NTFS, tmp_path)
+    with path.open("r+b") as stream:
+        stream.truncate(20 * MIB)
+    run("ntfsresize", "-f", "-P", path)
+    run("ntfsfix", "-d", path)
+    content = path.read_bytes()
+    (sectors,) = struct.unpack_from("<Q", content, 40)
+    assert sectors * 512 < len(content) - 512
+    assert content[-512:] == content[:512]
+    part, warnings = moved(FilesystemKind.NTFS, content, tmp_path)
+    after = part.read_bytes()
+    assert not warnings
+    assert after[-512:] == after[:512]
+    assert struct.unpack_from("<I", after, HIDDEN[0])[0] == NEW_LBA
+
+
 def test_an_exfat_region_with_a_wrong_checksum_is_left_and_said(tmp_path: Path) -> None:
     content = bytearray(volume(FilesystemKind.EXFAT, tmp_path).read_bytes())
     content[12 * 512 + 200] ^= 1
