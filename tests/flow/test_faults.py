@@ -197,7 +197,7 @@ def test_a_server_that_dies_and_comes_back(repository: Path, target: Path, disk:
             made = plan(f"http://127.0.0.1:{relay.port}", target)
 
             def cut(number: int, offset: int, length: int) -> None:
-                if offset >= START + 16 * CHUNK and not relay.cuts:
+                if START + 16 * CHUNK <= offset < 5 * MIB and not relay.cuts:
                     relay.cut()
                     threading.Timer(0.3, relay.mend).start()
 
@@ -218,7 +218,7 @@ def test_a_server_that_does_not_come_back(repository: Path, target: Path, disk: 
         made = plan(f"http://127.0.0.1:{relay.port}", target)
 
         def cut(number: int, offset: int, length: int) -> None:
-            if offset >= START + 16 * CHUNK:
+            if START + 16 * CHUNK <= offset < 5 * MIB:
                 relay.cut()
 
         door.before_write = cut
