@@ -11,7 +11,6 @@ those to be its own.
 """
 
 from core.errors import DamagedError, DeviceError, RefusedError
-from images.browse.point import VolumeSource
 from images.filesystems import c_xfs
 from images.model.layout import Filesystem, FilesystemKind
 from images.sources import BlockSource
@@ -27,7 +26,7 @@ _BTRFS_SUPER, _BTRFS_MAGIC_AT, _BTRFS_SECTOR_AT = 65536, 64, 144
 _XFS_HAS_SECTORS, _XFS_LOG_SECTOR_AT = 0x0800, 194
 
 
-def conversion(source: VolumeSource, filesystem: Filesystem | None, old: int, new: int) -> Means | str:
+def conversion(source: BlockSource, filesystem: Filesystem | None, old: int, new: int) -> Means | str:
     """By what means the stored volume comes to sectors of ``new`` bytes, or the reason why it cannot.
 
     Args:
@@ -45,7 +44,7 @@ def conversion(source: VolumeSource, filesystem: Filesystem | None, old: int, ne
         return error.message.rstrip(".")
 
 
-def _answer(source: VolumeSource, filesystem: Filesystem | None, kind: FilesystemKind, new: int) -> Means | str:
+def _answer(source: BlockSource, filesystem: Filesystem | None, kind: FilesystemKind, new: int) -> Means | str:
     if kind in _EXT or kind is FilesystemKind.SWAP:
         assert filesystem is not None
         return _by_size(filesystem.block_size, "pages" if kind is FilesystemKind.SWAP else "blocks", kind, new)
