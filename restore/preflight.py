@@ -6,6 +6,8 @@ It looks, and writes nothing.
 import os
 from pathlib import Path
 
+import msgspec
+
 from core.errors import DamagedError, DeviceError, ProcessError, RefusedError
 from core.process import Runner, find_tool
 from images.model.manifest import Manifest
@@ -65,7 +67,10 @@ def preflight(
         raise RefusedError(
             f"The plan does not fit its recovery point: {reasons[0]}. Nothing was written.", reasons=tuple(reasons)
         )
-    survey_chunks(repository, plan.recovery_point, manifest)
+    # What is left out of the restore may be damaged.
+    named = {getattr(step, "volume", "") for step in plan.steps}
+    needed = tuple(volume for volume in manifest.volumes if volume.id in named)
+    survey_chunks(repository, plan.recovery_point, msgspec.structs.replace(manifest, volumes=needed))
     return candidates, manifest
 
 

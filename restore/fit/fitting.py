@@ -19,7 +19,7 @@ from restore.fit.notes import shown, told
 from restore.fit.rooms import Place, Room, Settled, least_end, rooms, settle
 from restore.fit.tenants import House, house
 from restore.fit.wishes import Wishes, nothing_shrinks
-from restore.rules import Growth, Rule
+from restore.rules import Growth, Rule, TableChoice
 from restore.seat import Means, Seat
 
 
@@ -69,7 +69,18 @@ def fit(disk: Disk, size: int, sector_size: int, wishes: Wishes | None = None) -
     """
     asked = wishes or Wishes()
     if disk.table is None:
-        return Fit(reasons=_against_bare(disk, size, sector_size, asked))
+        reasons = _against_bare(disk, size, sector_size, asked)
+        alone = ("The disk has no partition table: its filesystem does not grow.",) if asked.grows_into_rest else ()
+        return Fit(reasons=reasons, notes=alone)
+    fitted = _least_change(disk, size, sector_size, asked)
+    if fitted.reasons or size >= disk.size:
+        return fitted
+    least = smallest_target(disk, asked, sector_size)
+    note = f"The smallest disk that would do has {least} bytes ({format_size(least)})."
+    return msgspec.structs.replace(fitted, notes=(*fitted.notes, note))
+
+
+def _least_change(disk: Disk, size: int, sector_size: int, asked: Wishes) -> Fit:
     if not any(rule.rule is Rule.SHRINK for rule in asked.rules):
         # Where nothing has to shrink, nobody asks how much the contents need: that is read from the image.
         fitted = _fit(disk, size, sector_size, msgspec.structs.replace(asked, least=nothing_shrinks))
@@ -132,6 +143,8 @@ def _against_bare(disk: Disk, size: int, sector_size: int, wishes: Wishes) -> tu
         reasons.append(_too_small(size, disk.size))
     if wishes.rules:
         reasons.append("there are rules for partitions, and the disk has no partition table")
+    if wishes.table is TableChoice.GPT:
+        reasons.append("the disk has no partition table that could become a GPT")
     return tuple(reasons)
 
 

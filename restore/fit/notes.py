@@ -64,7 +64,8 @@ def _windows(places: Sequence[Place]) -> Iterator[str]:
     if moved:
         yield (
             f"Partition {shown(moved)} moves: with a dos table Windows finds its partitions by their place. If it does "
-            "not start, Startup Repair of its setup medium (or bootrec /rebuildbcd) mends that."
+            "not start, Startup Repair of its setup medium (or bootrec /rebuildbcd) mends that; the rule keep leaves "
+            "a partition where it was."
         )
 
 

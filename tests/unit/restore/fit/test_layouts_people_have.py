@@ -117,7 +117,48 @@ def test_windows_to_a_smaller_disk_shrinks_only_its_data() -> None:
     assert [seat.means for seat in fitted.seats] == [Means.STREAM, Means.STREAM, Means.SHRINK, Means.STREAM]
     assert seats(fitted, "grow") == []
     # 117 + 50500 + 600 MiB, and 33 sectors of backup.
-    assert smallest_target(WINDOWS, Wishes(least=half)) == 51_217 * MIB + 33 * 512
+    smallest = 51_217 * MIB + 33 * 512
+    assert smallest_target(WINDOWS, Wishes(least=half)) == smallest
+    assert any(f"The smallest disk that would do has {smallest} bytes" in note for note in fitted.notes)
+
+
+def test_why_nothing_shrinks_is_said() -> None:
+    refused = fit(WINDOWS, 60 * GIB, 512, Wishes(least=lambda part: "it is hibernated"))
+    assert refused.reasons[1:] == ("partition 3 cannot be made smaller: it is hibernated",)
+    # 101717 MiB, and 33 sectors of backup.
+    assert f"the smallest that would do has {101_717 * MIB + 33 * 512} bytes" in refused.reasons[0]
+    ruled = fit(WINDOWS, 100 * GIB, 512, Wishes(rules=(parse_rule("3=shrink"),), least=lambda part: "it is hibernated"))
+    assert ruled.reasons == ("partition 3 cannot be made smaller: it is hibernated",)
+
+
+def test_nobody_is_asked_how_small_he_can_be_where_nothing_shrinks() -> None:
+    def refuse(partition: Partition) -> int:
+        raise AssertionError(f"partition {partition.number} was asked")
+
+    for size in (100 * GIB, 200 * GIB):
+        for growth in Growth:
+            assert fit(WINDOWS, size, 512, Wishes(growth=growth, least=refuse)).reasons == ()
+
+
+def test_a_disk_without_a_table_stays_as_it_is() -> None:
+    bare = Disk(
+        id="disk0",
+        identity=DiskIdentity(),
+        size=GIB,
+        sector_size=512,
+        filesystem=Filesystem(kind=EXT4, block_size=4096),
+    )
+    assert fit(bare, GIB, 512) == Fit()
+    assert "does not grow" in fit(bare, 2 * GIB, 512, Wishes(growth=Growth.LAST)).notes[0]
+    assert f"the target is {512} bytes too small" in fit(bare, GIB - 512, 512).reasons[0]
+    streams = Wishes(conversion=lambda part, old, new: Means.STREAM)
+    assert fit(bare, GIB, 4096, streams).reasons == ()
+    remade = Wishes(conversion=lambda part, old, new: Means.REMAKE)
+    assert fit(bare, GIB, 4096, remade).reasons
+    assert fit(bare, GIB, 512, Wishes(rules=(parse_rule("1=grow"),), table=TableChoice.GPT)).reasons == (
+        "there are rules for partitions, and the disk has no partition table",
+        "the disk has no partition table that could become a GPT",
+    )
 
 
 def test_what_is_free_is_used_before_anything_shrinks() -> None:
