@@ -2,8 +2,8 @@
 
 libparted makes the table and places the partitions where its rules allow; then the exact bytes of the plan's table are
 put over what it made. It numbers and stamps by its own rules, knows 128 entries of 128 bytes, no hybrid MBR, no place
-of a boot record but its own, and files only with sectors of 512 bytes: what it declines, the bytes make alone. All
-that it writes lies where they lie. Read back are every byte and, by an independent witness, every field.
+of a boot record but its own, and files only with sectors of 512 bytes: what it declines, the bytes make alone. What
+it clears around the table is put back. Read back are every byte and, by an independent witness, every field.
 
 The kernel is told only when the stream is done, so that no stale page of an old partition is
 written over new data.
@@ -19,7 +19,6 @@ from core.errors import DeviceError, ProcessError, RefusedError
 from core.process import Runner
 from images.model.layout import Partition, PartitionRole, PartitionTable, TableKind
 from images.sources import BlockSource, open_source
-from images.tables import c_dos
 from images.tables.gpt_bytes import array_sectors
 from images.tables.piece import TablePiece
 from images.tables.table_bytes import table_pieces
@@ -39,6 +38,8 @@ _PARTED_ERRORS = (
     parted.IOException,
 )
 _PARTED_KIND = {TableKind.GPT: "gpt", TableKind.DOS: "msdos"}
+#: libparted clears 9 KiB at each end before it writes a table (libparted/disk.c, ped_disk_clobber).
+_PARTED_CLEARS = 65536
 _PARTED_ENTRIES, _PARTED_ENTRY_SIZE, _PARTED_ENTRIES_LBA = 128, 128, 2
 
 
@@ -50,11 +51,11 @@ def create_table(target: Target, table: PartitionTable, sector_size: int, runner
         DeviceError: writing failed, or what is there now is not what was asked for.
     """
     pieces = table_pieces(table, target.size, sector_size)
-    # libparted adds boot code of its own to a dos table.
-    boot_code = TablePiece(0, bytes(target.read_at(0, sector_size)[: c_dos.BOOT_CODE_SIZE]))
+    ends: tuple[TablePiece, ...] = ()
     if _is_for_libparted(target, table, sector_size):
+        ends = _ends(target)
         _make(target.node, table)
-    for piece in (boot_code, *pieces):
+    for piece in (*ends, *pieces):
         _write(target, piece, sector_size)
     target.flush()
     found = compare(target.node, table, runner, sector_size=sector_size)
@@ -112,6 +113,12 @@ def _write(target: Target, piece: TablePiece, sector_size: int) -> None:
     sectors = bytearray(target.read_at(start, end - start))
     sectors[extent.start - start : extent.end - start] = piece.data
     target.write_at(start, bytes(sectors))
+
+
+def _ends(target: Target) -> tuple[TablePiece, ...]:
+    """What lies at both ends of the target, where libparted leaves boot code and zeros that nobody asked for."""
+    size = min(_PARTED_CLEARS, target.size)
+    return tuple(TablePiece(at, bytes(target.read_at(at, size))) for at in sorted({0, target.size - size}))
 
 
 def _is_for_libparted(target: Target, table: PartitionTable, sector_size: int) -> bool:
