@@ -1,0 +1,135 @@
+"""Soundness of plans: generated layouts that hold together pass, and each way of breaking one is found."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.units import MIB
+from images.model.extents import Extent
+from images.model.filesystem import FilesystemKind
+from images.model.layout import DiskIdentity, Partition, PartitionRole, PartitionTable, TableKind
+from restore.plan import Plan, TargetDisk
+from restore.soundness import unsound
+from restore.steps import (
+    CreateTable,
+    GrowFilesystem,
+    RestoreVolume,
+    Step,
+    VerifyVolume,
+    WipeSignatures,
+    WriteHead,
+)
+
+SECTOR, SIZE = 512, 64 * MIB
+SECTORS = SIZE // SECTOR
+
+
+def part(number: int, start: int, count: int, role: PartitionRole = PartitionRole.PRIMARY) -> Partition:
+    return Partition(
+        id=f"disk0-part{number}", number=number, start_lba=start, sector_count=count, type="0x83", role=role
+    )
+
+
+def table(*parts: Partition, kind: TableKind = TableKind.GPT) -> PartitionTable:
+    gpt = kind is TableKind.GPT
+    return PartitionTable(
+        kind=kind,
+        identifier="x",
+        partitions=parts,
+        first_usable_lba=34 if gpt else 0,
+        last_usable_lba=SECTORS - 34 if gpt else 0,
+        entry_count=128 if gpt else 0,
+    )
+
+
+def restore(number: int, start: int, count: int) -> RestoreVolume:
+    return RestoreVolume(
+        disk="disk0", volume=f"disk0-part{number}", offset=start * SECTOR, size=count * SECTOR, data=0, zero=0
+    )
+
+
+def plan(*steps: Step, sources: tuple[str, ...] = ("disk0",)) -> Plan:
+    targets = tuple(
+        TargetDisk(source=source, identity=DiskIdentity(), file="/t", size=SIZE, sector_size=SECTOR, destroys=())
+        for source in sources
+    )
+    return Plan(recovery_point="0", name="n", created="", repository="r", targets=targets, steps=steps, notes=())
+
+
+def sound(*parts: Partition) -> tuple[Step, ...]:
+    return (
+        WipeSignatures(disk="disk0", extents=(Extent(0, MIB), Extent(SIZE - MIB, SIZE))),
+        CreateTable(disk="disk0", table=table(*parts)),
+        *(restore(one.number, one.start_lba, one.sector_count) for one in parts),
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 3000)), max_size=12))
+def test_partitions_one_behind_the_other_are_sound(shapes: list[tuple[int, int]]) -> None:
+    parts, at = [], 2048
+    for number, (gap, count) in enumerate(shapes, 1):
+        parts.append(part(number, at + gap, count))
+        at += gap + count
+    assert list(unsound(plan(*sound(*parts)))) == []
+
+
+@given(st.integers(34, 5000), st.integers(1, 3000), st.integers(34, 5000), st.integers(1, 3000))
+def test_two_partitions_overlap_exactly_when_they_share_a_sector(a: int, many: int, b: int, few: int) -> None:
+    shared = bool(set(range(a, a + many)) & set(range(b, b + few)))
+    reasons = list(unsound(plan(CreateTable(disk="disk0", table=table(part(1, a, many), part(2, b, few))))))
+    assert bool(reasons) is shared
+    assert all("overlap" in reason for reason in reasons)
+
+
+GOOD = (part(1, 2048, 4096), part(2, 8192, 4096))
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        ((CreateTable(disk="disk0", table=table(part(1, 33, 9))),), "sectors 33 to 41 do not lie within 34 to"),
+        ((CreateTable(disk="disk0", table=table(part(1, SECTORS - 40, 8))),), "do not lie within"),
+        ((CreateTable(disk="disk0", table=table(part(1, 2048, 0))),), "do not lie within"),
+        ((CreateTable(disk="disk0", table=table(part(1, -5, 9))),), "do not lie within"),
+        ((CreateTable(disk="disk0", table=table(part(1, 2048, 9), part(1, 4096, 9))),), "two partitions 1"),
+        ((*sound(*GOOD), CreateTable(disk="disk0", table=table())), "2 partition tables"),
+        ((*sound(*GOOD), restore(1, 2048, 4096)), "overlap: bytes 1048576 to 3145728"),
+        ((*sound(*GOOD), restore(3, 6000, 8192)), "do not lie in one partition"),
+        ((*sound(*GOOD), restore(3, 2048, SECTORS)), "reach beyond"),
+        ((restore(1, 0, 2048), restore(2, 2047, 4)), "overlap: bytes 1048064 to 1048576"),
+        ((restore(1, -1, 4),), "no range of sectors"),
+        ((VerifyVolume(disk="disk0", volume="v", offset=0, size=SIZE + 512),), "reach beyond"),
+        ((WipeSignatures(disk="disk0", extents=(Extent(0, SIZE + 1),)),), "reach beyond"),
+        ((*sound(*GOOD), WriteHead(disk="disk0", volume="h", extents=(Extent(0, 2 * MIB),))), "a partition overlap"),
+        (
+            (*sound(*GOOD), GrowFilesystem(disk="disk0", number=9, kind=FilesystemKind.EXT4, size=1)),
+            "has no partition 9",
+        ),
+    ],
+)
+def test_what_does_not_hold_together_is_said(steps: tuple[Step, ...], reason: str) -> None:
+    reasons = list(unsound(plan(*steps)))
+    assert any(reason in found for found in reasons), reasons
+
+
+def test_logical_partitions_lie_in_the_extended_one() -> None:
+    extended = part(1, 2048, 8192, PartitionRole.EXTENDED)
+    inside, outside = part(5, 4096, 64, PartitionRole.LOGICAL), part(6, 20480, 64, PartitionRole.LOGICAL)
+    fine = table(extended, inside, kind=TableKind.DOS)
+    assert list(unsound(plan(CreateTable(disk="disk0", table=fine)))) == []
+    bad = table(extended, inside, outside, kind=TableKind.DOS)
+    reasons = list(unsound(plan(CreateTable(disk="disk0", table=bad))))
+    assert reasons == ["disk0, partition 6 does not lie in the extended partition"]
+
+
+def test_a_plan_names_each_target_once() -> None:
+    assert list(unsound(plan(sources=()))) == ["the plan names no target"]
+    assert list(unsound(plan(sources=("disk0", "disk0")))) == ["the plan names two targets for disk0"]
+
+
+def test_every_reason_is_given_at_once() -> None:
+    worse = msgspec.structs.replace(GOOD[1], start_lba=3000)
+    steps = (*sound(GOOD[0], worse), WipeSignatures(disk="disk0", extents=(Extent(0, SIZE + 512),)))
+    reasons = list(unsound(plan(*steps)))
+    assert len(reasons) >= 3, reasons
