@@ -22,7 +22,7 @@ from images.filesystems.used import whole
 from images.model.extents import Extent, total
 from images.model.layout import Layout
 from images.model.machine import Machine
-from images.model.manifest import CaptureMode, Manifest, Volume
+from images.model.manifest import MANIFEST_VERSION, PLAIN_VERSION, CaptureMode, Manifest, Volume, VolumeRole
 from images.room import too_little_room, with_what_is_missing
 from images.salvage import Salvage
 from images.sources import BlockSource, FileSource, Prefetching, UnreadableSectorsError, WindowSource
@@ -33,6 +33,7 @@ from images.store.repository import Repository
 from images.store.signature import SigningKey
 from images.store.writer import RepositoryWriter, writing
 from images.survey import DiskSurvey, VolumeSurvey
+from images.survey_stack import StackSurvey
 
 #: zstandard's level. Measured (docs/performance.md): a fifth less work than level 3 for three hundredths more bytes.
 LEVEL = 2
@@ -97,10 +98,13 @@ def capture(
     threads: int = 0,
     sign: SigningKey | None = None,
     digest_list: Path | None = None,
+    stack: StackSurvey | None = None,
 ) -> CaptureResult:
     """Take a recovery point of the surveyed disks.
 
     Args:
+        stack: what was found by following the disks' containers; its volumes then take the place of the disks' own,
+            but for their boot areas.
         threads: worker threads; 0 means one for each core.
         sign: signs the recovery point.
         digest_list: a file with what the last capture of these disks knew, replaced by what this one does.
@@ -111,26 +115,26 @@ def capture(
     """
     started = datetime.now(UTC)
     allocated: dict[str, int] = {}
-    surveys = tuple(_with_readable_maps(survey, allocated) for survey in surveys)
-    warnings = _say_what_is_whole(surveys, sink)
+    found = _with_readable_maps(surveyed_volumes(surveys, stack), allocated)
+    warnings = _say_what_is_whole(surveys, found, sink)
     _say_little_room(repository, sum(allocated.values()), sink)
     meter = Meter(sink, Stage.CAPTURE, sum(allocated.values()))
     with writing(repository, sink=sink, digest_list=digest_list) as writer:
         with _Workers(writer, threads or os.cpu_count() or 2, sink) as workers, _missing_said(writer, workers, meter):
             with ticking(meter):
                 volumes = tuple(
-                    _capture_volume(survey, volume, allocated[volume.id], writer, workers, meter)
-                    for survey in surveys
-                    for volume in survey.volumes
+                    _capture_volume(volume, allocated[volume.id], writer, workers, meter) for volume in found
                 )
             sink(Event(stage=Stage.COMMIT, message="Writing the index and the manifest"))
+            containers = stack.containers if stack else ()
             manifest = Manifest(
+                version=MANIFEST_VERSION if containers else PLAIN_VERSION,
                 tool=tool,
                 name=name,
                 created=started.isoformat(timespec="microseconds"),
                 origin=origin,
                 machine=machine,
-                layout=Layout(disks=tuple(survey.disk for survey in surveys)),
+                layout=Layout(disks=tuple(survey.disk for survey in surveys), containers=containers),
                 volumes=volumes,
             )
             identifier = writer.commit(manifest, sign)
@@ -173,14 +177,22 @@ def _say_lost_records(writer: RepositoryWriter, problem: str, sink: Sink) -> tup
     return (*((writer.digests.warning,) if writer.digests.warning else ()), *warnings)
 
 
-def _with_readable_maps(survey: DiskSurvey, allocated: dict[str, int]) -> DiskSurvey:
-    """The survey, in which volumes whose map turns out to have unreadable sectors are captured whole.
+def surveyed_volumes(surveys: tuple[DiskSurvey, ...], stack: StackSurvey | None) -> tuple[VolumeSurvey, ...]:
+    """All volumes to capture, those of the disks in their order and what lies on containers behind them."""
+    if stack is None:
+        return tuple(volume for survey in surveys for volume in survey.volumes)
+    heads = tuple(volume for survey in surveys for volume in survey.volumes if volume.role is VolumeRole.HEAD)
+    return (*heads, *stack.volumes)
+
+
+def _with_readable_maps(found: tuple[VolumeSurvey, ...], allocated: dict[str, int]) -> tuple[VolumeSurvey, ...]:
+    """The volumes, of which those whose map turns out to have unreadable sectors are captured whole.
 
     Args:
         allocated: is given the allocated bytes of each volume, which this one reading of the maps adds up.
     """
     volumes: list[VolumeSurvey] = []
-    for volume in survey.volumes:
+    for volume in found:
         try:
             allocated[volume.id] = total(volume.used.extents())
         except UnreadableSectorsError:
@@ -189,26 +201,26 @@ def _with_readable_maps(survey: DiskSurvey, allocated: dict[str, int]) -> DiskSu
             volume = msgspec.structs.replace(volume, used=used)
             allocated[volume.id] = volume.source.size
         volumes.append(volume)
-    return msgspec.structs.replace(survey, volumes=tuple(volumes))
+    return tuple(volumes)
 
 
-def _say_what_is_whole(surveys: tuple[DiskSurvey, ...], sink: Sink) -> tuple[str, ...]:
+def _say_what_is_whole(surveys: tuple[DiskSurvey, ...], found: tuple[VolumeSurvey, ...], sink: Sink) -> tuple[str, ...]:
     """Tell the user which volumes are captured whole because their map is not believed."""
-    warnings: list[str] = []
-    for survey in surveys:
-        for note in survey.disk.table.notes if survey.disk.table else ():
-            warnings.append(f"{survey.disk.id}: {note}")
-        for volume in survey.volumes:
-            if volume.partition and not volume.used.trusted:
-                size = format_size(volume.source.size)
-                warnings.append(f"{volume.id} is captured whole ({size}): {volume.used.reason}.")
+    warnings = [
+        f"{survey.disk.id}: {note}"
+        for survey in surveys
+        for note in (survey.disk.table.notes if survey.disk.table else ())
+    ]
+    for volume in found:
+        if volume.role is not VolumeRole.HEAD and not volume.used.trusted:
+            size = format_size(volume.source.size)
+            warnings.append(f"{volume.id} is captured whole ({size}): {volume.used.reason}.")
     for warning in warnings:
         sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))
     return tuple(warnings)
 
 
 def _capture_volume(
-    survey: DiskSurvey,
     volume: VolumeSurvey,
     allocated: int,
     writer: RepositoryWriter,
@@ -226,12 +238,12 @@ def _capture_volume(
         writer.use(identifier)
         return identifier
 
-    salvage = Salvage(volume.source, _answering(volume.source), workers.tell_loss(survey, volume))
+    salvage = Salvage(volume.source, _answering(volume.source), workers.tell_loss(volume))
     slots = workers.slots(salvage, split(volume.used.extents(), chunk_size), meter)
     root = write_tree(slots, chunks, store_page)
     return Volume(
         id=volume.id,
-        disk=survey.disk.id,
+        disk=volume.disk,
         role=volume.role,
         partition=volume.partition,
         offset=volume.offset,
@@ -305,9 +317,9 @@ class _Workers:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def tell_loss(self, survey: DiskSurvey, volume: VolumeSurvey) -> Callable[[Extent], None]:
+    def tell_loss(self, volume: VolumeSurvey) -> Callable[[Extent], None]:
         """Says each range of a volume that is lost, as sectors of the disk."""
-        sector = survey.disk.sector_size
+        sector = volume.source.sector_size
 
         def tell(extent: Extent) -> None:
             first, count = covering_sectors(volume.offset + extent.start, volume.offset + extent.end, sector)

@@ -30,9 +30,13 @@ HEAD_LIMIT = 16 * MIB
 
 
 class VolumeSurvey(msgspec.Struct, frozen=True, kw_only=True):
-    """A volume to capture: where it is, what holds its bytes, and which of them count."""
+    """A volume to capture: where it is, what holds its bytes, and which of them count.
+
+    ``disk``: id of the disk, or of the device of a container, that it lies on.
+    """
 
     id: str
+    disk: str
     role: VolumeRole
     partition: str
     offset: int
@@ -73,7 +77,7 @@ def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity, ask: A
     if table is None:
         return _survey_bare(source, disk_id, identity, ask)
     table = _with_ids(table, disk_id)
-    volumes = [_head(source, disk_id, table), *_partitions(source, table, ask)]
+    volumes = [_head(source, disk_id, table), *_partitions(source, disk_id, table, ask)]
     filesystems = {volume.partition: volume.used.filesystem for volume in volumes if volume.partition}
     partitions = tuple(
         msgspec.structs.replace(partition, filesystem=filesystems.get(partition.id)) for partition in table.partitions
@@ -93,7 +97,7 @@ def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity, ask: A
 def _survey_bare(source: FileSource, disk_id: str, identity: DiskIdentity, ask: Asked | None) -> DiskSurvey:
     """A disk without a table: one filesystem, or nothing that can be captured with sense."""
     window = WindowSource(source, 0, source.size)
-    used = _used(window, ask)
+    used = survey_used(window, ask)
     filesystem = used.filesystem
     if filesystem.kind is FilesystemKind.UNKNOWN and not filesystem.detail:
         raise RefusedError(
@@ -110,7 +114,15 @@ def _survey_bare(source: FileSource, disk_id: str, identity: DiskIdentity, ask: 
         path="" if source.is_device else str(source.path.resolve()),
         filesystem=filesystem,
     )
-    volume = VolumeSurvey(id=f"{disk_id}-whole", role=VolumeRole.DISK, partition="", offset=0, source=window, used=used)
+    volume = VolumeSurvey(
+        id=f"{disk_id}-whole",
+        disk=disk_id,
+        role=VolumeRole.DISK,
+        partition="",
+        offset=0,
+        source=window,
+        used=used,
+    )
     return DiskSurvey(disk=disk, volumes=(volume,))
 
 
@@ -127,6 +139,7 @@ def _head(source: FileSource, disk_id: str, table: PartitionTable) -> VolumeSurv
     boot_area = Filesystem(kind=FilesystemKind.UNKNOWN, detail="boot area")
     return VolumeSurvey(
         id=f"{disk_id}-head",
+        disk=disk_id,
         role=VolumeRole.HEAD,
         partition="",
         offset=0,
@@ -135,7 +148,7 @@ def _head(source: FileSource, disk_id: str, table: PartitionTable) -> VolumeSurv
     )
 
 
-def _partitions(source: FileSource, table: PartitionTable, ask: Asked | None) -> Iterator[VolumeSurvey]:
+def _partitions(source: FileSource, disk_id: str, table: PartitionTable, ask: Asked | None) -> Iterator[VolumeSurvey]:
     for partition in sorted(table.partitions, key=lambda partition: partition.start_lba):
         if partition.role is PartitionRole.EXTENDED:
             continue
@@ -143,11 +156,12 @@ def _partitions(source: FileSource, table: PartitionTable, ask: Asked | None) ->
         window = WindowSource(source, extent.start, extent.size)
         yield VolumeSurvey(
             id=partition.id,
+            disk=disk_id,
             role=VolumeRole.PARTITION,
             partition=partition.id,
             offset=extent.start,
             source=window,
-            used=_used(window, ask),
+            used=survey_used(window, ask),
         )
 
 
@@ -161,7 +175,7 @@ def _inside(source: FileSource, partition: Partition) -> Extent:
     return extent
 
 
-def _used(window: WindowSource, ask: Asked | None) -> UsedMap:
+def survey_used(window: WindowSource, ask: Asked | None) -> UsedMap:
     """What to keep of a volume; all of it when the sectors that would tell cannot be read."""
     try:
         return read_used(window, ask)

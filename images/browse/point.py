@@ -185,10 +185,15 @@ class DiskSource:
 
 
 def open_volume(cache: ChunkCache, point: str, manifest: Manifest, volume: Volume) -> VolumeSource:
-    """The source of one volume, with the sector size of its disk."""
-    return VolumeSource(cache, point, volume, manifest.layout.disk(volume.disk).sector_size)
+    """The source of one volume, with the sector size of what it lies on."""
+    return VolumeSource(cache, point, volume, manifest.layout.device(volume.disk).sector_size)
 
 
 def filesystem_volumes(manifest: Manifest) -> tuple[Volume, ...]:
-    """The volumes that may hold a filesystem: all but boot areas."""
-    return tuple(volume for volume in manifest.volumes if volume.role is not VolumeRole.HEAD)
+    """The volumes that may hold a filesystem: all but boot areas and what is kept of a container's members."""
+    members = {member for container in manifest.layout.containers for member in container.member_ids}
+    return tuple(
+        volume
+        for volume in manifest.volumes
+        if volume.role is not VolumeRole.HEAD and (volume.partition or volume.disk) not in members
+    )

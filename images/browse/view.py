@@ -1,7 +1,8 @@
 """One tree of all volumes, as the machine itself saw its files: the root filesystem with the others mounted in it.
 
 ``/etc/fstab`` of the root filesystem says what was mounted where; volumes are found by filesystem UUID, label,
-partition GUID or partition name, never by device node. Symbolic links are followed inside the view, never outside.
+partition GUID or partition name, and by the nodes of arrays, LUKS and LVM, which stay the same; never by a disk's
+node. Symbolic links are followed inside the view, never outside.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from images.browse.entry import Kind
 from images.browse.tree import Found, NotThereError, Tree, join, shown
 from images.model.layout import Filesystem, Partition
 from images.model.manifest import Manifest, Volume
+from images.stack.nodes import stable_nodes
 
 T = TypeVar("T")
 
@@ -134,7 +136,7 @@ def _holds(place: str, path: str) -> bool:
 
 
 class FstabLine(msgspec.Struct, frozen=True):
-    """What a line of ``/etc/fstab`` says: ``tag`` is UUID, LABEL, PARTUUID or PARTLABEL."""
+    """What a line of ``/etc/fstab`` says: ``tag`` is UUID, LABEL, PARTUUID, PARTLABEL, or DEVICE for a node."""
 
     tag: str
     value: str
@@ -168,7 +170,8 @@ def _tag(spec: str) -> tuple[str, str]:
     if spec.startswith("/dev/disk/"):
         folder, _, value = spec.removeprefix("/dev/disk/").partition("/")
         return folders.get(folder, ""), value.replace("\\x20", " ")
-    return "", ""
+    # /dev/mapper/name, /dev/group/volume, /dev/md/name; what lies in /dev itself is numbered anew at each boot.
+    return ("DEVICE", spec) if spec.startswith("/dev/") and spec.count("/") > 2 else ("", "")
 
 
 def volume_named(manifest: Manifest, line: FstabLine) -> Volume | None:
@@ -178,6 +181,8 @@ def volume_named(manifest: Manifest, line: FstabLine) -> Volume | None:
 
 
 def _answers(manifest: Manifest, volume: Volume, line: FstabLine) -> bool:
+    if line.tag == "DEVICE":
+        return stable_nodes(manifest.layout).get(line.value) == volume.disk
     partition, filesystem = parts_of(manifest, volume)
     wanted = line.value.lower()
     if line.tag == "UUID":
@@ -198,10 +203,10 @@ def _answers(manifest: Manifest, volume: Volume, line: FstabLine) -> bool:
 
 def parts_of(manifest: Manifest, volume: Volume) -> tuple[Partition | None, Filesystem | None]:
     """The partition a volume was, and the filesystem in it."""
-    disk = manifest.layout.disk(volume.disk)
     if not volume.partition:
-        return None, disk.filesystem
-    found = (partition for partition in disk.table.partitions if partition.id == volume.partition) if disk.table else ()
+        return None, manifest.layout.device(volume.disk).filesystem
+    table = manifest.layout.disk(volume.disk).table
+    found = (partition for partition in table.partitions if partition.id == volume.partition) if table else ()
     partition = next(iter(found), None)
     return partition, partition.filesystem if partition else None
 

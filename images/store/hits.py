@@ -21,7 +21,7 @@ class HitFinder:
 
     def hits(self, point: str, manifest: Manifest) -> Iterator[Hit]:
         """What of a recovery point is lost, in the order of its volumes."""
-        sector_sizes = {disk.id: disk.sector_size for disk in manifest.layout.disks}
+        sector_sizes = {device.id: device.sector_size for device in manifest.layout.devices()}
         for volume in manifest.volumes:
             sector = sector_sizes.get(volume.disk, 512)
             for identifier, extent in self._extents(volume):

@@ -8,8 +8,10 @@ from core.documents import encode
 from core.errors import ExitCode
 from core.process import SystemRunner
 from core.units import format_duration, format_size
+from images.stack.keys import Keys
 from images.store.access import Access
 from images.store.signature import SigningKey
+from rescue.cli.luks_options import luks_options
 from rescue.cli.terminal import (
     hooks_option,
     json_option,
@@ -40,6 +42,12 @@ from rescue.jobs.capture import capture_disks
     type=click.Path(path_type=Path, dir_okay=False),
     help="Note in FILE what is stored of these disks: the next capture with it reads less of the repository.",
 )
+@luks_options
+@click.option(
+    "--part-only",
+    is_flag=True,
+    help="Keep members of arrays, LUKS containers and LVM volumes as they lie, whole, instead of what is in them.",
+)
 @hooks_option
 @json_option
 @progress_option
@@ -49,6 +57,8 @@ def command(
     name: str,
     sector_size: str | None,
     digest_list: Path | None,
+    keys: Keys,
+    part_only: bool,
     hooks: Path | None,
     access: Access,
     sign: SigningKey | None,
@@ -60,7 +70,8 @@ def command(
     SOURCE is a disk (/dev/sda) or a raw image file. Only blocks in use are read; what the repository
     holds already is not stored again. The source is opened read-only and never changed. The
     repository is made when the folder is missing or empty; an encrypted one, or one with parity, is
-    made by liferaft init. Prints the id of the recovery point.
+    made by liferaft init. Arrays (md), LUKS containers and LVM volumes on disks are followed: name all
+    disks of an array or volume group. Prints the id of the recovery point.
 
     \b
     liferaft capture /dev/sda --repo /mnt/usb/backup
@@ -78,6 +89,8 @@ def command(
         access=access,
         sign=sign,
         digest_list=digest_list,
+        keys=keys,
+        part_only=part_only,
     )
     if as_json:
         click.echo(encode(result), nl=False)

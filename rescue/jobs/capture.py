@@ -23,6 +23,7 @@ from images.filesystems.partclone import Partclone
 from images.model.layout import DiskIdentity
 from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, identity_of, probe_machine
 from images.sources import FileSource, open_source
+from images.stack.keys import Keys
 from images.store.access import Access
 from images.store.backend import LocalBackend
 from images.store.connect import connect
@@ -31,6 +32,7 @@ from images.store.digest_list import check_replaceable
 from images.store.signature import SigningKey
 from images.store.writer import writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
+from rescue.jobs.capture_stack import follow_containers
 from rescue.jobs.lost import loss_warnings, losses
 
 #: Seconds between looks at a device that somebody keeps for himself.
@@ -49,6 +51,8 @@ def capture_disks(
     access: Access | None = None,
     sign: SigningKey | None = None,
     digest_list: Path | None = None,
+    keys: Keys | None = None,
+    part_only: bool = False,
 ) -> CaptureResult:
     """Take one recovery point of one or several whole disks.
 
@@ -60,6 +64,8 @@ def capture_disks(
         hooks: the site's hooks folder, run before the first read and after the last write.
         access: the passphrase of an encrypted repository. sign: signs the recovery point.
         digest_list: a file that spares the next capture of the same disks the repository's indexes; made when missing.
+        keys: of encrypted containers on devices.
+        part_only: arrays, LUKS and LVM are not followed, but kept as they lie.
 
     Raises:
         UsageError, RefusedError, DamagedError, DeviceError: nothing was taken; the source was not touched.
@@ -81,10 +87,13 @@ def capture_disks(
     )
     run_hooks(hooks, context, runner, sink)
     with contextlib.ExitStack() as stack:
+        ask = Partclone(runner).read
         surveys = tuple(
-            _survey(stack, path, f"disk{number}", devices, sector_size, Partclone(runner).read)
-            for number, path in enumerate(sources)
+            _survey(stack, path, f"disk{number}", devices, sector_size, ask) for number, path in enumerate(sources)
         )
+        followed = None
+        if all(is_device) and not part_only:
+            followed = follow_containers(stack, surveys, real, devices, keys or Keys(), runner, sink, ask)
         opened = open_or_create(backend, access)
         result = capture(
             opened,
@@ -96,6 +105,7 @@ def capture_disks(
             sink=sink,
             sign=sign,
             digest_list=digest_list,
+            stack=followed,
         )
     if result.lost:
         found = loss_warnings(losses(opened, result.id, opened.manifest(result.id)))

@@ -11,7 +11,7 @@ from core.events import Event, Meter, Sink, Stage, ticking
 from core.files import sync_folder
 from images.browse.point import ChunkCache, DiskSource
 from images.export import ExportResult, ExportSource, write_qcow2, write_raw
-from images.model.layout import Disk
+from images.model.layout import Disk, devices_of_disk
 from images.model.manifest import Manifest
 from images.store.access import Access
 from images.store.connect import open_repository
@@ -43,7 +43,8 @@ def export_disk(
         disk: ``disk0`` or ``0``; may be left out when there is one only.
 
     Raises:
-        UsageError: there is no such point or disk. RefusedError: the file exists or is a device.
+        UsageError: there is no such point or disk. RefusedError: the file exists or is a device, or not all bytes of
+            the disk are kept.
         DamagedError: a chunk is missing or damaged. DeviceError: the file cannot be written. No file is left.
     """
     _refuse_taken(file)
@@ -51,6 +52,7 @@ def export_disk(
     identifier = opened.resolve(point)
     manifest = opened.manifest(identifier)
     chosen = _choose(manifest, disk)
+    _refuse_stack(manifest, chosen)
     cache = ChunkCache(opened, _CACHE_SIZE)
     source = ExportSource(DiskSource(cache, identifier, manifest, chosen))
     for note in source.notes:
@@ -100,6 +102,17 @@ def _refuse_taken(file: Path) -> None:
     if stat.S_ISBLK(mode):
         raise RefusedError(f"{file} is a device. Nothing was written.", hint="liferaft restore writes to disks.")
     raise RefusedError(f"{file} exists already. Nothing was written.", hint="Name another file.")
+
+
+def _refuse_stack(manifest: Manifest, disk: Disk) -> None:
+    """Of a disk below arrays, LUKS or LVM only what lies on those is kept, not the disk's own bytes."""
+    own = {device.id for device in devices_of_disk(disk)}
+    for container in manifest.layout.containers:
+        if own & set(container.member_ids):
+            raise RefusedError(
+                f"{disk.id} cannot be exported: what lies in {container.id} on it was captured, not its own bytes.",
+                hint="liferaft restore makes arrays, LUKS and LVM again; capture --part-only keeps a disk as it lies.",
+            )
 
 
 def _choose(manifest: Manifest, wanted: str) -> Disk:

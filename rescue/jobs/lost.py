@@ -59,7 +59,7 @@ def _loss(cache: ChunkCache, point: str, manifest: Manifest, volume: Volume) -> 
         notes = tuple(search.problems)
     except LiferaftError as error:
         notes = (f"Which files that hits cannot be said: {error.message}",)
-    sector = manifest.layout.disk(volume.disk).sector_size
+    sector = manifest.layout.device(volume.disk).sector_size
     runs = []
     for extent in volume.lost:
         first, count = covering_sectors(volume.offset + extent.start, volume.offset + extent.end, sector)
