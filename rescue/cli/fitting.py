@@ -1,4 +1,4 @@
-"""The options of ``plan`` and ``restore`` that say how partitions fit the target: growth, rules, the table."""
+"""The options of ``plan`` and ``restore`` that say what the target becomes: growth, rules, the table, identities."""
 
 import functools
 from collections.abc import Callable
@@ -20,10 +20,11 @@ class FitChoices(msgspec.Struct, frozen=True, kw_only=True):
     grow_all: bool = False
     rules: tuple[PartitionRule, ...] = ()
     table: TableChoice = TableChoice.KEEP
+    unique: bool = False
 
 
 def fit_options(command: Callable[..., T]) -> Callable[..., T]:
-    """``--grow``, ``--grow-all``, ``--rule`` and ``--table``: gives the command ``fitting``."""
+    """``--grow``, ``--grow-all``, ``--rule``, ``--table`` and ``--unique``: gives the command ``fitting``."""
 
     @click.option(
         "--grow", is_flag=True, help="Let the last data filesystem that can take the space a larger disk has."
@@ -46,9 +47,21 @@ def fit_options(command: Callable[..., T]) -> Callable[..., T]:
         show_default=True,
         help="gpt: a dos partition table becomes a GPT, as disks beyond 2 TiB need.",
     )
+    @click.option(
+        "--unique",
+        is_flag=True,
+        help="For a clone that runs beside its source: new identities of disks, partitions and filesystems, a new "
+        "machine-id and SSH host keys, and everything rewritten that refers to the old ones.",
+    )
     @functools.wraps(command)
     def with_fitting(
-        *words: object, grow: bool, grow_all: bool, rules: tuple[str, ...], table: str, **options: object
+        *words: object,
+        grow: bool,
+        grow_all: bool,
+        rules: tuple[str, ...],
+        table: str,
+        unique: bool,
+        **options: object,
     ) -> T:
         if grow and grow_all:
             raise UsageError("--grow and --grow-all say different things.", hint="Leave one of them out.")
@@ -57,6 +70,7 @@ def fit_options(command: Callable[..., T]) -> Callable[..., T]:
             grow_all=grow_all,
             rules=tuple(parse_rule(rule) for rule in rules),
             table=TableChoice(table),
+            unique=unique,
         )
         return command(*words, fitting=fitting, **options)
 

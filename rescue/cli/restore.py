@@ -119,6 +119,7 @@ def command(
             grow_all=fitting.grow_all,
             rules=fitting.rules,
             table=fitting.table,
+            unique=fitting.unique,
             verify=not no_verify,
             boot=BootChoice(boot),
             onto_source=onto_source,

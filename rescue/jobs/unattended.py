@@ -51,7 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         skip: ids of disks of the recovery point that are not restored.
         match: disks without a target go where they match, when that is clear (docs/job.md).
         recovery_point: id, name or ``latest``.
-        grow, grow_all, table, verify, boot, onto_source: as for ``liferaft plan``.
+        grow, grow_all, table, verify, boot, onto_source, unique: as for ``liferaft plan``.
         rules: what becomes of single partitions (docs/job.md).
         passphrase_file: where the passphrase of an encrypted repository is: a file of the rescue system, or an
             ``https://`` address. A relative path begins at the folder of the job document.
@@ -75,6 +75,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     verify: bool = True
     boot: BootChoice = BootChoice.AUTO
     onto_source: bool = False
+    unique: bool = False
     passphrase_file: str = ""
     passphrase_over_http: bool = False
     require_signature: tuple[str, ...] = ()
@@ -199,6 +200,7 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
             verify=job.verify,
             boot=job.boot,
             onto_source=job.onto_source,
+            unique=job.unique,
             skip=job.skip,
             match=job.match,
         )
