@@ -21,7 +21,6 @@ from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
 from restore.plan import Plan
 from restore.report import Report
-from restore.rules import PartitionRule, Rule
 from restore.steps import ShrinkVolume
 from tests.flow.disks import MIB, blank, need, run
 
@@ -61,7 +60,7 @@ KINDS = {
         mount="mount {}",
         check="e2fsck -f -n {}",
         type="L",
-        size=160,
+        size=100,
     ),
     "ntfs": Kind(
         name=FilesystemKind.NTFS,
@@ -69,6 +68,7 @@ KINDS = {
         mount="ntfs-3g {}",
         check="ntfsresize --check --force --force --no-progress-bar {}",
         type="EBD0A0A2-B9E5-4433-87C0-68B6B72699C7",
+        size=160,
     ),
     # Chunks of data have at least 32 MiB on such a small one, and half of them are full: it is filled less.
     "btrfs": Kind(
@@ -77,8 +77,8 @@ KINDS = {
         mount="mount {}",
         check="btrfs check --readonly --check-data-csum {}",
         type="L",
-        size=1200,
-        filled=0.18,
+        size=640,
+        filled=0.15,
     ),
 }
 
@@ -121,16 +121,16 @@ def fill(folder: Path, wanted: float) -> None:
         write(f"{where}file{number}", rng.choice([700, 5000, 60_000, 250_000]))
         number += 1
         if number % 50 == 0:
-            os.sync()
+            run("sync", "-f", folder)
     for gone in range(0, number, 2):
         (folder / (f"deep/er/file{gone}" if gone % 3 else f"file{gone}")).unlink()
-    os.sync()
+    run("sync", "-f", folder)
     again = 0
     while used() < wanted:
         write(f"again{again}", rng.choice([40_000, 900_000]))
         again += 1
         if again % 10 == 0:
-            os.sync()
+            run("sync", "-f", folder)
 
 
 def digests(folder: Path) -> dict[str, str]:
