@@ -14,8 +14,8 @@ from images.model.layout import Disk, FilesystemKind, Partition
 from images.model.manifest import CaptureMode, Manifest, Volume
 from images.store.repository import Repository
 from restore.filesystems.fat_copy import FatCopy
+from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import conversion
-from restore.filesystems.xfs_make import doubts
 from restore.seat import Means, Seat
 from restore.shrink.kinds import SHRINKERS
 
@@ -50,10 +50,13 @@ class Contents:
 
     Args:
         point: the full id.
+        cache: shared with the contents of other disks; None for one of its own.
     """
 
-    def __init__(self, repository: Repository, point: str, manifest: Manifest, disk: Disk) -> None:
-        self._cache = ChunkCache(repository)
+    def __init__(
+        self, repository: Repository, point: str, manifest: Manifest, disk: Disk, cache: ChunkCache | None = None
+    ) -> None:
+        self._cache = cache or ChunkCache(repository)
         self._point = point
         self._manifest = manifest
         self._disk = disk
@@ -118,6 +121,6 @@ class Contents:
                 size = seat.partition.sector_count * sector_size
                 FatCopy(source, filesystem, size, sector_size, old_lba=0, new_lba=0)
                 return ()
-            return doubts(source) if kind is FilesystemKind.XFS else (f"this version does not make {kind} anew",)
+            return remake_doubts(source, kind)
         except (DamagedError, RefusedError) as error:
             return (error.message.rstrip("."),)
