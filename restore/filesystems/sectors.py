@@ -45,9 +45,13 @@ def conversion(source: BlockSource, filesystem: Filesystem | None, old: int, new
 
 
 def _answer(source: BlockSource, filesystem: Filesystem | None, kind: FilesystemKind, new: int) -> Means | str:
-    if kind in _EXT or kind is FilesystemKind.SWAP:
+    if kind in _EXT:
         assert filesystem is not None
-        return _by_size(filesystem.block_size, "pages" if kind is FilesystemKind.SWAP else "blocks", kind, new)
+        # Blocks cannot be made larger in place: the files move into a filesystem that has larger ones.
+        return Means.STREAM if filesystem.block_size >= new else Means.REMAKE
+    if kind is FilesystemKind.SWAP:
+        assert filesystem is not None
+        return _by_size(filesystem.block_size, "pages", kind, new)
     if kind is FilesystemKind.BTRFS:
         return _by_size(btrfs_sector_size(source), "sectors", kind, new)
     if kind is FilesystemKind.XFS:

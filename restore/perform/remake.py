@@ -11,18 +11,17 @@ from core.events import Meter, Stage, ticking
 from images.browse.fat import FatFilesystem
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
-from images.model.layout import FilesystemKind
 from restore.boot.mounts import mount
 from restore.filesystems.fat_copy import FatCopy, gathered
 from restore.filesystems.fat_proof import prove_equal
 from restore.filesystems.file_copy import copy_files
 from restore.filesystems.file_proof import prove_files
 from restore.filesystems.held import HeldPartition
-from restore.filesystems.xfs_make import doubts, has_quotas, mkfs_words
+from restore.filesystems.makers import MAKERS, remake_doubts
 from restore.ground import StreamCount
 from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
-from restore.steps import RemakeFat, RemakeVolume
+from restore.steps import RemakeFat, RemakeVolume, Step
 
 
 def remake_fat(step: RemakeFat, work: Work) -> Outcome:
@@ -63,7 +62,7 @@ def remake_fat(step: RemakeFat, work: Work) -> Outcome:
 
 
 def remake_volume(step: RemakeVolume, work: Work) -> Outcome:
-    """A fresh XFS with the identity and features of the stored one, its files copied, and every one compared.
+    """A fresh filesystem with the identity and features of the stored one, its files copied, and every one compared.
 
     Raises:
         RefusedError: the recovery point holds no such filesystem, or one that cannot be made again.
@@ -74,26 +73,26 @@ def remake_volume(step: RemakeVolume, work: Work) -> Outcome:
     candidate = work.candidates[step.disk]
     source = _stored(step.volume, work)
     tree = Tree(source)
-    against = doubts(source) if step.kind is FilesystemKind.XFS else (f"this version does not make {step.kind} anew",)
+    against = remake_doubts(source, step.kind)
     if against:
         raise RefusedError(f"{source.name} is not made anew: {against[0]}.", reasons=against)
+    maker = MAKERS[step.kind]
     copying = Meter(work.sink, Stage.COPY, step.data, message=f"Copying the files of {step.volume}")
     proving = Meter(work.sink, Stage.VERIFY, step.data, message=f"Comparing the files of {step.volume}")
     partition = work.partition(step.disk, step.number)
     with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
-        work.runner.run(mkfs_words(source, step.size, candidate.sector_size, node), timeout=3600)
-        with _mounted(node, work, "nouuid") as folder, ticking(copying):
+        for words in maker.words(source, step.size, candidate.sector_size, node):
+            work.runner.run(words, timeout=3600)
+        with _mounted(node, work, maker.mounting) as folder, ticking(copying):
             said = copy_files(tree, folder, copying, work.repository.chunk_size)
         _forget_cached(node)
     if candidate.file:
         _forget_cached(candidate.file)
     with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
-        with _mounted(node, work, "nouuid,ro") as folder, ticking(proving):
+        with _mounted(node, work, f"{maker.mounting},ro") as folder, ticking(proving):
             verified = prove_files(Tree(source), folder, proving.advance)
-        work.runner.run(["xfs_repair", "-n", node], timeout=24 * 3600)
-    said += _doubt(source)
-    if has_quotas(source):
-        said += ("quotas are counted anew, and their limits are to be set again",)
+        work.runner.run([*maker.check, node], timeout=24 * 3600)
+    said += (*_doubt(source), *maker.notes(source))
     warnings = tuple(f"partition {step.number}: {line}" for line in said)
     return Outcome(count=StreamCount(written=copying.done), verified=verified, warnings=warnings)
 
@@ -131,6 +130,7 @@ def _stored(volume_id: str, work: Work) -> VolumeSource:
     return open_volume(ChunkCache(work.repository), work.plan.recovery_point, work.manifest, volume)
 
 
-def tools(step: object) -> tuple[str, ...]:
+def tools(step: Step) -> tuple[str, ...]:
     """The programs that making a filesystem anew runs."""
-    return ("mkfs.xfs", "mount", "umount", "xfs_repair")
+    own = MAKERS[step.kind].tools if isinstance(step, RemakeVolume) and step.kind in MAKERS else ()
+    return ("mount", "umount", *own)

@@ -248,6 +248,42 @@ def test_a_fat_partition_grows_where_a_rule_says_so(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
+def test_ext_of_small_blocks_is_made_anew_for_large_sectors(kind: str, tmp_path: Path) -> None:
+    source, target, repo = tmp_path / "source.img", tmp_path / "target.img", str(tmp_path / "repo")
+    with source.open("wb") as stream:
+        stream.truncate(80 * MIB)
+    run("sfdisk", "-q", source, stdin="label: gpt\nstart=2048,size=131072\n")
+    with part(source, (1, 64), 512) as node:
+        run("mke2fs", "-q", "-t", kind, "-b", "1024", "-L", "boot", "-m", "3", "-e", "remount-ro", node)
+        with mounted(node, tmp_path / "place") as place:
+            rich_files(place)
+        with mounted(node, tmp_path / "place", "-o", "ro") as place:
+            kept = facts(place)
+    runner = SystemRunner()
+    capture_disks([source], repo, name="", runner=runner, sink=ignore)
+    with loop(blank(target, 90 * MIB), 4096) as node:
+        plan = plan_restore(repo, "latest", [node], RestoreChoices(boot=BootChoice.NO), runner)
+        assert [step.kind for step in plan.steps if isinstance(step, RemakeVolume)] == [kind]
+        assert not run_plan(plan, plan.digest, runner, ignore).warnings
+    assert identities(target, 4096, (1, 64)) == identities(source, 512, (1, 64))
+    with part(source, (1, 64), 512) as one, part(target, (1, 64), 4096) as other:
+        run("e2fsck", "-f", "-n", other)
+        told = [run("dumpe2fs", "-h", node).splitlines() for node in (one, other)]
+        names = (
+            "Filesystem features:",
+            "Errors behavior:",
+            "Default mount options:",
+            "Inode size:",
+            "Filesystem UUID:",
+        )
+        wanted, found = ([line for line in lines if line.startswith(names)] for lines in told)
+        assert found == wanted
+        assert any(line.split() == ["Block", "size:", "4096"] for line in told[1])
+        with mounted(other, tmp_path / "place", "-o", "ro") as place:
+            assert facts(place) == kept
+
+
 def test_ntfs_of_large_sectors_goes_to_small_ones(tmp_path: Path) -> None:
     need("mkntfs", "ntfs-3g", "ntfsinfo", "ntfsfix")
     source, target, repo = tmp_path / "source.img", tmp_path / "target.img", str(tmp_path / "repo")
@@ -290,7 +326,7 @@ def test_ntfs_of_large_sectors_goes_to_small_ones(tmp_path: Path) -> None:
     ("make", "reason"),
     [
         (("mkntfs", "-q", "-f", "-s", "512"), "its MFT records have 1024 bytes"),
-        (("mke2fs", "-q", "-b", "1024"), "has blocks of 1024 bytes"),
+        (("mke2fs", "-q", "-t", "ext4", "-b", "1024", "-O", "quota"), "it has features that are not made again"),
         (("mkfs.exfat",), "it holds exfat, which this version does not bring to sectors of 4096 bytes"),
     ],
 )
