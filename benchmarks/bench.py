@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.disk import change_files, make_disk, partition
 from benchmarks.large import WANTED, make_big, make_huge
-from benchmarks.many import make_many
+from benchmarks.many import make_many, make_targets
 from benchmarks.measure import Measured, best, liferaft, measure, settle, warm
 from benchmarks.row import Row, faster, smaller, transferred, within
 from benchmarks.server import nginx
@@ -240,14 +240,22 @@ class Bench:
         work = "open and plan 16 TiB, 100 GiB in use"
         return within("open-16t", work, "a limit", ours, 2.0)
 
+    @functools.cached_property
+    def many(self) -> Path:
+        """A repository with a recovery point of 8 disks of 32 partitions."""
+        return make_many(self.folder)
+
+    def _plan_many(self, percent: int, *options: str) -> Measured:
+        words = [*make_targets(self.folder, percent), *options]
+        return best(self.repeat, lambda: liferaft("plan", "latest", "--repo", self.many, *words))
+
     def plan_8x32(self) -> Row:
-        repo, targets = make_many(self.folder)
-        named = [word for number, target in enumerate(targets) for word in ("--target", f"disk{number}={target}")]
-        ours = best(self.repeat, lambda: liferaft("plan", "latest", "--repo", repo, *named))
-        for target in targets:
-            target.unlink()
-        shutil.rmtree(repo)
-        return within("plan-8x32", "plan 8 disks of 32 partitions, all to shrink", "a limit", ours, 1.0)
+        ours = self._plan_many(150, "--grow-all")
+        return within("plan-8x32", "plan 8 disks of 32 partitions, all to grow", "a limit", ours, 1.0)
+
+    def plan_8x32_smaller(self) -> Row:
+        ours = self._plan_many(90)
+        return within("plan-8x32-smaller", "the same, all to shrink", "a limit of our own", ours, 2.0)
 
     def extract_http(self) -> Row:
         # The index it looks things up in holds the chunks of 100 GiB: those of the synthetic disk are beside it.
@@ -284,6 +292,7 @@ ROWS = {
     "open-16t": Bench.open_16t,
     "extract-http": Bench.extract_http,
     "plan-8x32": Bench.plan_8x32,
+    "plan-8x32-smaller": Bench.plan_8x32_smaller,
 }
 
 

@@ -1,4 +1,4 @@
-"""Eight disks with 32 partitions each, captured, and eight targets that are a little smaller."""
+"""Eight disks with 32 partitions each, captured, and eight targets of another size."""
 
 import subprocess
 from pathlib import Path
@@ -10,17 +10,25 @@ _MIB = 1 << 20
 _SIZE = 40 * _MIB
 
 
-def make_many(folder: Path) -> tuple[Path, list[Path]]:
-    """A repository with one recovery point of all disks, and the targets: so small that every filesystem shrinks."""
+def make_many(folder: Path) -> Path:
+    """A repository with one recovery point of all disks."""
     disks = [_disk(folder / f"many{number}.img") for number in range(_DISKS)]
     repo = folder / "many"
     liferaft("capture", *disks, "--repo", repo, "--progress", "none")
-    targets = [folder / f"many{number}.target" for number in range(_DISKS)]
-    for disk, target in zip(disks, targets, strict=True):
+    for disk in disks:
         disk.unlink()
+    return repo
+
+
+def make_targets(folder: Path, percent: int) -> list[str]:
+    """A target for each disk, of so many percent of its size, as options of ``plan``."""
+    words: list[str] = []
+    for number in range(_DISKS):
+        target = folder / f"many{number}.target"
         with target.open("wb") as stream:
-            stream.truncate((_PARTITIONS * _SIZE + 2 * _MIB) * 9 // 10 // _MIB * _MIB)
-    return repo, targets
+            stream.truncate((_PARTITIONS * _SIZE + 2 * _MIB) * percent // 100 // _MIB * _MIB)
+        words += ["--target", f"disk{number}={target}"]
+    return words
 
 
 def _disk(path: Path) -> Path:
