@@ -31,7 +31,7 @@ from tests.unit.images.tables.generated import SECTORS, dos_tables, gpts
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 TRUTH = DATA / "_groundtruth"
-SIZE = 48 * MIB
+SIZE = 20 * MIB
 Maker = Callable[[Path], None]
 
 
@@ -119,7 +119,7 @@ ESP = "type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 SOURCES: dict[str, Maker] = {
     "first usable 2048": sfdisk(f"label: gpt\nfirst-lba: 2048\nstart=2048,size=2048,{ESP}\n"),
     "first usable 34": sfdisk("label: gpt\nfirst-lba: 34\nstart=34,size=99\nstart=200,size=1\n"),
-    "last usable far from the end": sfdisk("label: gpt\nlast-lba: 60000\nstart=2048,size=2048\n"),
+    "last usable far from the end": sfdisk("label: gpt\nlast-lba: 30000\nstart=2048,size=2048\n"),
     "one entry": sfdisk("label: gpt\ntable-length: 1\nfirst-lba: 3\nstart=3,size=2048\n"),
     "200 entries": many,
     "1024 entries": sfdisk("label: gpt\ntable-length: 1024\nsize=2048\n1000: size=4096\n"),
@@ -127,25 +127,25 @@ SOURCES: dict[str, Maker] = {
     "names": sfdisk('label: gpt\nsize=9,name="größe ☃"\nsize=9,name="a \\\\x22 quote"\nsize=9,name="😀"\n'),
     "attributes": sfdisk('label: gpt\nsize=9,attrs="RequiredPartition,LegacyBIOSBootable,48,63"\nsize=9,attrs="51"\n'),
     "all attributes": sgdisk("-n1:0:+1M", "-A1:=:ffffffffffffffff", "-n2:0:+1M", "-A2:=:0000f00000000008"),
-    "sgdisk's": sgdisk("-n1:0:+1M", "-t1:ef02", "-n2:0:+9M", "-c2:root", "-t2:8300"),
+    "sgdisk's": sgdisk("-n1:0:+1M", "-t1:ef02", "-n2:0:+5M", "-c2:root", "-t2:8300"),
     "entries behind a boot area": sgdisk("-j64", "-n1:2048:+1M"),
-    "hybrid": sgdisk("-n1:0:+4M", "-n2:0:+4M", "-n3:0:+4M", "-t1:0700", "-h1:3"),
-    "hybrid, protective entry last": sgdisk("-n1:0:+4M", "-n2:0:+4M", "-h2:EE"),
-    "parted's gpt": parted("mklabel", "gpt", "mkpart", "one", "1MiB", "9MiB", "mkpart", "two", "9MiB", "20MiB"),
+    "hybrid": sgdisk("-n1:0:+2M", "-n2:0:+2M", "-n3:0:+2M", "-t1:0700", "-h1:3"),
+    "hybrid, protective entry last": sgdisk("-n1:0:+2M", "-n2:0:+2M", "-h2:EE"),
+    "parted's gpt": parted("mklabel", "gpt", "mkpart", "one", "1MiB", "5MiB", "mkpart", "two", "5MiB", "19MiB"),
     "parted's gpt with pmbr_boot": parted("mklabel", "gpt", "disk_set", "pmbr_boot", "on"),
     "empty gpt": sfdisk("label: gpt\n"),
     "dos": sfdisk("label: dos\nlabel-id: 0x1234abcd\nsize=9000,type=7,bootable\nsize=2048,type=ef\nsize=99,type=27\n"),
     "dos of the 63-sector time": sfdisk("label: dos\nstart=63,size=8001,type=6,bootable\n"
-                                        "start=16065,size=48195,type=f\nstart=16128,size=8000,type=b\nstart=24193,size=8000,type=7\n"),
+                                        "start=16065,size=16065,type=f\nstart=16128,size=4000,type=b\nstart=24193,size=4000,type=7\n"),
     "two active, slots 2 and 4": sfdisk("label: dos\n2: start=9000,size=99,bootable\n4: start=2048,size=50,bootable\n"),
-    "chain out of order": sfdisk("label: dos\n3: start=2048,size=80000,type=5\n5: start=60000,size=900,type=82\n"
-                                 "6: start=4096,size=900,bootable\n7: start=30000,size=900,type=8e\n"
-                                 "1: start=90000,size=9\n"),
+    "chain out of order": sfdisk("label: dos\n3: start=2048,size=30000,type=5\n5: start=24000,size=900,type=82\n"
+                                 "6: start=4096,size=900,bootable\n7: start=12000,size=900,type=8e\n"
+                                 "1: start=36000,size=9\n"),
     "extended 0x85, tight": sfdisk("label: dos\nstart=2048,size=900,type=85\nstart=2049,size=99\nstart=2149,size=99\n"),
     "empty extended": sfdisk("label: dos\nlabel-id: 0x0\nstart=2048,size=9000,type=f\nstart=20000,size=99\n"),
     "parted's dos": parted("mklabel", "msdos", "mkpart", "primary", "fat32", "1MiB", "9MiB", "mkpart", "extended",
-                           "10MiB", "40MiB", "mkpart", "logical", "11MiB", "20MiB", "mkpart", "logical",
-                           "25MiB", "40MiB"),
+                           "10MiB", "19MiB", "mkpart", "logical", "11MiB", "14MiB", "mkpart", "logical",
+                           "15MiB", "19MiB"),
 }  # fmt: skip
 
 
@@ -302,7 +302,7 @@ def test_a_misplaced_backup_is_found_through_a_damaged_primary(tmp_path: Path) -
 
 
 def test_nothing_but_the_table_is_written(tmp_path: Path) -> None:
-    noise = random.Random(3).randbytes(SIZE)
+    noise = random.Random(3).randbytes(MIB) * (SIZE // MIB)
     for kind in ("hybrid", "entries behind a boot area", "one entry", "chain out of order", "parted's dos"):
         source = blank(tmp_path / "source")
         SOURCES[kind](source)
@@ -378,13 +378,13 @@ def test_several_extended_partitions(tmp_path: Path) -> None:
     struct.pack_into("<B3xB3xII", second, 446, 0, 0x83, 10, 500)
     with source.open("r+b") as file:
         file.seek(446 + 16)
-        file.write(struct.pack("<B3xB3xII", 0, 0x05, 92000, 1000))
-        file.seek(92000 * 512)
+        file.write(struct.pack("<B3xB3xII", 0, 0x05, 37000, 1000))
+        file.seek(37000 * 512)
         file.write(second)
     table = read(source)
     # Chains are followed in the order of their entries: the one of partition 2 comes first.
     assert [(part.number, part.start_lba) for part in table.partitions[3:]] == [
-        (5, 92010), (6, 60000), (7, 4096), (8, 30000),
+        (5, 37010), (6, 24000), (7, 4096), (8, 12000),
     ]  # fmt: skip
     target = make(tmp_path / "target", table)
     assert read(target) == table
