@@ -1,0 +1,162 @@
+"""Faults of real block devices: a disk that shrinks, that is mounted, that two names mean; what it discards."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.errors import DeviceError, ExitCode, RefusedError
+from core.events import Event, Stage, ignore
+from core.process import SystemRunner
+from core.units import MIB
+from rescue.jobs.capture import capture_disks
+from restore.plan import Plan
+from tests.disk.test_loop_disks import loop
+from tests.flow.disks import need, run
+from tests.flow.faulty import OLD, assert_rest_untouched, carry_out, old_target, plan
+from tests.flow.small import START, make, noise_disk, take
+
+SIZE = 24 * MIB
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("losetup", "sfdisk", "lsblk", "mount", "mke2fs")
+    if os.geteuid() != 0:
+        pytest.skip("loop devices need root")
+    return noise_disk(tmp_path_factory.mktemp("faults") / "disk.img", mebibytes=17)
+
+
+@pytest.fixture(scope="module")
+def repository(disk: Path) -> Path:
+    take(make(disk.parent / "repository"), disk)
+    return disk.parent / "repository"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return old_target(tmp_path / "target.img", SIZE)
+
+
+@pytest.fixture
+def node(file: Path, disk: Path) -> Iterator[Path]:
+    with loop(file) as found:
+        yield found
+
+
+def test_a_device_is_restored_and_the_rest_is_untouched(repository: Path, disk: Path, file: Path, node: Path) -> None:
+    made = plan(repository, node)
+    report = carry_out(made)
+    assert report.verified
+    run("sync", file)
+    assert file.read_bytes()[START : 17 * MIB] == disk.read_bytes()[START:]
+    assert_rest_untouched(made, "disk0", file)
+
+
+def test_a_device_that_shrinks_half_way(repository: Path, file: Path, node: Path) -> None:
+    made = plan(repository, node)
+
+    def shrink(event: Event) -> None:
+        if event.stage is Stage.STREAM and file.stat().st_size == SIZE:
+            os.truncate(file, 6 * MIB)
+            run("losetup", "--set-capacity", node)
+
+    with pytest.raises(DeviceError) as raised:
+        carry_out(made, shrink)
+    assert str(node) in raised.value.message
+    assert raised.value.code is ExitCode.FAILED
+
+
+def test_a_mounted_disk_is_refused(repository: Path, file: Path, tmp_path: Path) -> None:
+    with loop(file) as node:
+        made = plan(repository, node)
+    run("mke2fs", "-q", "-F", file)
+    before = file.read_bytes()
+    place = tmp_path / "place"
+    place.mkdir()
+    with loop(file, 512, "--read-only") as node:
+        run("mount", "-o", "ro", node, place)
+        try:
+            with pytest.raises(RefusedError) as raised:
+                plan(repository, node)
+            assert any("mounted" in reason for reason in raised.value.reasons), raised.value.reasons
+            edited = _for_node(made, node)
+            with pytest.raises(RefusedError) as raised:
+                carry_out(edited)
+        finally:
+            run("umount", place)
+    assert any("mounted" in reason for reason in raised.value.reasons), raised.value.reasons
+    assert raised.value.code is ExitCode.REFUSED
+    assert file.read_bytes() == before
+
+
+def _for_node(made: Plan, node: Path) -> Plan:
+    """A plan that was made when the loop device had another number, or nothing was on it."""
+    target = msgspec.structs.replace(made.targets[0], file=str(node))
+    return msgspec.structs.replace(made, targets=(target,))
+
+
+def test_a_disk_that_carries_the_repository_is_refused(disk: Path, file: Path, tmp_path: Path) -> None:
+    run("mke2fs", "-q", "-F", file)
+    place = tmp_path / "place"
+    place.mkdir()
+    with loop(file) as node:
+        run("mount", node, place)
+        try:
+            take(make(place / "repository"), _small(disk.parent))
+            with pytest.raises(RefusedError) as raised:
+                plan(place / "repository", node)
+        finally:
+            run("umount", place)
+    assert any("carries the repository" in reason for reason in raised.value.reasons), raised.value.reasons
+
+
+def _small(folder: Path) -> Path:
+    return noise_disk(folder / "small.img", mebibytes=3)
+
+
+def test_two_loop_devices_on_one_file_are_one_disk(disk: Path, file: Path, node: Path, tmp_path: Path) -> None:
+    other = noise_disk(tmp_path / "other.img", seed=5, mebibytes=3)
+    make(tmp_path / "repo")
+    capture_disks([_small(tmp_path), other], str(tmp_path / "repo"), name="", runner=SystemRunner(), sink=ignore)
+    with loop(file) as second:
+        with pytest.raises(RefusedError) as raised:
+            plan(tmp_path / "repo", node, second)
+    assert any("same" in reason or "twice" in reason for reason in raised.value.reasons), raised.value.reasons
+    assert file.read_bytes() == bytes([OLD]) * SIZE
+
+
+def test_a_name_by_id_is_the_same_disk(file: Path, node: Path, tmp_path: Path) -> None:
+    link = tmp_path / "by-id-name"
+    link.symlink_to(node)
+    other = noise_disk(tmp_path / "other.img", seed=5, mebibytes=3)
+    make(tmp_path / "repo")
+    capture_disks([_small(tmp_path), other], str(tmp_path / "repo"), name="", runner=SystemRunner(), sink=ignore)
+    with pytest.raises(RefusedError) as raised:
+        plan(tmp_path / "repo", node, link)
+    assert any("same" in reason or "twice" in reason for reason in raised.value.reasons), raised.value.reasons
+
+
+def test_what_is_not_allocated_is_discarded_on_the_device(disk: Path, file: Path, node: Path, tmp_path: Path) -> None:
+    """A loop device hands discards on to its file: what nobody needs becomes a hole, what is needed does not."""
+    source = tmp_path / "source.img"
+    with source.open("wb") as stream:
+        stream.truncate(20 * MIB)
+    run("sfdisk", "-q", source, stdin="label: dos\nstart=2048\n")
+    run("mke2fs", "-q", "-E", f"offset={START}", source, f"{19 * 1024}K")
+    taken = capture_disks([source], str(tmp_path / "repo"), name="", runner=SystemRunner(), sink=ignore)
+    assert taken.id
+    before = file.stat().st_blocks
+    kept = carry_out(plan(tmp_path / "repo", node), discard=False)
+    assert kept.discarded == 0
+    run("sync", file)
+    assert file.stat().st_blocks > before - 12 * MIB // 512
+    report = carry_out(plan(tmp_path / "repo", node))
+    assert report.discarded >= 12 * MIB
+    run("sync", file)
+    assert file.stat().st_blocks <= before - 12 * MIB // 512
+    copy = tmp_path / "part.img"
+    copy.write_bytes(file.read_bytes()[START : 20 * MIB])
+    run("e2fsck", "-fn", copy)
