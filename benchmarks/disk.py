@@ -44,6 +44,37 @@ def change_files(disk: Path, count: int) -> None:
     os.sync()
 
 
+def turn_chunks(target: Path, *, every: int) -> int:
+    """Turn bits of 4 KiB in one of ``every`` chunks of a restored, sparse target; gives the bytes of those chunks."""
+    chunk, found = 1 << 20, 0
+    with target.open("r+b") as stream:
+        for number, start in enumerate(_data_chunks(stream.fileno(), chunk)):
+            if number % every == every // 2:
+                stream.seek(start + chunk // 2)
+                old = stream.read(4096)
+                stream.seek(start + chunk // 2)
+                stream.write(bytes(255 - byte for byte in old))
+                found += chunk
+        os.fsync(stream.fileno())
+    return found
+
+
+def _data_chunks(descriptor: int, chunk: int) -> Iterator[int]:
+    """Where chunks begin that are no holes; the head of the disk and what is not whole is left out."""
+    at, size = START, os.fstat(descriptor).st_size
+    while at + chunk < size - chunk:
+        try:
+            data = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError:
+            return
+        start = (data - START + chunk - 1) // chunk * chunk + START
+        end = os.lseek(descriptor, data, os.SEEK_HOLE)
+        while start + chunk <= min(end, size - chunk):
+            yield start
+            start += chunk
+        at = max(end, at + chunk)
+
+
 @contextlib.contextmanager
 def mounted(node: str, place: Path) -> Iterator[Path]:
     """The filesystem of a device, mounted for the length of the block."""
