@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from images.filesystems.ext import read_ext
+from images.filesystems.used import UsedMap
+from images.filesystems.xfs import read_xfs
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource
 from restore.filesystems import ext_make, xfs_make
@@ -14,6 +17,7 @@ class Maker(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         tools: programs it runs, mounting left out.
+        read: the reader that says whether the stored one is sound.
         doubts: what the stored one has that cannot be made again.
         words: the commands; takes the stored one, bytes, bytes of a sector of the device, and the node.
         mounting: options of the mount.
@@ -22,6 +26,7 @@ class Maker(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     tools: tuple[str, ...]
+    read: Callable[[BlockSource], UsedMap | None]
     doubts: Callable[[BlockSource], tuple[str, ...]]
     words: Callable[[BlockSource, int, int, str], list[list[str]]]
     mounting: str
@@ -36,6 +41,7 @@ def _xfs_notes(source: BlockSource) -> tuple[str, ...]:
 
 _EXT = Maker(
     tools=("mke2fs", "tune2fs", "e2fsck"),
+    read=read_ext,
     doubts=ext_make.doubts,
     words=lambda source, size, sector_size, node: ext_make.mke2fs_words(source, sector_size, node),
     mounting="noatime",
@@ -44,6 +50,7 @@ _EXT = Maker(
 MAKERS = {
     FilesystemKind.XFS: Maker(
         tools=("mkfs.xfs", "xfs_repair"),
+        read=read_xfs,
         doubts=xfs_make.doubts,
         words=lambda source, size, sector_size, node: [xfs_make.mkfs_words(source, size, sector_size, node)],
         mounting="nouuid,noatime",
@@ -57,6 +64,15 @@ MAKERS = {
 
 
 def remake_doubts(source: BlockSource, kind: FilesystemKind) -> tuple[str, ...]:
-    """Why a stored filesystem cannot be made anew by copying its files; empty when it can."""
+    """Why a stored filesystem cannot be made anew by copying its files; empty when it can.
+
+    Files are read as they lie there: one whose journal was not played, or that has errors, would lose something.
+    """
     maker = MAKERS.get(kind)
-    return maker.doubts(source) if maker else (f"this version does not make {kind} anew",)
+    if maker is None:
+        return (f"this version does not make {kind} anew",)
+    found = maker.read(source)
+    if found is None:
+        return (f"it holds no {kind}",)
+    doubt = () if found.trusted else (f"its files cannot be copied, because {found.reason}",)
+    return (*doubt, *maker.doubts(source))

@@ -8,6 +8,7 @@ from core.errors import DamagedError
 from images.filesystems.detect import read_used
 from images.model.layout import Filesystem, FilesystemKind
 from images.sources import BytesSource, open_source
+from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import btrfs_sector_size, conversion, xfs_sector_size
 from restore.filesystems.xfs_make import doubts
 from restore.seat import Means
@@ -113,3 +114,21 @@ def test_an_xfs_that_cannot_be_made_again_says_why(tmp_path: Path) -> None:
             "it has a realtime section, whose files cannot be read out of an image",
             "its log is on another device",
         )
+
+
+def test_an_unplayed_journal_speaks_against_a_copy(tmp_path: Path) -> None:
+    """The flag that a mounted ext3 has; files read past its journal may be torn."""
+    need("debugfs")
+    path = volume(tmp_path / "volume.img", "mke2fs -q -t ext3 -b 1024 {}", 32 * MIB)
+    with open_source(path) as source:
+        assert remake_doubts(source, FilesystemKind.EXT3) == ()
+    run("debugfs", "-w", "-R", "feature needs_recovery", path)
+    with open_source(path) as source:
+        (reason,) = remake_doubts(source, FilesystemKind.EXT3)
+    assert reason.startswith("its files cannot be copied, because ")
+
+
+def test_what_is_not_there_is_not_made_anew() -> None:
+    source = BytesSource(bytes(MIB))
+    assert remake_doubts(source, FilesystemKind.XFS) == ("it holds no xfs",)
+    assert remake_doubts(source, FilesystemKind.NTFS) == ("this version does not make ntfs anew",)
