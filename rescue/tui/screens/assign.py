@@ -18,6 +18,7 @@ from rescue.tui.screens.target import box, disk_row, short_name
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
 from restore.matching import Matching, Score
+from restore.occupants import occupants_of_disk
 
 _LIST_KEYS = "Up/Down: choose   Enter: change, go on   G, V: grow, verify   Esc: back"
 _CHOICE_KEYS = "Up/Down: choose   Enter: take it   Esc: back to the list"
@@ -148,8 +149,11 @@ class AssignScreen(WizardScreen):
         self.keys(_CHOICE_KEYS if self._changing else _LIST_KEYS)
         picker = self.query_one(Picker)
         if self._changing:
+            changed = self._disks[self._changing]
             rows = [self._target_row(target) for target in self._targets.values()]
-            picker.show([*rows, Row(_OUT, ("Leave this disk out",))], header=f"Where {self._changing} goes:")
+            picker.show(
+                [*rows, Row(_OUT, ("Leave this disk out",))], header=f"Where {self._changing} goes: {_held(changed)}"
+            )
             return
         ready = any(self._assigned.values()) and set(self._assigned) == set(self._disks)
         rows = [
@@ -178,7 +182,7 @@ class AssignScreen(WizardScreen):
                 target.identity.model or target.identity.transport,
             )
             why = self._because(disk.id, target.node)
-        return Row(disk.id, (columns(cells, _WIDTHS), f"  {why}"))
+        return Row(disk.id, (columns(cells, _WIDTHS), f"  it held {_held(disk)}", f"  {why}"))
 
     def _target_row(self, target: MachineDisk) -> Row:
         row = disk_row(target)
@@ -197,3 +201,9 @@ class AssignScreen(WizardScreen):
         if score is None:
             return ""
         return f"{score.points} points: {', '.join(score.reasons) or 'nothing in common'}"
+
+
+def _held(disk: Disk) -> str:
+    """What a captured disk held, in a few words."""
+    words = [f'{found.kind} "{found.label}"' if found.label else found.kind for found in occupants_of_disk(disk)]
+    return ", ".join(word for word in words if word) or "nothing that was recognised"
