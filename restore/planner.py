@@ -9,6 +9,7 @@ import msgspec
 
 from core.errors import DamagedError, RefusedError
 from core.units import ALIGNMENT, format_size, subtract
+from images.browse.point import ChunkCache
 from images.model.extents import total
 from images.model.layout import Disk
 from images.model.machine import Firmware
@@ -21,11 +22,12 @@ from restore.matching import Pair, is_same_identity, same_disks
 from restore.occupants import occupants_of_disk
 from restore.placed import lba_range
 from restore.plan import Plan, TargetDisk
-from restore.planning_stack import stack_reasons
+from restore.planning_stack import containers_on, growable_members, stack_reasons, stack_steps
 from restore.rules import Growth, PartitionRule, TableChoice
 from restore.seating import Content, content_steps, late_steps, rules_reasons, streamed
 from restore.signatures import signature_extents
 from restore.steps import (
+    CloseStack,
     CreateTable,
     RepairBoot,
     Step,
@@ -85,16 +87,20 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
             for disk in disks
             if _is_source(disk, candidate)
         ]
-    stored = [Contents(repository, point, manifest, disk) for disk in disks]
+    growable = growable_members(manifest.layout)
+    cache = ChunkCache(repository)
+    stored = [Contents(repository, point, manifest, disk, cache) for disk in disks]
     fits = [
-        fit(disk, candidate.size, candidate.sector_size, _wishes(disk, contents, options))
+        fit(disk, candidate.size, candidate.sector_size, _wishes(disk, contents, growable, options))
         for disk, candidate, contents in zip(disks, candidates, stored, strict=True)
     ]
     reasons += rules_reasons(options.rules, [disk.id for disk in disks])
     for disk, candidate, fitted, contents in zip(disks, candidates, fits, stored, strict=True):
         against = [*fitted.reasons, *contents.against_remaking(fitted.seats, candidate.sector_size)]
         reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in against]
-    reasons += stack_reasons(whole.layout)
+    reasons += stack_reasons(whole.layout, named)
+    if options.unique and manifest.layout.containers:
+        reasons.append("arrays, LUKS containers and volume groups are made with the identities they had, not unique")
     if options.unique:
         reasons += unique_reasons(repository, point, manifest, disks)
     if reasons:
@@ -116,7 +122,13 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     for disk, candidate, fitted, contents in zip(disks, candidates, fits, stored, strict=True):
         steps += _disk_steps(manifest, disk, candidate, fitted, surveyed, contents, options)
         notes += fitted.notes
-    steps += _late_steps(manifest, candidates, fits, late, options)
+    stack = stack_steps(
+        manifest, fits, [candidate.sector_size for candidate in candidates], surveyed, verify=options.verify
+    )
+    steps += [*stack.making, *_late_steps(manifest, candidates, fits, [*stack.growing, *late], options)]
+    if stack.making:
+        steps.append(CloseStack(disk=disks[0].id))
+    notes += stack.notes
     notes += _notes(manifest, candidates, options)
     notes += [f"{disk.id} of the recovery point is not restored." for disk in whole.layout.disks if disk not in disks]
     return Plan(
@@ -137,13 +149,14 @@ def _in_sectors_of(disk: Disk, candidate: Candidate) -> Candidate:
     return candidate
 
 
-def _wishes(disk: Disk, contents: Contents, options: PlanOptions) -> Wishes:
+def _wishes(disk: Disk, contents: Contents, growable: frozenset[str], options: PlanOptions) -> Wishes:
     """What the fit of one disk is asked for."""
     return Wishes(
         growth=options.growth,
         rules=tuple(rule for rule in options.rules if rule.disk in ("", disk.id)),
         table=options.table,
         firmware=options.firmware,
+        growable=growable,
         least=contents.least,
         conversion=contents.convert,
     )
@@ -172,9 +185,12 @@ def _restored(manifest: Manifest, fits: Sequence[Fit]) -> Manifest:
 def only_disks(manifest: Manifest, ids: Collection[str]) -> Manifest:
     """The manifest without the other disks and their volumes."""
     layout = msgspec.structs.replace(
-        manifest.layout, disks=tuple(disk for disk in manifest.layout.disks if disk.id in ids)
+        manifest.layout,
+        disks=tuple(disk for disk in manifest.layout.disks if disk.id in ids),
+        containers=containers_on(manifest.layout, ids),
     )
-    volumes = tuple(volume for volume in manifest.volumes if volume.disk in ids)
+    known = {device.id for device in layout.devices()}
+    volumes = tuple(volume for volume in manifest.volumes if volume.disk in known)
     return msgspec.structs.replace(manifest, layout=layout, volumes=volumes)
 
 
@@ -208,7 +224,7 @@ def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dic
     repository.check_packs()
     for volume in manifest.volumes:
         where = volume_name(point, manifest, volume)
-        sector_size = manifest.layout.disk(volume.disk).sector_size
+        sector_size = manifest.layout.device(volume.disk).sector_size
         try:
             contents[volume.id] = _survey_volume(repository, volume, where, sector_size)
         except DamagedError as error:
