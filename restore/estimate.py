@@ -99,7 +99,7 @@ def estimate(steps: Sequence[Step], rates: Sequence[Rate], learned: Mapping[str,
         rates: of the repository, and of reading and writing each target.
         learned: seconds that steps of a kind took in an earlier restore, by the name of the kind.
     """
-    known = {(rate.work, rate.disk): rate for rate in rates}
+    known = _known(rates)
     data = {(step.disk, step.volume): step for step in steps if isinstance(step, RestoreVolume)}
     spans = []
     read_back = 0
@@ -115,27 +115,49 @@ def estimate(steps: Sequence[Step], rates: Sequence[Rate], learned: Mapping[str,
     return Estimate(
         steps=tuple(_rounded(span) for span in spans),
         total=_rounded(_total(steps, spans, known)),
-        stored=sum(step.stored for step in data.values()),
-        written=sum(step.data for step in data.values()),
+        stored=sum(_count(step, "stored") for step in steps),
+        written=sum(_count(step, "data") for step in steps),
         zeroed=sum(step.zero for step in data.values()),
         read_back=read_back,
         rates=tuple(rates),
     )
 
 
-_Known = Mapping[tuple[Work, str], Rate]
+class _Known(msgspec.Struct, frozen=True):
+    """Rates by what they are of."""
+
+    by_disk: Mapping[tuple[Work, str], Rate]
+    widest: Mapping[Work, Rate]
+
+    def of(self, work: Work, disk: str) -> Rate | None:
+        """The rate of a disk; for a device of the stack, which lies on some, from the slowest to the fastest."""
+        return self.by_disk.get((work, disk)) or self.widest.get(work)
+
+
+def _known(rates: Sequence[Rate]) -> _Known:
+    widest: dict[Work, Rate] = {}
+    for rate in rates:
+        old = widest.get(rate.work, rate)
+        widest[rate.work] = msgspec.structs.replace(rate, low=min(rate.low, old.low), high=max(rate.high, old.high))
+    return _Known({(rate.work, rate.disk): rate for rate in rates}, widest)
+
+
+def _count(step: Step, field: str) -> int:
+    """Bytes that a step says in a field; steps of other modules use the same names."""
+    found = getattr(step, field, 0)
+    return found if isinstance(found, int) else 0
 
 
 def _streaming(disk: str, data: int, zero: int, known: _Known) -> Seconds:
     """The slower of repository and target decides; zeros cost nothing where the target can discard, or are written."""
-    fetch, write = known.get((Work.FETCH, "")), known.get((Work.WRITE, disk))
+    fetch, write = known.of(Work.FETCH, ""), known.of(Work.WRITE, disk)
     low = min(_low(fetch), _low(write))
     high = min(_high(fetch), _high(write))
     return Seconds(data / high, data / low + zero / _low(write))
 
 
 def _reading_back(step: VerifyVolume, streamed: RestoreVolume | None, known: _Known) -> Seconds:
-    read = known.get((Work.READ, step.disk))
+    read = known.of(Work.READ, step.disk)
     data = streamed.data if streamed else step.size
     return Seconds(data / _READ_BACK_LEAST / _high(read), step.size / _low(read))
 
@@ -147,10 +169,7 @@ def _other(step: Step, known: _Known, learned: Mapping[str, float]) -> Seconds:
     if tag in _ASSUMED:
         return _ASSUMED[tag]
     # Steps that other modules bring: those that carry data say how much in the same field.
-    data = getattr(step, "data", 0)
-    if not isinstance(data, int):
-        return _OTHER
-    stream = _streaming(step.disk, data, 0, known)
+    stream = _streaming(step.disk, _count(step, "data"), 0, known)
     return Seconds(stream.low * _THOROUGH.low, stream.high * _THOROUGH.high) + _OTHER
 
 
@@ -160,7 +179,7 @@ def _total(steps: Sequence[Step], spans: Sequence[Seconds], known: _Known) -> Se
     for step, span in zip(steps, spans, strict=True):
         disks[step.disk] = disks.get(step.disk, 0.0) + span.low
     data = sum(step.data for step in steps if isinstance(step, RestoreVolume))
-    fed = data / _high(known.get((Work.FETCH, "")))
+    fed = data / _high(known.of(Work.FETCH, ""))
     return Seconds(max(fed, *disks.values()) if disks else 0.0, sum(span.high for span in spans))
 
 

@@ -13,7 +13,7 @@ from images.model.machine import Occupant
 from restore.estimate import Estimate
 from restore.steps import RestoreVolume, ShrinkVolume, Step
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 DIGEST_DIGITS = 16
 
 

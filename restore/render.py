@@ -12,7 +12,7 @@ from restore.diskmap import WIDTH, bar, readable, row, rows
 from restore.estimate import Estimate, Seconds, Work, tag_of
 from restore.occupants import occupants_of_table
 from restore.plan import Plan, TargetDisk
-from restore.steps import CreateTable, Step
+from restore.steps import CreateArray, CreateTable, CreateVolumeGroup, OpenLuks, Step
 
 #: How a partition's content gets to its place, by the names of the steps' kinds; empty: not worth a word.
 _MEANS = {
@@ -22,6 +22,7 @@ _MEANS = {
     "relocate-filesystem": "told its new place",
     "shrink-volume": "made smaller on a copy, then written",
     "remake-volume": "made anew, its files copied",
+    "remake-fat": "made anew, its files copied",
 }
 _WORK = {Work.FETCH: "repository", Work.READ: "reading", Work.WRITE: "writing"}
 
@@ -93,10 +94,26 @@ def _fate(plan: Plan, target: TargetDisk, occupant: Occupant) -> Iterator[str]:
         words.append("start kept, not on 1 MiB")
     steps = [step for step in plan.steps if step.disk == target.source and _concerns(step, occupant)]
     means = [_MEANS.get(tag_of(step), tag_of(step).replace("-", " ")) for step in steps]
-    if occupant.kind != "extended":
-        words += [text for text in means if text] or ["made, nothing is put in"]
+    owners = [step.disk for step in plan.steps if occupant.id in _members(step)]
+    words += [text for text in means if text]
+    words += [f"becomes a part of {owner}" for owner in owners]
+    if not steps and not owners and occupant.kind != "extended":
+        words.append("made, nothing is put in")
     if words != [_MEANS["restore-volume"]]:
         yield from _wrapped(f"        {'; '.join(words)}" if words else "", "        ")
+
+
+def _members(step: Step) -> tuple[str, ...]:
+    """The devices that a step of the stack makes something of."""
+    match step:
+        case CreateArray():
+            return tuple(member.device for member in step.array.members)
+        case OpenLuks():
+            return (step.container.device,)
+        case CreateVolumeGroup():
+            return tuple(member.device for member in step.group.members)
+        case _:
+            return ()
 
 
 def _concerns(step: Step, occupant: Occupant) -> bool:
