@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.errors import RefusedError
+from core.errors import LiferaftError, RefusedError
 from core.events import Meter, Stage, ticking
 from images.browse.fat import FatFilesystem
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
+from images.model.extents import Extent
 from restore.boot.mounts import mount
 from restore.filesystems.fat_copy import FatCopy, gathered
 from restore.filesystems.fat_proof import prove_equal
@@ -80,6 +81,11 @@ def remake_volume(step: RemakeVolume, work: Work) -> Outcome:
     copying = Meter(work.sink, Stage.COPY, step.data, message=f"Copying the files of {step.volume}")
     proving = Meter(work.sink, Stage.VERIFY, step.data, message=f"Comparing the files of {step.volume}")
     partition = work.partition(step.disk, step.number)
+    if partition.extent(candidate.sector_size) != Extent(step.offset, step.offset + step.size):
+        # Made by number, claimed by place: a plan that says two things would have another partition overwritten.
+        raise LiferaftError(
+            f"{step.describe()}: partition {step.number} does not lie at byte {step.offset} with {step.size} bytes."
+        )
     with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
         for words in maker.words(source, step.size, candidate.sector_size, node):
             work.runner.run(words, timeout=3600)

@@ -9,9 +9,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from core.errors import RefusedError
+from core.errors import LiferaftError, RefusedError
 from core.events import ignore
 from core.process import SystemRunner
 from rescue.jobs.capture import capture_disks
@@ -221,6 +222,24 @@ def test_xfs_goes_to_a_smaller_disk_with_every_fact_of_its_files(tmp_path: Path)
         assert facts(place) == kept["data"]
         sparse = place / "plain" / "sparse"
         assert sparse.stat().st_blocks * 512 < sparse.stat().st_size // 2
+
+
+def test_a_plan_that_names_one_partition_and_means_another_is_stopped(tmp_path: Path) -> None:
+    source, target, repo = tmp_path / "source.img", tmp_path / "target.img", str(tmp_path / "repo")
+    make_disk(source, 512, tmp_path)
+    runner = SystemRunner()
+    with loop(source, 512, "--read-only") as node:
+        capture_disks([node], repo, name="", runner=runner, sink=ignore)
+    with loop(blank(target, 420 * MIB)) as node:
+        plan = plan_restore(repo, "latest", [node], RestoreChoices(boot=BootChoice.NO), runner)
+        steps = tuple(
+            msgspec.structs.replace(step, number=2) if isinstance(step, RemakeVolume) else step for step in plan.steps
+        )
+        edited = msgspec.structs.replace(plan, steps=steps)
+        with pytest.raises(LiferaftError, match="partition 2 does not lie at byte"):
+            run_plan(edited, edited.digest, runner, ignore)
+    with part(target, ROOT, 512) as node:
+        run("e2fsck", "-f", "-n", node)
 
 
 def test_a_fat_partition_grows_where_a_rule_says_so(tmp_path: Path) -> None:
