@@ -139,7 +139,7 @@ def _read(path: Path, digest: str) -> tuple[dict[str, _Mark], dict[str, list[ran
     """What an earlier run left: its targets and its runs of chunks by volume; nothing where that is not sure."""
     try:
         with path.open("rb") as stream:
-            lines = stream.read(_LIMIT).split(b"\n")
+            lines = stream.read(min(_LIMIT, os.fstat(stream.fileno()).st_size)).split(b"\n")
         head = msgspec.json.decode(lines[0], type=_Head)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return {}, {}
