@@ -33,7 +33,6 @@ from images.store.records import decode_record, decompress, unseal
 from images.store.repository import Catalogue
 from images.store.sealed import SealedDocument
 from images.store.signature import check_signature
-from images.tables.detect import read_table
 from restore.fit.fitting import fit
 from restore.fit.wishes import Wishes
 from restore.plan import Plan
@@ -43,6 +42,7 @@ from tests.fuzz.browsing import browse_target, btrfs_trees, ext_trees, fat_trees
 from tests.fuzz.parity import parity_target
 from tests.fuzz.seeds import sample_manifest
 from tests.fuzz.sparse import SparseSource, make
+from tests.fuzz.tables import check_tables, table_images
 
 MIB = 1 << 20
 Target = Callable[[bytes], None]
@@ -55,7 +55,7 @@ _READ_LIMIT = 256 * MIB
 def targets() -> dict[str, Callable[[], Target]]:
     """Name -> maker of the target; making it may run mkfs."""
     return {
-        "tables": _on_images(_tables, _table_images),
+        "tables": _on_images(check_tables, table_images),
         "ext": _on_images(_map_of(read_ext), _ext_images),
         "fat": _on_images(_map_of(read_fat), _fat_images),
         "exfat": _on_images(_map_of(read_exfat), _exfat_images),
@@ -123,13 +123,6 @@ def _map_of(reader: Callable[[BlockSource], UsedMap | None]) -> Callable[[Sparse
         assert source.bytes_read <= _READ_LIMIT, f"{source.bytes_read} bytes read"
 
     return check
-
-
-def _tables(source: SparseSource) -> None:
-    table = read_table(source)
-    for partition in table.partitions if table else ():
-        assert partition.start_lba >= 0
-        assert partition.sector_count >= 0
 
 
 def _document(kind: type[object]) -> Target:
@@ -220,13 +213,6 @@ def _signature(data: bytes) -> None:
 
 def _discard(_: object) -> None:
     """A document is read for its errors."""
-
-
-def _table_images(folder: Path) -> Iterator[SparseSource]:
-    gpt = "<label: gpt\nsize=2M, type=U\nsize=3M, type=S\nsize=4M\n"
-    dos = "<label: dos\nsize=2M\nsize=20M, type=E\nsize=2M, type=L\nsize=2M, type=L\nsize=2M, bootable\n"
-    yield make(folder, "gpt", 64 * MIB, ["sfdisk", "IMAGE", gpt])
-    yield make(folder, "dos", 64 * MIB, ["sfdisk", "IMAGE", dos])
 
 
 def _ext_images(folder: Path) -> Iterator[SparseSource]:
