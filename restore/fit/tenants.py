@@ -3,6 +3,8 @@
 Which abilities there are is said by ``restore.abilities``; how much a content needs by ``Wishes.least``.
 """
 
+from itertools import pairwise
+
 import msgspec
 
 from core.units import ALIGNMENT, align_down, align_up, format_size
@@ -101,7 +103,7 @@ def house(disk: Disk, area: Area, wishes: Wishes) -> House:
 
 
 def _is_inside(part: Partition, extended: Partition) -> bool:
-    logical = part.role is PartitionRole.LOGICAL
+    logical = part.role is PartitionRole.LOGICAL and extended.role is PartitionRole.EXTENDED
     return logical and extended.start_lba <= part.start_lba < extended.end_lba
 
 
@@ -121,6 +123,7 @@ class _Builder:
 
     def build(self) -> House:
         self._check_numbers()
+        self._check_places()
         last = self._last_growable() if self._wishes.growth is Growth.LAST else None
         if self._wishes.growth is not Growth.NONE and not any(map(self._grows_unasked, self._parts)):
             self._reasons.append("no partition has a filesystem that this version can grow")
@@ -162,6 +165,18 @@ class _Builder:
                 self._reasons.append(f"partition {number} is extended: it follows its logical ones, and takes no rule")
             if numbers.count(number) > 1:
                 self._reasons.append(f"partition {number} has more than one rule")
+
+    def _check_places(self) -> None:
+        """No reader gives such a table, but a manifest is a document like any other: what overlaps is not arranged."""
+        outside = [part for part in self._parts if part.role is not PartitionRole.LOGICAL]
+        inside = [part for part in self._parts if part.role is PartitionRole.LOGICAL]
+        for parts in (outside, inside):
+            for first, second in pairwise(parts):
+                if second.start_lba < first.end_lba:
+                    self._reasons.append(f"partitions {first.number} and {second.number} overlap in the recovery point")
+        for part in inside:
+            if not any(_is_inside(part, around) and part.end_lba <= around.end_lba for around in outside):
+                self._reasons.append(f"partition {part.number} lies in no extended partition of the recovery point")
 
     def _rule(self, part: Partition) -> Rule | None:
         rule = self._rules.get(part.number)

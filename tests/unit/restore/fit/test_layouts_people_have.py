@@ -329,3 +329,12 @@ def test_odd_sizes_fit_whole_sectors_of_4096() -> None:
     assert fitted.table is not None
     # 2049 sectors of 512 bytes need 257 of 4096.
     assert [(part.start_lba, part.sector_count) for part in fitted.table.partitions] == [(256, 257), (768, 125)]
+
+
+def test_a_document_whose_partitions_overlap_is_refused() -> None:
+    first, second = part(1, 1, 100, EXT4), part(2, 50, 100, EXT4)
+    assert fit(disk(GIB, first, second), GIB, 512).reasons == ("partitions 1 and 2 overlap in the recovery point",)
+    lost = part(5, 200, 100, EXT4, ROLE.LOGICAL)
+    around = part(2, 300, 100, None, ROLE.EXTENDED, type="0x05")
+    refused = fit(disk(GIB, first, around, lost, kind=TableKind.DOS), GIB, 512).reasons
+    assert refused == ("partition 5 lies in no extended partition of the recovery point",)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from core.units import ALIGNMENT, MIB
 from images.model.extents import Extent
 from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, TableKind
+from images.model.machine import Firmware
 from restore.fit.fitting import Fit, fit, smallest_target
 from restore.fit.tenants import keeps_size
 from restore.fit.wishes import Wishes
-from restore.rules import Growth, Rule
+from restore.rules import Growth, Rule, TableChoice
 from restore.seat import Means
 from tests.unit.restore.fit.layouts import disks, least, rules_for, targets_for
 
@@ -225,3 +226,41 @@ def test_the_same_size_without_wishes_changes_nothing_on_the_boundary(disk: Disk
     )
     assume(aligned)
     assert fit(disk, disk.size, disk.sector_size).table == disk.table
+
+
+@_TESTS
+@given(disks(), st.sampled_from(list(TableChoice)), st.booleans())
+def test_other_sectors_and_another_table_keep_everything_in_place_or_say_why(
+    disk: Disk, choice: TableChoice, bios: bool
+) -> None:
+    new = 4096 if disk.sector_size == 512 else 512
+    wishes = Wishes(
+        table=choice,
+        firmware=Firmware.BIOS if bios else Firmware.UEFI,
+        conversion=lambda partition, old, new: Means.STREAM,
+    )
+    fitted = fit(disk, disk.size * 2, new, wishes)
+    if fitted.reasons:
+        # Only what cannot be moved can be in the way: of the sectors, of the new table, or of others on the boundary.
+        assert all("cannot be moved" in reason for reason in fitted.reasons)
+        return
+    assert fitted.table is not None
+    assert fitted.converted
+    parts = [part for part in fitted.table.partitions if part.role is not PartitionRole.EXTENDED]
+    gpt = fitted.table.kind is TableKind.GPT
+    # UEFI 2.10, 5.3: a header in LBA 1, 16384 bytes of entries, and both again at the end.
+    tables = 16384 + new if gpt else 0
+    position = new + tables
+    for part in sorted(parts, key=lambda part: part.start_lba):
+        extent = part.extent(new)
+        assert extent.start >= position
+        assert part.role is not PartitionRole.LOGICAL or (not gpt and extent.start >= position + new)
+        position = extent.end
+    assert position <= disk.size * 2 - tables
+    for seat in fitted.seats:
+        if seat.source.role is not PartitionRole.EXTENDED:
+            grown = seat.partition.sector_count * new - seat.source.sector_count * disk.sector_size
+            assert 0 <= grown < 4096
+    if gpt:
+        assert fitted.table.first_usable_lba <= min(part.start_lba for part in parts)
+        assert fitted.table.last_usable_lba >= max(part.end_lba for part in parts) - 1
