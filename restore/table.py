@@ -69,11 +69,17 @@ def create_table(target: Target, table: PartitionTable, sector_size: int, runner
 def rehearse_table(table: PartitionTable, size: int, runner: Runner, *, sector_size: int = 512) -> None:
     """Make the table on a sparse scratch file of the target's size: what cannot be made shows before the first write.
 
+    Where no file can be so large, its bytes alone are made: they are checked against the disk all the same.
+
     Raises:
         RefusedError: this table cannot be made, or the tools do not see what is in it.
     """
     with tempfile.NamedTemporaryFile(prefix="liferaft-table-") as scratch:
-        scratch.truncate(size)
+        try:
+            scratch.truncate(size)
+        except OSError:
+            table_pieces(table, size, sector_size)
+            return
         try:
             create_table(Target(scratch.name, scratch.fileno(), size), table, sector_size, runner)
         except (ProcessError, DeviceError) as error:

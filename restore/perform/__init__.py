@@ -30,7 +30,7 @@ def _grow_tools(step: Step) -> tuple[str, ...]:
 
 PERFORMERS: dict[type[Step], Performer] = {
     WipeSignatures: Performer(perform=table.wipe_signatures, holding=True),
-    CreateTable: Performer(perform=table.make_table, holding=True, alone=True, tools=lambda step: ("sfdisk",)),
+    CreateTable: Performer(perform=table.make_table, holding=True, alone=True, tools=lambda step: ("sfdisk", "fdisk")),
     WriteHead: Performer(perform=table.write_head, holding=True),
     RestoreVolume: Performer(perform=volume.restore_volume, holding=True),
     VerifyVolume: Performer(perform=volume.verify_volume, holding=True),

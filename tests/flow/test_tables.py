@@ -365,8 +365,12 @@ def test_a_rehearsal_refuses_what_cannot_be(tmp_path: Path) -> None:
     table = read(source)
     rehearse_table(table, SIZE, SystemRunner())
     rehearse_table(table, 1 << 42, SystemRunner())
+    rehearse_table(table, 1 << 62, SystemRunner())  # no filesystem has room for the hole
     with pytest.raises(RefusedError, match="of a disk of 8192"):
         rehearse_table(table, 4 * MIB, SystemRunner())
+    beyond = msgspec.structs.replace(table, entries_lba=1)
+    with pytest.raises(RefusedError, match="have no place"):
+        rehearse_table(beyond, 1 << 62, SystemRunner())
 
 
 def test_several_extended_partitions(tmp_path: Path) -> None:
