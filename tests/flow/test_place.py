@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from core.errors import DamagedError, DeviceError
@@ -97,7 +98,7 @@ def moved(kind: FilesystemKind, content: bytes, folder: Path) -> tuple[Path, tup
 
 
 def differing(one: bytes, other: bytes) -> set[int]:
-    return {index for index, (left, right) in enumerate(zip(one, other, strict=True)) if left != right}
+    return set(np.flatnonzero(np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8)).tolist())
 
 
 @pytest.mark.parametrize("kind", MAKERS)
