@@ -42,17 +42,23 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 class ReadBack:
-    """Compares a target with volumes of one repository; ``threads`` of them hash."""
+    """Compares a target with volumes of one repository.
 
-    def __init__(self, route: Route, threads: int) -> None:
+    Args:
+        threads: that hash.
+        share: among how many targets memory is shared.
+    """
+
+    def __init__(self, route: Route, threads: int, *, share: int = 1) -> None:
         self.route = route
+        self._spare = max(1, SPARE // share)
         self.chunk = route.chunk
         self._threads = threads
         self._zero_ids: dict[int, bytes] = {}
 
     def buffers(self) -> Buffers:
         """For :meth:`compare`; may be lent to one comparison after the other, not to two at once."""
-        return Buffers(READING + self._threads + SPARE, max(READ_BACK, self.chunk))
+        return Buffers(READING + self._threads + self._spare, max(READ_BACK, self.chunk))
 
     def compare(self, placed: Placed, slots: Iterable[Slot], meter: Meter, buffers: Buffers) -> Iterator[Compared]:
         """Read the chunks, given in order, and compare them with their ids. Counts data chunks, not zero ones."""

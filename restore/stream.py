@@ -36,8 +36,8 @@ from restore.transfer import Fetch, Moved, Transfer, Wanted, joins
 #: Plain bytes of one fetch. Over a network every request costs a round trip and our time, so that fewer are better.
 BATCH = 4 * MIB
 DISTANT_BATCH = 12 * MIB
-#: Plain bytes under way on all targets, whatever the number of cores.
-UNDER_WAY = 96 * MIB
+#: Plain bytes under way, whatever the number of cores; on several targets less, since each has its other buffers.
+UNDER_WAY, UNDER_WAY_TOGETHER = 96 * MIB, 64 * MIB
 #: Requests under way at the repository, and at the target, beside what the cores do.
 FETCHING = 4
 WRITING = 4
@@ -83,9 +83,9 @@ class Streamer:
         self.resume = resume
         self.chunk = repository.chunk_size
         self._threads = threads or os.cpu_count() or 2
-        self._batch = min(DISTANT_BATCH if repository.backend.distant else BATCH, UNDER_WAY // share // FETCHING)
-        self._under_way = UNDER_WAY // share
-        self._back = ReadBack(self._route, self._threads)
+        self._under_way = UNDER_WAY if share == 1 else UNDER_WAY_TOGETHER // share
+        self._batch = min(DISTANT_BATCH if repository.backend.distant else BATCH, self._under_way // FETCHING)
+        self._back = ReadBack(self._route, self._threads, share=share)
         # By volume: chunks that need not be written, and those of which that is proven.
         self._kept: dict[str, Marks] = {}
         self._seen: dict[str, Marks] = {}
