@@ -116,7 +116,7 @@ def capture(
     started = datetime.now(UTC)
     allocated: dict[str, int] = {}
     found = _with_readable_maps(surveyed_volumes(surveys, stack), allocated)
-    warnings = _say_what_is_whole(surveys, found, sink)
+    warnings = _say_what_is_whole(surveys, found, stack.warnings if stack else (), sink)
     _say_little_room(repository, sum(allocated.values()), sink)
     meter = Meter(sink, Stage.CAPTURE, sum(allocated.values()))
     with writing(repository, sink=sink, digest_list=digest_list) as writer:
