@@ -71,8 +71,9 @@ def match(
         threshold: points that every pair needs.
     """
     doubles = same_disks(candidates)
+    needed = {disk.id: least(disk) for disk in disks}
     scores = tuple(
-        _score(disk, candidate, least(disk), _was_removable(disk, captured))
+        _score(disk, candidate, needed[disk.id], _was_removable(disk, captured))
         for disk in disks
         for candidate in sorted(candidates, key=lambda candidate: candidate.node)
     )

@@ -1,5 +1,6 @@
 """Matching: scores by hand, the best assignment against brute force, and that no order decides."""
 
+import time
 from itertools import permutations
 
 import msgspec
@@ -220,3 +221,20 @@ def test_the_assignment_is_the_best_and_its_lead_is_right(weights: list[list[int
         assert found.lead == totals[0] - totals[1]
     else:
         assert found.lead >= -IMPOSSIBLE // 2
+
+
+def test_eight_disks_find_their_targets_among_sixty_in_no_time() -> None:
+    """Planning for 8 disks x 32 partitions has one second; the fit of a disk is asked once for each."""
+    asked: list[str] = []
+
+    def counted(disk: Disk) -> int:
+        asked.append(disk.id)
+        return disk.size
+
+    disks = [disk(number, 100 * GIB, serial=f"S{number}", model="M") for number in range(8)]
+    candidates = [target(f"/dev/{number}", 100 * GIB, serial=f"S{number}", model="M") for number in range(60)]
+    started = time.process_time()
+    found = match(disks, candidates, least=counted)
+    assert time.process_time() - started < 0.5
+    assert nodes(found) == {f"disk{number}": f"/dev/{number}" for number in range(8)}
+    assert len(asked) == 8
