@@ -11,7 +11,7 @@ from core.errors import UsageError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from rescue.jobs.access import read_passphrase
-from rescue.jobs.unattended import Job, trusted_keys
+from rescue.jobs.unattended import SECRETS, Job, trusted_keys
 
 
 def build_medium(recipe_path: Path | None, out: Path, cache: Path | None, sink: Sink, runner: Runner) -> BuildReport:
@@ -29,9 +29,12 @@ def build_medium(recipe_path: Path | None, out: Path, cache: Path | None, sink: 
     """
     recipe = default_recipe() if recipe_path is None else read_recipe(recipe_path)
     job = _check_job(recipe, recipe_path)
-    secret = _passphrase_beside(job, recipe_path, sink) if job and recipe_path else None
+    secrets: dict[str, Path] = {}
+    if job and recipe_path:
+        for field in SECRETS:
+            secrets |= _passphrase_beside(field, getattr(job, field), recipe_path, sink)
     with as_file(files("rescue.live")) as live:
-        return build_iso(recipe, out, cache or default_cache(), live, runner, sink, job_files=secret or {})
+        return build_iso(recipe, out, cache or default_cache(), live, runner, sink, job_files=secrets)
 
 
 def _check_job(recipe: Recipe, path: Path | None) -> Job | None:
@@ -43,20 +46,19 @@ def _check_job(recipe: Recipe, path: Path | None) -> Job | None:
     return job
 
 
-def _passphrase_beside(job: Job, recipe: Path, sink: Sink) -> dict[str, Path]:
-    """The file of a relative ``passphrase_file``, by its name: it lies beside the recipe, and on the medium it will
-    lie beside the job."""
-    if not job.passphrase_file or "://" in job.passphrase_file or Path(job.passphrase_file).is_absolute():
+def _passphrase_beside(field: str, named: str, recipe: Path, sink: Sink) -> dict[str, Path]:
+    """The file of a passphrase that the job's ``field`` names by a relative path, by its name: it lies beside the
+    recipe, and on the medium it will lie beside the job."""
+    if not named or "://" in named or Path(named).is_absolute():
         return {}
-    if PurePath(job.passphrase_file).name != job.passphrase_file:
+    if PurePath(named).name != named:
         raise UsageError(
-            f"{recipe}: passphrase_file is {job.passphrase_file}: a file that goes onto the medium lies beside the "
-            "recipe, without folders.",
+            f"{recipe}: {field} is {named}: a file that goes onto the medium lies beside the recipe, without folders.",
             hint="A full path means a file of the rescue system.",
         )
-    path = recipe.absolute().parent / job.passphrase_file
+    path = recipe.absolute().parent / named
     # What is not a passphrase now would not be one on the day it is needed.
     read_passphrase(path, lambda warning: None)
     warning = f"The medium will hold the passphrase in {path}: whoever has the medium can read the recovery points."
     sink(Event(stage=Stage.BUILD, message=warning, warning=True))
-    return {job.passphrase_file: path}
+    return {named: path}

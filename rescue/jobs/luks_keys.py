@@ -27,14 +27,19 @@ def read_keys(files: Sequence[Path], passphrase_files: Sequence[Path], ask: AskK
 
 
 def _passphrase(path: Path) -> str:
-    content = _read(path).removesuffix(b"\n")
+    return parse_key(_read(path), str(path))
+
+
+def parse_key(content: bytes, name: str) -> str:
+    """The passphrase in the bytes of a file; ``name`` is what an error calls it. Raises UsageError."""
+    content = content.removesuffix(b"\n")
     try:
         text = content.decode()
     except UnicodeDecodeError:
         # The error itself holds the bytes: it must not be seen, not even as a cause.
-        raise UsageError(f"{path} is not text in UTF-8.", hint="Use it as a key file: --luks-key.") from None
+        raise UsageError(f"{name} is not text in UTF-8.", hint="Use it as a key file: --luks-key.") from None
     if not text or "\n" in text:
-        raise UsageError(f"{path} should hold a passphrase in one line.", hint="Use it as a key file: --luks-key.")
+        raise UsageError(f"{name} should hold a passphrase in one line.", hint="Use it as a key file: --luks-key.")
     return text
 
 

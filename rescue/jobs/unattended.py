@@ -17,10 +17,12 @@ from core.errors import ExitCode, LiferaftError, RefusedError, UsageError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from core.units import KIB
+from images.stack.keys import Keys
 from images.store.access import Access
 from images.store.http import fetch, post, split_credentials
 from images.store.signature import read_public_key
 from rescue.jobs.access import LIMIT, access_from, parse_passphrase, read_passphrase
+from rescue.jobs.luks_keys import parse_key, read_keys
 from rescue.jobs.placing import TargetRule
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore_by_rules, run_plan
 from restore.plan import Plan
@@ -31,6 +33,8 @@ from restore.rules import PartitionRule, TableChoice
 MEDIUM_JOB = Path("/run/live/medium/liferaft/job.json")
 KERNEL_PARAMETER = "liferaft.job="
 _LIMIT = 256 * KIB
+#: Fields that name the file of a passphrase.
+SECRETS = ("passphrase_file", "luks_passphrase_file")
 
 
 class After(StrEnum):
@@ -55,6 +59,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         rules: what becomes of single partitions (docs/job.md).
         passphrase_file: where the passphrase of an encrypted repository is: a file of the rescue system, or an
             ``https://`` address. A relative path begins at the folder of the job document.
+        luks_passphrase_file: the same for the encrypted disks of the recovery point.
         passphrase_over_http: allow an ``http://`` address, which everybody in the network can read along.
         require_signature: public keys as PEM text; the recovery point must be signed with one of them.
         report_url: the result is sent there with POST; empty for nowhere.
@@ -77,6 +82,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     onto_source: bool = False
     unique: bool = False
     passphrase_file: str = ""
+    luks_passphrase_file: str = ""
     passphrase_over_http: bool = False
     require_signature: tuple[str, ...] = ()
     report_url: str = ""
@@ -89,9 +95,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
             raise ValueError('a job names its target, or targets, or says "match": true')
         if self.grow and self.grow_all:
             raise ValueError("grow and grow_all say different things")
-        if self.passphrase_file.startswith("http://") and not self.passphrase_over_http:
+        for field in SECRETS:
+            if not getattr(self, field).startswith("http://") or self.passphrase_over_http:
+                continue
             raise ValueError(
-                "passphrase_file is an http:// address, where everybody in the network can read the passphrase along: "
+                f"{field} is an http:// address, where everybody in the network can read the passphrase along: "
                 "give an https:// address or a file, or allow it with passphrase_over_http"
             )
 
@@ -136,16 +144,22 @@ def read_job(source: str) -> Job:
 
 
 def _placed(job: Job, source: str) -> Job:
-    """The job with a relative ``passphrase_file`` made absolute: it lies beside the document."""
-    if not job.passphrase_file or _is_url(job.passphrase_file) or Path(job.passphrase_file).is_absolute():
+    """The job with relative files of passphrases made absolute: they lie beside the document."""
+    relative = {
+        field: named
+        for field in SECRETS
+        if (named := getattr(job, field)) and not _is_url(named) and not Path(named).is_absolute()
+    }
+    if not relative:
         return job
     if _is_url(source):
+        field, named = next(iter(relative.items()))
         raise UsageError(
-            f"{source}: passphrase_file is {job.passphrase_file}, and beside a URL there are no files.",
+            f"{source}: {field} is {named}, and beside a URL there are no files.",
             hint="Give the full path on the rescue system, or an https:// address.",
         )
     folder = Path(source.removeprefix("file://").removeprefix("file:")).absolute().parent
-    return msgspec.structs.replace(job, passphrase_file=str(folder / job.passphrase_file))
+    return msgspec.structs.replace(job, **{field: str(folder / named) for field, named in relative.items()})
 
 
 def _is_url(text: str) -> bool:
@@ -180,6 +194,14 @@ def job_access(job: Job) -> Access:
     return access_from(passphrase, trusted=trusted_keys(job))
 
 
+def job_keys(job: Job) -> Keys:
+    """What opens the encrypted disks of a job's recovery point. Raises as :func:`job_access` does."""
+    if _is_url(job.luks_passphrase_file):
+        shown, _ = split_credentials(job.luks_passphrase_file)
+        return Keys(passphrases=(parse_key(fetch(job.luks_passphrase_file, LIMIT), shown),))
+    return read_keys((), (Path(job.luks_passphrase_file),) if job.luks_passphrase_file else ())
+
+
 def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) -> JobResult:
     """Plan, show the plan, restore, verify, report. Errors become a result, never an exception.
 
@@ -189,7 +211,7 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
     started = time.monotonic()
     digest = ""
     try:
-        access = job_access(job)
+        access, keys = job_access(job), job_keys(job)
         sink(Event(stage=Stage.PROBE, message="Looking for the job's target"))
         rules = (job.target,) if job.target is not None else job.targets
         choices = RestoreChoices(
@@ -207,7 +229,7 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
         plan = plan_restore_by_rules(job.repository, job.recovery_point, rules, choices, runner, access)
         digest = plan.digest
         show(plan)
-        report = run_plan(plan, digest, runner, sink, repository=job.repository, access=access)
+        report = run_plan(plan, digest, runner, sink, repository=job.repository, access=access, keys=keys)
     except LiferaftError as error:
         return failed(error, time.monotonic() - started, digest)
     return JobResult(

@@ -108,13 +108,15 @@ def extend_volume(group: VolumeGroup, volume: str, nodes: Mapping[str, str], run
         ProcessError: LVM found the room not usable (a striped volume needs it on all its members).
     """
     limits = member_words(group, nodes)
+    free_before = _free_extents(group, limits, runner)
     for member in group.members:
         runner.run(["pvresize", *limits, nodes[member.device]], timeout=_TIMEOUT)
-    report = report_rows("vgs", ["vg_free_count"], [*limits, group.name], runner)
+    # What was free before stays free: somebody left it, for snapshots perhaps.
+    gained = _free_extents(group, limits, runner) - free_before
     name = f"{group.name}/{volume}"
-    if int(report[0]["vg_free_count"]):
+    if gained > 0:
         try:
-            runner.run(["lvextend", *limits, "--extents", "+100%FREE", name], timeout=_TIMEOUT)
+            runner.run(["lvextend", *limits, "--extents", f"+{gained}", name], timeout=_TIMEOUT)
         except ProcessError as error:
             hint = "The data is in place; only the growing failed. Grow it later with lvextend."
             raise ProcessError(error.argv, error.returncode, error.output, hint=hint) from None
@@ -167,6 +169,10 @@ def _put_front(node: str, front: bytes) -> None:
         stream.write(front)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _free_extents(group: VolumeGroup, limits: list[str], runner: Runner) -> int:
+    return int(report_rows("vgs", ["vg_free_count"], [*limits, group.name], runner)[0]["vg_free_count"])
 
 
 def _check_uuids(group: VolumeGroup, limits: list[str], runner: Runner) -> None:

@@ -10,6 +10,7 @@ from core.errors import ExitCode, RefusedError, UsageError
 from core.events import ignore
 from images.model.layout import DiskIdentity
 from images.model.machine import Firmware, Machine, MachineDisk, SecureBoot
+from images.stack.keys import Keys
 from images.store.access import Access
 from images.store.passphrase import Passphrase
 from rescue.jobs.placing import TargetRule, target_disk
@@ -141,19 +142,30 @@ def test_planning_and_restoring_get_what_the_job_says(tmp_path: Path, monkeypatc
         given.append(access)
         return Plan(recovery_point="p", name="n", created="c", repository="r", targets=(), steps=(), notes=())
 
-    def run(plan: Plan, digest: str, runner: object, sink: object, *, repository: str, access: Access) -> Report:
+    def run(
+        plan: Plan, digest: str, runner: object, sink: object, *, repository: str, access: Access, keys: Keys
+    ) -> Report:
         given.append(access)
+        assert keys.passphrases == ("four five",)
         raise RefusedError("far enough")
 
     monkeypatch.setattr("rescue.jobs.unattended.plan_restore_by_rules", plan)
     monkeypatch.setattr("rescue.jobs.unattended.run_plan", run)
-    job = Job(repository="/r", target=TargetRule(serial="A"), passphrase_file=str(tmp_path / "pass"))
+    # Byte for byte: only the end of the line does not belong to it.
+    (tmp_path / "luks").write_text("four five\n")
+    job = Job(
+        repository="/r",
+        target=TargetRule(serial="A"),
+        passphrase_file=str(tmp_path / "pass"),
+        luks_passphrase_file=str(tmp_path / "luks"),
+    )
     result = run_job(job, ScriptedRunner(lambda argv: ""), ignore, lambda plan: None)
     assert result.error == "far enough"
     assert [access.encrypted_only for access in given] == [True, True]
     assert {access.ask() for access in given if access.ask} == {Passphrase("one two three")}
-    missing = msgspec.structs.replace(job, passphrase_file=str(tmp_path / "none"))
-    assert run_job(missing, ScriptedRunner(lambda argv: ""), ignore, lambda plan: None).exit_code == ExitCode.USAGE
+    for field in ("passphrase_file", "luks_passphrase_file"):
+        missing = msgspec.structs.replace(job, **{field: str(tmp_path / "none")})
+        assert run_job(missing, ScriptedRunner(lambda argv: ""), ignore, lambda plan: None).exit_code == ExitCode.USAGE
     assert len(given) == 2, "nothing is planned without the passphrase that the job names"
 
 
