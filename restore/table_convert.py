@@ -1,18 +1,15 @@
-"""Tables of another kind or in other sectors: dos to GPT, and sectors of 512 to 4096 bytes and back.
+"""A dos table as GPT.
 
-Pure functions on the table alone: partitions keep their bytes, their numbers and their ids. Whether a table is to be
-converted, and where partitions go then, is decided by the fit; what their filesystems make of other sectors is not
-asked here.
+Pure arithmetic on the table alone: partitions keep their bytes, their numbers and their ids. Whether a table is to be
+converted, and where partitions go then, is decided by the fit.
 """
 
 from uuid import UUID, uuid5
 
 import msgspec
 
-from core.units import align_up, to_bytes, to_sectors
 from images.model.layout import Partition, PartitionRole, PartitionTable, TableKind
 from images.tables import c_gpt
-from images.tables.gpt_bytes import array_sectors
 
 #: Entries of a GPT that is made anew, and where they begin (UEFI specification 2.10, section 5.3.1).
 ENTRY_COUNT = 128
@@ -117,33 +114,3 @@ def _as_gpt(part: Partition, signature: str, reasons: list[str], notes: list[str
         active=False,
         role=role,
     )
-
-
-def in_sectors(table: PartitionTable, old: int, new: int) -> ConvertedTable:
-    """A table with its positions in sectors of ``new`` bytes instead of ``old``; every byte position is kept.
-
-    What a dos table keeps of the source's own bytes counts in its sectors and goes; so does a hybrid MBR. The last
-    usable LBA of a GPT follows from the target and is left at 0.
-    """
-    if old == new:
-        return ConvertedTable(table)
-    reasons: list[str] = []
-    parts = [_scaled(part, old, new, reasons) for part in table.partitions]
-    made = msgspec.structs.replace(table, partitions=tuple(parts), mbr="", records=())
-    if table.kind is TableKind.GPT:
-        made = msgspec.structs.replace(made, entries_lba=ENTRIES_LBA, last_usable_lba=0)
-        least = ENTRIES_LBA + array_sectors(made, new)
-        first = align_up(to_bytes(table.first_usable_lba, old), new) // new
-        starts = [part.start_lba for part in parts]
-        made = msgspec.structs.replace(made, first_usable_lba=min([max(first, least), *starts]))
-    return ConvertedTable(made, tuple(reasons))
-
-
-def _scaled(part: Partition, old: int, new: int, reasons: list[str]) -> Partition:
-    start, size = to_bytes(part.start_lba, old), to_bytes(part.sector_count, old)
-    if start % new or size % new:
-        reasons.append(
-            f"partition {part.number} ({size} bytes from byte {start}) does not lie on whole sectors of {new} bytes"
-        )
-        return part
-    return msgspec.structs.replace(part, start_lba=to_sectors(start, new), sector_count=to_sectors(size, new))

@@ -159,6 +159,21 @@ def test_a_table_that_tools_made_is_made_again(kind: str, tmp_path: Path) -> Non
     assert_same(source, target, table)
 
 
+def test_what_sfdisk_usually_makes_needs_no_bytes_kept(tmp_path: Path) -> None:
+    """Protective MBR, geometry and places of boot records come out as it spells them, from the facts alone."""
+    source = blank(tmp_path / "source")
+    for script in (
+        "label: gpt\nsize=2048\nsize=99\n",
+        "label: dos\nstart=2048,size=30000,type=5\nsize=2048\nsize=4096,type=82\nsize=99\n",
+        "label: dos\nstart=63,size=30000,bootable\nstart=33000,size=7000,type=f\nstart=33063,size=500\n",
+    ):
+        run("sfdisk", "-q", "--wipe=always", source, stdin=script)
+        table = read(source)
+        assert table.partitions
+        assert (table.mbr, table.records) == ("", ())
+        assert_same(source, make(tmp_path / "target", table), table)
+
+
 def test_a_deleted_logical_partition_leaves_its_place_in_the_chain(tmp_path: Path) -> None:
     source = blank(tmp_path / "source")
     SOURCES["chain out of order"](source)

@@ -1,15 +1,13 @@
-"""Tables of another kind and in other sectors: types as sgdisk converts them, positions by arithmetic."""
+"""dos tables as GPT: types as sgdisk converts them."""
 
 from pathlib import Path
 from uuid import UUID
 
-import pytest
-
-from images.model.layout import Partition, PartitionRole, PartitionTable, TableKind
+from images.model.layout import PartitionRole, PartitionTable, TableKind
 from images.sources import BytesSource
 from images.tables.detect import read_table
 from images.tables.table_bytes import table_pieces
-from restore.table_convert import in_sectors, to_gpt
+from restore.table_convert import to_gpt
 from tests.flow.disks import need, run
 
 TYPES = [
@@ -104,47 +102,3 @@ def test_a_converted_table_is_one_that_sfdisk_reads(tmp_path: Path) -> None:
             file.seek(piece.offset)
             file.write(piece.data)
     assert "No errors detected" in run("sfdisk", "--verify", disk)
-
-
-def _gpt(*spans: tuple[int, int], first: int = 34) -> PartitionTable:
-    parts = tuple(
-        Partition(
-            id=f"part{number}", number=number, start_lba=start, sector_count=count, type=str(UUID(int=9)),
-            role=PartitionRole.PRIMARY, uuid=UUID(int=number),
-        )
-        for number, (start, count) in enumerate(spans, 1)
-    )  # fmt: skip
-    return PartitionTable(
-        kind=TableKind.GPT, identifier=str(UUID(int=7)), partitions=parts, first_usable_lba=first, last_usable_lba=9999,
-        entry_count=128, entries_lba=64, mbr="00",
-    )  # fmt: skip
-
-
-def test_bytes_stay_where_they_are_in_other_sectors() -> None:
-    made = in_sectors(_gpt((2048, 4096), (8192, 8), first=2048), 512, 4096)
-    assert made.reasons == ()
-    assert [(part.start_lba, part.sector_count) for part in made.table.partitions] == [(256, 512), (1024, 1)]
-    assert made.table.first_usable_lba == 256
-    assert (made.table.entries_lba, made.table.mbr) == (2, "")
-    back = in_sectors(made.table, 4096, 512)
-    assert [(part.start_lba, part.sector_count) for part in back.table.partitions] == [(2048, 4096), (8192, 8)]
-    assert back.table.first_usable_lba == 2048
-
-
-@pytest.mark.parametrize(("first", "wanted"), [(34, 6), (3, 6), (41, 6), (49, 7)])
-def test_the_first_usable_sector_leaves_room_for_the_entries(first: int, wanted: int) -> None:
-    """2 + 16384 / 4096 sectors belong to the table itself."""
-    assert in_sectors(_gpt((2048, 8), first=first), 512, 4096).table.first_usable_lba == wanted
-
-
-@pytest.mark.parametrize(("start", "count"), [(2049, 8), (63, 8), (2048, 9)])
-def test_what_does_not_lie_on_whole_larger_sectors_is_a_reason(start: int, count: int) -> None:
-    made = in_sectors(_gpt((start, count)), 512, 4096)
-    assert made.reasons == (
-        f"partition 1 ({count * 512} bytes from byte {start * 512}) does not lie on whole sectors of 4096 bytes",
-    )
-
-
-def test_the_same_sectors_change_nothing() -> None:
-    table = _gpt((63, 9))
-    assert in_sectors(table, 512, 512).table is table
