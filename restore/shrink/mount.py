@@ -6,7 +6,6 @@ this module knows libfuse.
 
 import contextlib
 import errno
-import importlib
 import os
 import stat
 import tempfile
@@ -72,11 +71,13 @@ def _binding() -> ModuleType:
     # Where libfuse 2 is installed too, mfusepy would take that, whose requests are small.
     os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
     try:
-        return importlib.import_module("mfusepy")
+        import mfusepy
     except (ImportError, OSError, AttributeError):
         raise MissingToolError(
             "libfuse 3 is not installed: making a filesystem smaller needs it.", hint="On Debian: apt-get install fuse3"
         ) from None
+    found: ModuleType = mfusepy
+    return found
 
 
 def _serve(fuse: ModuleType, overlay: Overlay, folder: str, failures: list[BaseException]) -> None:
