@@ -204,13 +204,16 @@ def _with_readable_maps(found: tuple[VolumeSurvey, ...], allocated: dict[str, in
     return tuple(volumes)
 
 
-def _say_what_is_whole(surveys: tuple[DiskSurvey, ...], found: tuple[VolumeSurvey, ...], sink: Sink) -> tuple[str, ...]:
-    """Tell the user which volumes are captured whole because their map is not believed."""
+def _say_what_is_whole(
+    surveys: tuple[DiskSurvey, ...], found: tuple[VolumeSurvey, ...], known: tuple[str, ...], sink: Sink
+) -> tuple[str, ...]:
+    """Tell the user which volumes are captured whole because their map is not believed, and what was ``known``."""
     warnings = [
         f"{survey.disk.id}: {note}"
         for survey in surveys
         for note in (survey.disk.table.notes if survey.disk.table else ())
     ]
+    warnings += known
     for volume in found:
         if volume.role is not VolumeRole.HEAD and not volume.used.trusted:
             size = format_size(volume.source.size)
