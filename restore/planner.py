@@ -105,6 +105,8 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
         reasons += unique_reasons(repository, point, manifest, disks)
     if reasons:
         hint = "Choose another target; liferaft probe lists the disks of this machine."
+        if options.rules:
+            hint = "Change the rules for partitions, or choose another target."
         if all("was captured from" in reason for reason in reasons):
             hint = "Add --onto-source if that is what you want."
         raise RefusedError(
