@@ -14,6 +14,7 @@ from core.events import Sink
 from core.process import Runner
 from images.model.machine import Machine
 from images.probe import probe_machine
+from images.stack.keys import AskKey, Keys
 from images.store.passphrase import Passphrase
 from rescue.tui.messages import Ending, Placed
 
@@ -65,8 +66,8 @@ class Jobs(Protocol):
         """The plan for restoring a recovery point to disks; disks without a target are left out. Nothing is written."""
         ...
 
-    def run(self, plan: "Plan", sink: Sink) -> "Report":
-        """Carry out a plan that the person has confirmed."""
+    def run(self, plan: "Plan", sink: Sink, ask: AskKey) -> "Report":
+        """Carry out a plan that the person has confirmed. ``ask``: for the passphrase of an encrypted disk."""
         ...
 
     def end(self, ending: Ending) -> None:
@@ -125,10 +126,16 @@ class SystemJobs:
         self._typed[plan.repository] = repository
         return plan
 
-    def run(self, plan: "Plan", sink: Sink) -> "Report":
+    def run(self, plan: "Plan", sink: Sink, ask: AskKey) -> "Report":
         repository = self._typed.get(plan.repository, plan.repository)
         report: Report = _load("restore").run_plan(
-            plan, plan.digest, self._runner, sink, repository=repository, access=self._access(repository)
+            plan,
+            plan.digest,
+            self._runner,
+            sink,
+            repository=repository,
+            access=self._access(repository),
+            keys=Keys(ask=ask),
         )
         return report
 

@@ -1,5 +1,6 @@
 """The restore while it runs: stages, figures, messages, and a way to stop."""
 
+import queue
 import threading
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
@@ -7,7 +8,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from core.errors import LiferaftError, StoppedError
 from core.events import Event, Stage
@@ -17,6 +18,7 @@ from rescue.tui.messages import Go, ToRestoring, ToResult
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import cut
 from rescue.tui.widgets.log import Log
+from rescue.tui.widgets.secret import Secret
 from restore.plan import Plan
 from restore.report import Report
 from restore.steps import GrowFilesystem, RepairBoot, VerifyVolume
@@ -25,7 +27,10 @@ _RUNNING = "Esc: stop"
 
 
 class RestoringScreen(WizardScreen):
-    """Runs the plan in a worker. Stopping is cooperative: the next event raises in the worker."""
+    """Runs the plan in a worker. Stopping is cooperative: the next event raises in the worker.
+
+    An encrypted disk of the recovery point has its passphrase asked for before anything is written.
+    """
 
     HEADLINE = "Restoring"
     KEYS = _RUNNING
@@ -45,9 +50,18 @@ class RestoringScreen(WizardScreen):
             super().__init__()
             self.report = report
 
+    class Locked(Message):
+        """The passphrase of a container is wanted."""
+
+        def __init__(self, container: str) -> None:
+            super().__init__()
+            self.container = container
+
     def __init__(self, jobs: Jobs, to: ToRestoring) -> None:
         super().__init__(jobs)
         self._to = to
+        self._locked = ""
+        self._answers = queue.SimpleQueue[str]()
         self._board = Board(_stages(to.plan))
         self._stop = threading.Event()
         self._asks = False
@@ -56,13 +70,16 @@ class RestoringScreen(WizardScreen):
         text = f"{self._to.plan.name} to {self._to.disk}. Do not switch this machine off."
         yield Static(cut(text, 78), classes="text", markup=False)
         yield Static("", id="stages", classes="text", markup=False)
+        field = Secret(id="passphrase")
+        field.display = False
+        yield field
         yield Log(id="log")
 
     def on_mount(self) -> None:
         self.set_interval(1.0, self._refresh)
         self._refresh()
         self.run_worker(
-            lambda: self._bridge(lambda: self.Ended(self.jobs.run(self._to.plan, self._sink))),
+            lambda: self._bridge(lambda: self.Ended(self.jobs.run(self._to.plan, self._sink, self._ask))),
             thread=True,
             exclusive=True,
             group="job",
@@ -72,11 +89,38 @@ class RestoringScreen(WizardScreen):
     def _sink(self, event: Event) -> None:
         """Called from the restore's threads. Posting is safe from them; raising ends the restore."""
         if self._stop.is_set() and event.stage is not Stage.DONE:
-            raise StoppedError(
-                "The restore was stopped as you asked.",
-                hint="Choose the same recovery point and the same disk again to go on.",
-            )
+            raise _stopped()
         self.post_message(self.Told(event))
+
+    def _ask(self, container: str) -> str:
+        """Called from the restore's thread: waits for a person, or until they stop. A second call says it was wrong."""
+        self.post_message(self.Locked(container))
+        while True:
+            try:
+                return self._answers.get(timeout=0.2)
+            except queue.Empty:
+                if self._stop.is_set():
+                    raise _stopped() from None
+
+    def on_restoring_screen_locked(self, message: Locked) -> None:
+        message.stop()
+        self._locked = message.container
+        field = self.query_one(Secret)
+        field.clear()
+        field.display = True
+        field.focus()
+        self._refresh()
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        if self._asks:
+            self.action_stop()
+        elif message.value:
+            field = self.query_one(Secret)
+            self._locked = ""
+            self._answers.put(message.value)
+            field.clear()
+            field.display = False
+            self._refresh()
 
     def on_restoring_screen_told(self, message: Told) -> None:
         message.stop()
@@ -113,8 +157,17 @@ class RestoringScreen(WizardScreen):
             self.say("Stop the restore? Running it again later goes on where it stopped.", warning=True)
         elif self._stop.is_set():
             self.say("Stopping ...", warning=True)
+        elif self._locked:
+            self.say(cut(f"Type the passphrase of the encrypted disk {self._locked}", 78), warning=True)
         else:
             self.say(self._board.silence(), warning=True)
+
+
+def _stopped() -> StoppedError:
+    return StoppedError(
+        "The restore was stopped as you asked.",
+        hint="Choose the same recovery point and the same disk again to go on.",
+    )
 
 
 def _stages(plan: Plan) -> Iterator[Stage]:

@@ -8,6 +8,7 @@ from core.events import Event, Sink
 from core.process import SystemRunner
 from images.model.layout import Disk, DiskIdentity
 from images.model.machine import Firmware, Machine, MachineDisk, Nic, SecureBoot
+from images.stack.keys import AskKey, Keys
 from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.passphrase import Passphrase
@@ -88,14 +89,14 @@ class FileJobs:
         targets = [f"{one.source or known[0]}={one.target.node}" for one in placed]
         return plan_restore(repository, point, targets, choices, SystemRunner(), self.access)
 
-    def run(self, plan: Plan, sink: Sink) -> Report:
+    def run(self, plan: Plan, sink: Sink, ask: AskKey) -> Report:
         self.calls.append("run")
 
         def watched(event: Event) -> None:
             self.watch(event)
             sink(event)
 
-        return run_plan(plan, plan.digest, SystemRunner(), watched, access=self.access)
+        return run_plan(plan, plan.digest, SystemRunner(), watched, access=self.access, keys=Keys(ask=ask))
 
     def end(self, ending: Ending) -> None:
         self.endings.append(ending)

@@ -10,6 +10,7 @@ import pytest
 from core.errors import LiferaftError, ProcessError, RefusedError
 from core.events import Event, Sink, Stage
 from images.model.layout import DiskIdentity
+from images.stack.keys import AskKey
 from rescue.jobs.repositories import Findings, FoundRepository
 from rescue.tui import messages
 from rescue.tui.app import SCREENS
@@ -199,7 +200,7 @@ def test_labels_and_models_cannot_move_the_cursor(jobs: FileJobs, monkeypatch: p
 def test_a_stall_is_named(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
-    def run(plan: Plan, sink: Sink) -> Report:
+    def run(plan: Plan, sink: Sink, ask: AskKey) -> Report:
         sink(Event(stage=Stage.STREAM, message="Writing", done=1 << 20, total=1 << 30, stalled=42.0))
         sink(Event(stage=Stage.STREAM, message="\x1b[2J cleared?", warning=True))
         assert released.wait(30)
@@ -220,6 +221,42 @@ def test_a_stall_is_named(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> No
             await driver.see("Restore failed")
 
     asyncio.run(road())
+
+
+def test_the_passphrase_of_an_encrypted_disk_is_asked_for_until_it_is_right(
+    jobs: FileJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed: list[str] = []
+
+    def run(plan: Plan, sink: Sink, ask: AskKey) -> Report:
+        sink(Event(stage=Stage.PREFLIGHT, message="Checking the recovery point and the targets"))
+        while not typed or typed[-1] != "right":
+            typed.append(ask("crypt (3b872b48)"))
+        ask("another")
+        raise AssertionError("a person who stops has no answer")
+
+    monkeypatch.setattr(jobs, "run", run)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            placed = (messages.Placed("", jobs.machine.disks[1]),)
+            plan = jobs.plan(str(jobs.repository), "latest", placed, grow=False, verify=True)
+            driver.app.screen.post_message(messages.Go(messages.ToRestoring(plan, "sda")))
+            for words in ("wrong", "right"):
+                await driver.see("Type the passphrase of the encrypted disk crypt (3b872b48)")
+                check(driver)
+                await driver.type(words)
+                assert words not in await driver.see("*****")
+                await driver.press("enter")
+            await driver.see("encrypted disk another")
+            await driver.press("escape")
+            await driver.see("Stop the restore?")
+            await driver.press("enter")
+            await driver.see("The restore was stopped as you asked")
+
+    asyncio.run(road())
+    assert typed == ["wrong", "right"]
 
 
 def test_every_destination_has_its_screen() -> None:
