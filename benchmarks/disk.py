@@ -47,15 +47,16 @@ def change_files(disk: Path, count: int) -> None:
 def turn_chunks(target: Path, *, every: int) -> int:
     """Turn bits of 4 KiB in one of ``every`` chunks of a restored, sparse target; gives the bytes of those chunks."""
     chunk, found = 1 << 20, 0
-    with target.open("r+b") as stream:
-        for number, start in enumerate(_data_chunks(stream.fileno(), chunk)):
+    descriptor = os.open(target, os.O_RDWR)
+    try:
+        for number, start in enumerate(_data_chunks(descriptor, chunk)):
             if number % every == every // 2:
-                stream.seek(start + chunk // 2)
-                old = stream.read(4096)
-                stream.seek(start + chunk // 2)
-                stream.write(bytes(255 - byte for byte in old))
+                old = os.pread(descriptor, 4096, start + chunk // 2)
+                os.pwrite(descriptor, bytes(255 - byte for byte in old), start + chunk // 2)
                 found += chunk
-        os.fsync(stream.fileno())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     return found
 
 
