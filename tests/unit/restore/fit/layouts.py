@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from core.units import ALIGNMENT, MIB
+from core.units import ALIGNMENT, MIB, align_up
 from images.model.layout import (
     Disk,
     DiskIdentity,
@@ -47,13 +47,17 @@ def least(partition: Partition, sector_size: int) -> int:
 
 
 @st.composite
-def disks(draw: st.DrawFn) -> Disk:
-    """A disk with a sound table of one to eight partitions; on dos the later ones may be logical."""
+def disks(draw: st.DrawFn, *, aligned: bool = False) -> Disk:
+    """A disk with a sound table of one to eight partitions; on dos the later ones may be logical.
+
+    Args:
+        aligned: all of them start on the boundary.
+    """
     sector_size = draw(st.sampled_from([512, 4096]))
     kind = draw(st.sampled_from(list(TableKind)))
     contents = draw(st.lists(_CONTENTS, min_size=1, max_size=8))
     primaries = min(len(contents), draw(st.integers(0, 3))) if kind is TableKind.DOS else len(contents)
-    position = draw(_FIRST)
+    position = draw(_FIRST) if not aligned else draw(st.integers(1, 9)) * MIB
     parts: list[Partition] = []
     logical_from = 0
     for index, (role, filesystem) in enumerate(contents):
@@ -62,6 +66,7 @@ def disks(draw: st.DrawFn) -> Disk:
             logical_from = position
         # The boot record of a logical partition lies before it.
         position += draw(st.sampled_from([sector_size, 63 * sector_size, MIB])) if logical else 0
+        position = align_up(position) if aligned else position
         size = draw(_SIZES)
         number = index + 1 if not logical else 5 + index - primaries
         parts.append(
