@@ -40,8 +40,9 @@ from restore.rules import Growth
 from restore.table_head import head_extents
 from tests.fuzz.browsing import browse_target, btrfs_trees, ext_trees, fat_trees, ntfs_trees, xfs_trees
 from tests.fuzz.parity import parity_target
-from tests.fuzz.seeds import sample_manifest
+from tests.fuzz.seeds import sample_manifest, stacked_manifest
 from tests.fuzz.sparse import SparseSource, make
+from tests.fuzz.stack import check_member, check_stack, check_text, member_images
 from tests.fuzz.tables import check_tables, table_images
 
 MIB = 1 << 20
@@ -68,6 +69,9 @@ def targets() -> dict[str, Callable[[], Target]]:
         "machine": lambda: _document(Machine),
         "plan": lambda: _plan,
         "fit": lambda: _fit,
+        "members": _on_images(check_member, member_images),
+        "lvm-text": lambda: check_text,
+        "stack": lambda: _stack,
         "page": lambda: _page,
         "tree": lambda: _tree,
         "record": lambda: _record,
@@ -145,6 +149,11 @@ def _fit(data: bytes) -> None:
             if fitted.table is not None and not fitted.reasons:
                 head_extents(fitted.table, MIB, disk.sector_size)
                 assert all(part.end_lba * disk.sector_size <= size for part in fitted.table.partitions)
+
+
+def _stack(data: bytes) -> None:
+    document = _with_numbers(msgspec.json.decode(encode(stacked_manifest())), iter(data))
+    check_stack(decode_stored(msgspec.json.encode(document), Manifest, name="input"))
 
 
 def _with_numbers(value: object, data: Iterator[int]) -> object:
