@@ -173,7 +173,7 @@ def _start_agent(running: RunningMachine, folder: Path, tree: Path | None) -> No
         "mkdir -p /run/lab && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 lab /run/lab "
         "&& udevadm settle && exec bash /run/lab/agent\n"
     )
-    Guest(folder).check("uname -r", 60)
+    Guest(folder).check("uname -r", BOOT_TIMEOUT)
 
 
 def blank_disk(path: Path, size: int) -> Path:
