@@ -18,6 +18,7 @@ from images.stack.keys import Keys
 from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.repository import Repository
+from images.store.second_try import SecondTry
 from rescue.jobs.placing import (
     Ask,
     Assigned,
@@ -194,6 +195,8 @@ class _Planning:
         recorded: Machine | None,
     ) -> None:
         self._opened = opened
+        # A pack that its parity brings back is no reason against a restore; it is said in the plan.
+        self._second = opened.otherwise = SecondTry(opened)
         self._address = address
         self._point = opened.resolve(point)
         self._choices = choices
@@ -233,6 +236,7 @@ class _Planning:
             unique=choices.unique,
         )
         plan = make_plan(self._opened, self._point, pairs, options)
+        plan = msgspec.structs.replace(plan, notes=(*plan.notes, *self._second.warnings))
         if self._recorded is not None:
             nodes = {pair.candidate.node for pair in pairs}
             notes = [_RECORDED, *(f"When it was recorded, {why}." for why in _obstacles(self._recorded, nodes))]

@@ -306,6 +306,8 @@ def test_a_pack_that_parity_can_bring_back_is_restored_through_it(
     else:
         pack.write_bytes(sound[:1_500_000] + bytes([sound[1_500_000] ^ 1]) + sound[1_500_001:])
     damaged = pack.read_bytes()
+    if harm == "truncated":
+        assert any("read through its parity" in note for note in plan(repo, target).notes), "a plan made now says so"
     report = carry_out(made)
     assert report.verified
     assert report.refetched > 0
