@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from core.units import format_size
+from core.units import ALIGNMENT, format_size
 from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, PartitionTable
 from restore.abilities import GROWABLE, RELOCATABLE, REMAKEABLE
 from restore.fit.area import Area
@@ -96,13 +96,16 @@ def _fit(disk: Disk, size: int, sector_size: int, asked: Wishes) -> Fit:
     settled = [settle(room) for room in found]
     reasons = [*conversion.reasons, *home.reasons, *_too_low(home, conversion.area)]
     # Between partitions that cannot move, the size of the target changes nothing.
-    reasons += [_no_room(room, done) for room, done in zip(found, settled, strict=True) if room.behind and done.short]
-    smallest = _smallest(disk, asked, conversion)
-    if size < smallest:
-        reasons += [_too_small(size, smallest), *home.firm]
-    elif settled and not found[-1].behind and settled[-1].short:
-        limit = conversion.area.end
-        reasons.append(f"{settled[-1].short} bytes are missing before byte {limit}, where a dos table ends")
+    reasons += [
+        _no_room(room, done) for room, done in zip(found, settled, strict=True) if room.behind and not done.places
+    ]
+    area = conversion.area
+    if size < ALIGNMENT or area.end < area.start or (settled and not settled[-1].places):
+        smallest = _smallest(disk, asked, conversion)
+        if size < smallest:
+            reasons += [_too_small(size, smallest), *home.firm]
+        else:
+            reasons.append(f"{settled[-1].short} bytes are missing before byte {area.end}, where a dos table ends")
     if reasons:
         return Fit(reasons=tuple(reasons))
     places = [place for done in settled for place in done.places]

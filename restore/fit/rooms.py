@@ -43,7 +43,8 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """A room with everybody placed, or ``short`` bytes too small. ``lying``: all stay exactly where they were."""
+    """A room with everybody placed, or nobody: then it is ``short`` bytes too small. ``lying``: all stay exactly where
+    they were."""
 
     places: tuple[Place, ...] = ()
     short: int = 0

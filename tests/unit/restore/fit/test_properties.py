@@ -11,12 +11,12 @@ from images.model.extents import Extent
 from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, TableKind
 from images.model.machine import Firmware
 from restore.fit.fitting import Fit, fit, smallest_target
-from restore.fit.tenants import keeps_size
 from restore.fit.wishes import Wishes
 from restore.rules import Growth, Rule, TableChoice
 from restore.seat import Means
 from tests.unit.restore.fit.layouts import disks, least, rules_for, targets_for
 
+KEEP_SIZE = (PartitionRole.ESP, PartitionRole.MSR, PartitionRole.BIOS_BOOT, PartitionRole.RECOVERY)
 #: The machines these run on are busy, and a case that is refused says nothing about the others.
 _TESTS = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -151,7 +151,7 @@ def test_sizes_follow_roles_rules_and_needs(case: tuple[Disk, int, Wishes]) -> N
         assert new.sector_count * disk.sector_size >= min(
             old.sector_count * disk.sector_size, least(old, disk.sector_size)
         )
-        if keeps_size(old) or (rule and rule.rule in (Rule.KEEP, Rule.MOVE) and wishes.growth is Growth.NONE):
+        if old.role in KEEP_SIZE or (rule and rule.rule in (Rule.KEEP, Rule.MOVE) and wishes.growth is Growth.NONE):
             assert new.sector_count == old.sector_count
         if rule and rule.rule is Rule.KEEP:
             assert (new.start_lba, new.sector_count) == (old.start_lba, old.sector_count)
