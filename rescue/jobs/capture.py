@@ -32,7 +32,7 @@ from images.store.digest_list import check_replaceable
 from images.store.signature import SigningKey
 from images.store.writer import writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
-from rescue.jobs.capture_stack import follow_containers
+from rescue.jobs.capture_stack import follow_containers, say_not_followed
 from rescue.jobs.lost import loss_warnings, losses
 
 #: Seconds between looks at a device that somebody keeps for himself.
@@ -94,6 +94,8 @@ def capture_disks(
         followed = None
         if all(is_device) and not part_only:
             followed = follow_containers(stack, surveys, real, devices, keys or Keys(), runner, sink, ask)
+        elif not part_only:
+            say_not_followed(surveys, sink)
         opened = open_or_create(backend, access)
         result = capture(
             opened,

@@ -60,6 +60,19 @@ def follow_containers(
     return Follower(places, opener, source, strangers, ask).follow()
 
 
+def say_not_followed(surveys: Sequence[DiskSurvey], sink: Sink) -> None:
+    """Say what would be looked into if it were a disk of this machine."""
+    found = [
+        volume.id for survey in surveys for volume in survey.volumes if volume.used.filesystem.detail in CONTAINERS
+    ]
+    if found:
+        text = (
+            f"{', '.join(found)}: what lies in arrays, LUKS and LVM is looked into on disks only, not in image files; "
+            "losetup --partscan makes a disk of a file"
+        )
+        sink(Event(stage=Stage.PROBE, message=text))
+
+
 def partition_node(node: str, survey: DiskSurvey, partition: str) -> str:
     """The kernel's node of a partition: the disk's, a ``p`` where that ends with a digit, the number."""
     table = survey.disk.table
