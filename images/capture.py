@@ -23,6 +23,7 @@ from images.model.extents import Extent, total
 from images.model.layout import Layout
 from images.model.machine import Machine
 from images.model.manifest import MANIFEST_VERSION, PLAIN_VERSION, CaptureMode, Manifest, Volume, VolumeRole
+from images.model.stack import Luks
 from images.room import too_little_room, with_what_is_missing
 from images.salvage import Salvage
 from images.sources import BlockSource, FileSource, Prefetching, UnreadableSectorsError, WindowSource
@@ -118,6 +119,8 @@ def capture(
     found = _with_readable_maps(surveyed_volumes(surveys, stack), allocated)
     warnings = _say_what_is_whole(surveys, found, stack.warnings if stack else (), sink)
     _say_little_room(repository, sum(allocated.values()), sink)
+    if stack is not None:
+        _say_what_lies_open(repository, stack, sink)
     meter = Meter(sink, Stage.CAPTURE, sum(allocated.values()))
     with writing(repository, sink=sink, digest_list=digest_list) as writer:
         with _Workers(writer, threads or os.cpu_count() or 2, sink) as workers, _missing_said(writer, workers, meter):
@@ -202,6 +205,17 @@ def _with_readable_maps(found: tuple[VolumeSurvey, ...], allocated: dict[str, in
             allocated[volume.id] = volume.source.size
         volumes.append(volume)
     return tuple(volumes)
+
+
+def _say_what_lies_open(repository: Repository, stack: StackSurvey, sink: Sink) -> None:
+    """Whoever encrypted a disk wants to know when what was in it is stored without encryption."""
+    opened = [container.device for container in stack.containers if isinstance(container, Luks) and container.size]
+    if opened and repository.keys is None:
+        text = (
+            f"{', '.join(opened)} is encrypted, and this repository is not: what was read through LUKS is stored "
+            "in clear text. liferaft init --encrypt makes a repository that is encrypted."
+        )
+        sink(Event(stage=Stage.CAPTURE, message=text))
 
 
 def _say_what_is_whole(
