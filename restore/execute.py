@@ -24,7 +24,7 @@ from images.store.backend import Telling
 from images.store.repository import Repository
 from images.store.second_try import SecondTry
 from restore.ground import StreamCount
-from restore.partitions import reread_table
+from restore.partitions import attached_disk, reread_table
 from restore.perform import PERFORMERS
 from restore.perform.work import Conduct, Outcome, Performer, Work
 from restore.placed import Placed
@@ -166,11 +166,32 @@ class _Execution:
         with _half_way():
             for candidate in work.candidates.values():
                 reread_table(candidate.node, work.runner)
-            with _closing(work):
+            with self._attached(), _closing(work):
                 self._do_late()
         report = self._report(time.monotonic() - started)
         work.say(Stage.DONE, f"{format_size(report.written)} written")
         return report
+
+    @contextlib.contextmanager
+    def _attached(self) -> Iterator[None]:
+        """Image files as block devices with partitions, for the steps that are left and ask for one."""
+        work = self._work
+        wanted = {step.disk for step in work.plan.steps if PERFORMERS[type(step)].loops}
+        files = work.candidates
+        with contextlib.ExitStack() as stack:
+            attached = {
+                disk: stack.enter_context(attached_disk(candidate.node, candidate.sector_size, work.runner))
+                for disk, candidate in files.items()
+                if disk in wanted
+            }
+            work.candidates = {
+                disk: msgspec.structs.replace(candidate, node=attached.get(disk, candidate.node))
+                for disk, candidate in files.items()
+            }
+            try:
+                yield
+            finally:
+                work.candidates = files
 
     def _matches(self, disk: str) -> bool:
         """Whether it is worth looking what is on a target already: some of it was put there by such a plan."""

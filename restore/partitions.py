@@ -41,6 +41,25 @@ def reread_table(node: str, runner: Runner) -> None:
 
 
 @contextlib.contextmanager
+def attached_disk(node: str, sector_size: int, runner: Runner) -> Iterator[str]:
+    """The disk or image ``node`` as a block device with partitions of its own; a disk is one already.
+
+    GRUB's programs find out by the kernel's devices which partition of which disk they look at; with a loop device for
+    each partition they would see disks that have nothing to do with each other.
+    """
+    if stat.S_ISBLK(Path(node).stat().st_mode) or os.geteuid() != 0:
+        yield node
+        return
+    words = ["losetup", "--find", "--show", "--partscan", f"--sector-size={sector_size}", node]
+    loop = runner.run(words, timeout=60).stdout.strip()
+    try:
+        reread_table(loop, runner)
+        yield loop
+    finally:
+        runner.run(["losetup", "--detach", loop], timeout=60)
+
+
+@contextlib.contextmanager
 def partition_node(node: str, partition: Partition, sector_size: int, runner: Runner) -> Iterator[str]:
     """A block device for one partition of the disk or image ``node``.
 

@@ -41,7 +41,7 @@ PERFORMERS: dict[type[Step], Performer] = {
     RemakeFat: Performer(perform=remake.remake_fat, holding=True),
     RemakeVolume: Performer(perform=remake.remake_volume, holding=False, tools=remake.tools, loops=True),
     GrowFilesystem: Performer(perform=filesystem.grow, holding=False, tools=_grow_tools, loops=True),
-    RepairBoot: Performer(perform=filesystem.repair, holding=False),
+    RepairBoot: Performer(perform=filesystem.repair, holding=False, loops=True),
     MakeUnique: Performer(perform=unique.make_unique, holding=False, tools=unique.tools_of, loops=True),
     CreateArray: Performer(perform=stack.create_array, holding=False, tools=stack.tools, loops=True),
     OpenLuks: Performer(perform=stack.open_luks, holding=False, tools=stack.tools, loops=True),
