@@ -1,0 +1,102 @@
+"""The stack, through: RAID, LUKS and LVM are captured, wiped, made again with every identity, and grown.
+
+In one guest, whose kernel has what this one lacks. Judged by mdadm, cryptsetup, LVM, blkid, the filesystems' checkers
+and the digests of all files; liferaft's own word counts for nothing.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from core.units import MIB
+from tests.boot import stack_disks as disks
+from tests.boot.lab import Guest, blank_disk, guest
+from tests.boot.restoring import Lab
+
+
+class Stack:
+    """The guest with a captured stack, and what its own tools said of it before."""
+
+    def __init__(self, machine: Guest) -> None:
+        self.machine = machine
+        machine.check(disks.MAKE)
+        self.identities = machine.check(disks.IDENTITIES)
+        self.digests = machine.check(disks.DIGESTS)
+        self.space = machine.check(disks.SPACE).split()
+        machine.check(disks.CLOSE)
+        sources = " ".join(f"/dev/{disk}" for disk in disks.PAIR + disks.TRIPLE)
+        self.said = machine.check(
+            f"liferaft capture {sources} --repo /run/store/r --name stack --luks-key /run/wrong --luks-key /run/key"
+        )
+
+    def restored(self) -> tuple[str, str]:
+        """Identities and digests as they are now; every filesystem is sound."""
+        self.machine.check(disks.OPEN)
+        try:
+            self.machine.check(disks.CHECK)
+            return self.machine.check(disks.IDENTITIES), self.machine.check(disks.DIGESTS)
+        finally:
+            self.machine.run(disks.CLOSE)
+
+
+@pytest.fixture(scope="module")
+def stack(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    paths = [blank_disk(folder / f"{number}.raw", size * MIB) for number, size in enumerate(disks.SIZES)]
+    shared = folder / "shared"
+    shared.mkdir()
+    with guest("stack", lab.medium("stack", ""), paths, shared, lab.runner) as machine:
+        yield Stack(machine)
+    for path in paths:
+        path.unlink()
+
+
+def test_capture_stores_what_is_in_the_volumes_and_closes_what_it_opened(stack: Stack) -> None:
+    assert "captured whole" not in stack.said
+    # 700 MiB of stack were read as used blocks; five copies of some 4 MiB of files, and the LUKS header.
+    stored = stack.machine.check("du -sm /run/store/r").split()[0]
+    assert int(stored) < 120
+    left = stack.machine.check("lsblk -nro TYPE /dev/vda /dev/vdb /dev/vdc; ls /dev/mapper").split()
+    assert sorted(set(left)) == ["control", "disk", "part"]
+
+
+def test_a_wrong_key_is_found_before_anything_is_written(stack: Stack) -> None:
+    before = stack.machine.check("sha256sum /dev/vda /dev/vdc")
+    said = stack.machine.run(
+        disks.restore(disks.PAIR + disks.TRIPLE, "--onto-source", "--boot no", "--luks-key /run/wrong")
+    )
+    assert said.code == 3
+    assert "none of the 1 keys" in said.output
+    assert stack.machine.check("sha256sum /dev/vda /dev/vdc") == before
+
+
+def test_the_stack_comes_back_with_every_identity(stack: Stack) -> None:
+    targets = disks.PAIR + disks.TRIPLE
+    stack.machine.check(disks.wipe(targets))
+    # The key slot that did not open it at capture: all slots come back.
+    stack.machine.check(disks.restore(targets, "--onto-source", "--boot no", "--luks-key /run/key2"), 600)
+    identities, digests = stack.restored()
+    assert identities == stack.identities
+    assert digests == stack.digests
+
+
+def test_the_stack_grows_onto_larger_disks(stack: Stack) -> None:
+    """After the other restore: the source's disks are blank, for their arrays must not run twice."""
+    stack.machine.check(disks.wipe(disks.PAIR + disks.TRIPLE))
+    targets = disks.LARGER_PAIR + disks.LARGER_TRIPLE
+    answer = stack.machine.run(disks.restore(targets, "--grow-all", "--boot bios", "--luks-key /run/key"), 600)
+    # The root has no boot loader: boot repair found it on its volume, with all that its fstab names, and says so.
+    assert answer.code == 4, answer.output
+    assert "Found Stack Linux" in answer.output
+    assert "is not on this disk" not in answer.output
+    assert "no GRUB for BIOS" in answer.output
+    identities, digests = stack.restored()
+    assert identities == stack.identities
+    assert digests == stack.digests
+    stack.machine.check(disks.OPEN)
+    space = dict(zip(disks.FILESYSTEMS, map(int, stack.machine.check(disks.SPACE).split()), strict=True))
+    stack.machine.check(disks.CLOSE)
+    was = dict(zip(disks.FILESYSTEMS, map(int, stack.space), strict=True))
+    grown = {name for name in was if space[name] > was[name]}
+    # Growth is a matter of partitions: an array over whole disks keeps its size.
+    assert grown == {"vg-0/root", "vg1/striped"}
