@@ -125,6 +125,7 @@ def command(
             onto_source=onto_source,
             skip=skip,
             match=match,
+            estimate=not yes,
         )
         # Whoever says --yes is not there to be asked.
         ask = None if yes else ask_matching()

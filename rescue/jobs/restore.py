@@ -65,6 +65,7 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
         rules: for single partitions; they decide before the two.
         skip: ids of disks that are not restored.
         match: targets that nobody named are found by what the disks are.
+        estimate: measure, in under a second, how long it may take; nobody waits for that who does not read the plan.
     """
 
     grow: bool = False
@@ -77,6 +78,7 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
     unique: bool = False
     skip: tuple[str, ...] = ()
     match: bool = False
+    estimate: bool = True
 
     @property
     def growth(self) -> Growth:
@@ -241,6 +243,8 @@ class _Planning:
             nodes = {pair.candidate.node for pair in pairs}
             notes = [_RECORDED, *(f"When it was recorded, {why}." for why in _obstacles(self._recorded, nodes))]
             plan = msgspec.structs.replace(plan, notes=(*plan.notes, *notes))
+        if not choices.estimate:
+            return plan
         restored = only_disks(self.manifest, [pair.disk for pair in pairs])
         here = self._recorded is None
         return with_estimate(plan, self._opened, restored, pairs, read_book(book_path()), here=here)
