@@ -7,15 +7,13 @@ from restore.unique.renewal import Sort
 from tests.boot.machine import Controller, Drive, Machine
 from tests.boot.restoring import TARGET_SERIAL, Lab
 from tests.boot.system import Source, boot_and_check, switch_off
-from tests.disk.test_loop_disks import loop
 
 
 def test_a_clone_boots_with_identities_of_its_own(lab: Lab, bios_source: Source) -> None:
     point, target = lab.capture(bios_source), lab.blank_disk("unique")
-    with loop(target, 512, "--partscan") as node:
-        choices = RestoreChoices(unique=True, boot=BootChoice.BIOS)
-        plan = plan_restore(str(lab.repository), point, [node], choices, lab.runner)
-        report = run_plan(plan, plan.digest, lab.runner, ignore)
+    choices = RestoreChoices(unique=True, boot=BootChoice.BIOS)
+    plan = plan_restore(str(lab.repository), point, [target], choices, lab.runner)
+    report = run_plan(plan, plan.digest, lab.runner, ignore)
     for line in (*report.boot, *report.warnings):
         lab.timeline.say(line)
     assert report.warnings == ()
