@@ -227,7 +227,7 @@ class _Execution:
         work, placed = self._work, self._placed(step)
         streamer = work.streamers[step.disk]
         # What the journal says is only believed where the end reads it back.
-        if work.verifies and work.journal.began(step.disk):
+        if step.volume in work.proven and work.journal.began(step.disk):
             streamer.trust(placed, work.journal.done(step.volume, placed.chunks(work.repository.chunk_size)))
         streamer.look(placed, work.comparing)
 

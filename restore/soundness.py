@@ -11,18 +11,35 @@ import msgspec
 
 from images.model.extents import Extent
 from images.model.layout import PartitionRole, PartitionTable, TableKind
-from images.model.manifest import Manifest
+from images.model.manifest import Manifest, VolumeRole
 from restore.plan import Plan, TargetDisk
 from restore.steps import (
+    CreateArray,
     CreateTable,
+    CreateVolumeGroup,
     GrowFilesystem,
+    OpenLuks,
     RelocateFilesystem,
+    RemakeFat,
     RestoreVolume,
+    ShrinkVolume,
     Step,
     VerifyVolume,
     WipeSignatures,
     WriteHead,
 )
+
+#: What comes before what on one disk: wiping, say, would take away what was put there before.
+_ORDER: dict[type[Step], int] = {
+    WipeSignatures: 0,
+    CreateTable: 1,
+    WriteHead: 2,
+    RestoreVolume: 3,
+    ShrinkVolume: 3,
+    RemakeFat: 3,
+    VerifyVolume: 3,
+    RelocateFilesystem: 4,
+}
 
 
 class _Claim(msgspec.Struct, frozen=True):
@@ -47,6 +64,7 @@ def unsound(plan: Plan) -> Iterator[str]:
         if tables:
             yield from _unsound_table(target, tables[0])
         yield from _unsound_steps(target, steps, tables[0] if tables else None)
+    yield from _unsound_order(plan)
 
 
 def unfit(plan: Plan, manifest: Manifest) -> Iterator[str]:
@@ -66,6 +84,12 @@ def unfit(plan: Plan, manifest: Manifest) -> Iterator[str]:
                 yield f"{name} has {volume.size} bytes, the plan says {step.size}"
             elif volume.disk != step.disk:
                 yield f"{name} belongs to {volume.disk}, the plan puts it on {step.disk}"
+        elif isinstance(step, WriteHead):
+            volume = volumes[name]
+            if volume.role is not VolumeRole.HEAD or volume.disk != step.disk:
+                yield f"{name} is not what lies around the partition table of {step.disk}"
+            elif any(extent.end > volume.size for extent in step.extents):
+                yield f"{step.describe()}: {name} has only {volume.size} bytes"
 
 
 def _unsound_table(target: TargetDisk, table: PartitionTable) -> Iterator[str]:
@@ -135,6 +159,32 @@ def _unsound_steps(target: TargetDisk, steps: list[Step], table: PartitionTable 
             heads = [_Claim(step.describe(), extent) for extent in step.extents]
             yield from _overlaps([*heads, *(_Claim("a partition", place) for place in _outermost(places))])
     yield from _overlaps(filled)
+
+
+def _unsound_order(plan: Plan) -> Iterator[str]:
+    """Steps about a disk that is not there, and steps that would undo, or prove, what another one does later."""
+    known = {target.source for target in plan.targets}
+    reached: dict[str, int] = {}
+    streamed: dict[str, RestoreVolume] = {}
+    for step in plan.steps:
+        if isinstance(step, CreateVolumeGroup):
+            known |= {step.disk, *(volume.id for volume in step.group.volumes)}
+        elif isinstance(step, CreateArray | OpenLuks):
+            known.add(step.disk)
+        if step.disk not in known:
+            yield f"{step.describe()}: the plan has no target for {step.disk}"
+        rank = _ORDER.get(type(step), 0)
+        if type(step) in _ORDER and rank < reached.get(step.disk, 0):
+            yield f"{step.describe()}: this comes too late, it would undo what was done before"
+        reached[step.disk] = max(rank, reached.get(step.disk, 0))
+        if isinstance(step, RestoreVolume):
+            if step.volume in streamed:
+                yield f"the plan writes {step.volume} twice"
+            streamed[step.volume] = step
+        elif isinstance(step, VerifyVolume):
+            written = streamed.get(step.volume)
+            if written is None or (written.disk, written.offset) != (step.disk, step.offset):
+                yield f"{step.describe()}: the plan has not written it there before"
 
 
 def _outermost(places: list[Extent]) -> list[Extent]:

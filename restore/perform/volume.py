@@ -13,7 +13,7 @@ def restore_volume(step: RestoreVolume, work: Work) -> Outcome:
     """Chunks to their LBA range; read back behind the writing where the plan verifies and it pays."""
     work.say(Stage.STREAM, step.describe())
     work.hold(step.disk)
-    back = work.reading_back if work.verifies else None
+    back = work.reading_back if step.volume in work.proven else None
     with ticking(work.writing):
         placed = work.placed(step.disk, step.volume, step.offset)
         note = partial(work.journal.note, step.volume) if step.disk in work.candidates else None

@@ -61,6 +61,7 @@ class Work:
         shrunk: by volume, filled by what is prepared before the first write.
         alive: the stack's devices that are there now.
         keys: what opens encrypted containers.
+        proven: the volumes that the plan reads back. verifies: these are all that it writes.
         journal: what an earlier run did, and this one does. halt: ends the work on all disks.
     """
 
@@ -90,9 +91,11 @@ class Work:
         self.shrunk: dict[str, Shrunk] = {}
         self.targets: dict[str, Target] = {}
         self.streamers: dict[str, Streamer] = {}
-        self.verifies = any(
-            isinstance(step, VerifyVolume) or (isinstance(step, ShrinkVolume) and step.verify) for step in plan.steps
-        )
+        proven = {step.volume for step in plan.steps if isinstance(step, VerifyVolume)}
+        proven |= {step.volume for step in plan.steps if isinstance(step, ShrinkVolume) and step.verify}
+        written = {step.volume for step in plan.steps if isinstance(step, RestoreVolume | ShrinkVolume)}
+        self.proven = frozenset(proven)
+        self.verifies = bool(proven) and written <= proven
         total = sum(step.data for step in plan.steps if isinstance(step, RestoreVolume))
         self.comparing = Meter(sink, Stage.COMPARE, total, message="Looking")
         self.writing = Meter(sink, Stage.STREAM, total, message="Writing")

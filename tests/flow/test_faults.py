@@ -14,13 +14,14 @@ from core.errors import DamagedError, DeviceError, ExitCode, LiferaftError, Refu
 from core.events import Event, Stage, ignore
 from core.process import SystemRunner
 from core.units import MIB
+from images.model.extents import Extent
 from images.model.layout import DiskIdentity
 from images.store.repository import pack_name
 from rescue.cli.main import main
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import run_plan
 from restore.plan import Plan
-from restore.steps import CreateTable, RestoreVolume, VerifyVolume, WipeSignatures
+from restore.steps import CreateTable, RestoreVolume, VerifyVolume, WipeSignatures, WriteHead
 from tests.flow.disks import need
 from tests.flow.faulty import TARGET_SIZE, Door, assert_rest_untouched, carry_out, old_target, plan
 from tests.flow.servers import Relay, serving
@@ -389,6 +390,18 @@ def test_a_wipe_beyond_the_disk_is_refused(repository: Path, target: Path) -> No
         carry_out(edited)
 
 
+def test_a_volume_is_no_boot_area(repository: Path, target: Path) -> None:
+    """Its size is nobody's promise, and it would all be read into memory."""
+    made = plan(repository, target)
+    heads = [step for step in made.steps if isinstance(step, WriteHead)]
+    for changes in ({"volume": "disk0-part1"}, {"extents": (Extent(0, START + 512),)}):
+        changed = [msgspec.structs.replace(step, **changes) if step in heads else step for step in made.steps]
+        before = target.read_bytes()
+        with pytest.raises(RefusedError, match="around the partition table|has only 1048576 bytes|overlap"):
+            carry_out(msgspec.structs.replace(made, steps=tuple(changed)))
+        assert target.read_bytes() == before
+
+
 def test_a_plan_that_was_edited_after_it_was_confirmed_is_refused(repository: Path, target: Path) -> None:
     made = plan(repository, target)
     before = target.read_bytes()
@@ -450,6 +463,50 @@ def test_a_plan_whose_targets_became_one_disk_is_refused(
     with pytest.raises(RefusedError, match=r"twice|same"):
         carry_out(made)
     assert target.read_bytes() == before
+
+
+def test_steps_for_a_disk_without_a_target_are_refused(two_disks: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    targets = [old_target(tmp_path / name) for name in ("one.img", "other.img")]
+    made = plan(two_disks[0], *targets)
+    before = [target.read_bytes() for target in targets]
+    with pytest.raises(RefusedError) as raised:
+        carry_out(msgspec.structs.replace(made, targets=made.targets[:1]))
+    assert any("no target for disk1" in reason for reason in raised.value.reasons), raised.value.reasons
+    assert [target.read_bytes() for target in targets] == before
+
+
+def test_a_report_says_verified_only_of_all_that_was_written(
+    two_disks: tuple[Path, Path, Path], tmp_path: Path, door: Door
+) -> None:
+    """Nor is a journal believed of a volume that nobody reads back."""
+    targets = [old_target(tmp_path / name) for name in ("one.img", "other.img")]
+    made = plan(two_disks[0], *targets)
+    steps = tuple(step for step in made.steps if not (isinstance(step, VerifyVolume) and step.disk == "disk1"))
+    made = msgspec.structs.replace(made, steps=steps)
+    report = carry_out(made)
+    assert [proof.verified for proof in report.volumes] == [4 * MIB, 0]
+    assert not report.verified
+    journal = tmp_path / "journal"
+
+    def stop(number: int, offset: int, length: int) -> None:
+        if offset >= START:
+            raise StoppedError("stopped")
+
+    fresh = [old_target(target) for target in targets]
+    door.before_write = stop
+    with pytest.raises(StoppedError):
+        carry_out(made, journal=journal)
+    door.before_write = lambda number, offset, length: None
+    head = journal.read_text().splitlines()[0]
+    lie = json.dumps({"volume": "disk1-part1", "first": 0, "end": 64})
+    journal.write_text(f"{head}\n{lie}\n")
+    carry_out(made)
+    with fresh[1].open("r+b") as stream:
+        stream.seek(START + CHUNK)
+        stream.write(b"stale")
+    door.reads.clear()
+    carry_out(made, journal=journal)
+    assert_restored(fresh[1], two_disks[2])
 
 
 def test_two_disks_are_restored_at_the_same_time(

@@ -49,6 +49,10 @@ def restore(number: int, start: int, count: int) -> RestoreVolume:
     )
 
 
+def proof(number: int, start: int, count: int) -> VerifyVolume:
+    return VerifyVolume(disk="disk0", volume=f"disk0-part{number}", offset=start * SECTOR, size=count * SECTOR)
+
+
 def plan(*steps: Step, sources: tuple[str, ...] = ("disk0",)) -> Plan:
     targets = tuple(
         TargetDisk(source=source, identity=DiskIdentity(), file="/t", size=SIZE, sector_size=SECTOR, destroys=())
@@ -62,6 +66,7 @@ def sound(*parts: Partition) -> tuple[Step, ...]:
         WipeSignatures(disk="disk0", extents=(Extent(0, MIB), Extent(SIZE - MIB, SIZE))),
         CreateTable(disk="disk0", table=table(*parts)),
         *(restore(one.number, one.start_lba, one.sector_count) for one in parts),
+        *(proof(one.number, one.start_lba, one.sector_count) for one in parts),
     )
 
 
@@ -106,6 +111,13 @@ GOOD = (part(1, 2048, 4096), part(2, 8192, 4096))
             (*sound(*GOOD), GrowFilesystem(disk="disk0", number=9, kind=FilesystemKind.EXT4, size=1)),
             "has no partition 9",
         ),
+        (sound(*GOOD)[::-1], "wipe old signatures in 2 places: this comes too late"),
+        ((*sound(*GOOD)[1:], sound(*GOOD)[0]), "this comes too late, it would undo what was done before"),
+        ((*sound(*GOOD), msgspec.structs.replace(restore(2, 2048, 4096), volume="disk0-part1")), "disk0-part1 twice"),
+        ((*sound(*GOOD), proof(1, 8192, 4096)), "read back and compare with the recovery point: the plan has not"),
+        ((proof(1, 2048, 4096), *sound(*GOOD)), "the plan has not written it there before"),
+        ((CreateTable(disk="disk1", table=table(*GOOD)),), "the plan has no target for disk1"),
+        ((msgspec.structs.replace(restore(1, 2048, 4096), disk="vg-root"),), "the plan has no target for vg-root"),
     ],
 )
 def test_what_does_not_hold_together_is_said(steps: tuple[Step, ...], reason: str) -> None:
