@@ -397,7 +397,7 @@ def test_a_volume_is_no_boot_area(repository: Path, target: Path) -> None:
     for changes in ({"volume": "disk0-part1"}, {"extents": (Extent(0, START + 512),)}):
         changed = [msgspec.structs.replace(step, **changes) if step in heads else step for step in made.steps]
         before = target.read_bytes()
-        with pytest.raises(RefusedError, match="around the partition table|has only 1048576 bytes|overlap"):
+        with pytest.raises(RefusedError, match=r"around the partition table|has only 1048576 bytes|overlap"):
             carry_out(msgspec.structs.replace(made, steps=tuple(changed)))
         assert target.read_bytes() == before
 
