@@ -96,10 +96,12 @@ class Overlay:
         end = offset + len(data)
         if offset < 0 or end > self._size:
             raise DeviceError(f"{len(data)} bytes at {offset} are outside an overlay of {self._size} bytes.")
+        if not data:
+            return
         with self._lock, self._remembering():
-            for number in {offset // BLOCK, max(end - 1, offset) // BLOCK}:
+            for number in {offset // BLOCK, (end - 1) // BLOCK}:
                 first, last = number * BLOCK, min((number + 1) * BLOCK, self._size)
-                if not self._is_marked(number) and (offset > first or end < last) and data:
+                if not self._is_marked(number) and (offset > first or end < last):
                     self._put(first, self._below(first, last))
             self._put(offset, data)
             for number in range(offset // BLOCK, -(-end // BLOCK)):

@@ -32,7 +32,7 @@ class Counting(BytesSource):
         return super().read_at(offset, length)
 
 
-WRITE = st.tuples(st.just("write"), st.integers(0, SIZE - 1), st.integers(1, 3 * BLOCK))
+WRITE = st.tuples(st.just("write"), st.integers(0, SIZE - 1), st.integers(0, 3 * BLOCK))
 CUT = st.tuples(st.just("resize"), st.integers(0, SIZE), st.just(0))
 
 
