@@ -25,6 +25,7 @@ class Compat(IntFlag):
     HAS_JOURNAL = 0x4
     LAZY_BG = 0x40
     SPARSE_SUPER2 = 0x200
+    STABLE_INODES = 0x800
 
 
 class Incompat(IntFlag):

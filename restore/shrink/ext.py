@@ -73,6 +73,10 @@ def _reason_against(superblock: Superblock, size: int) -> str:
         return "it is the journal of another filesystem"
     if superblock.ro_compat & RoCompat.BIGALLOC:
         return "it allocates in clusters (bigalloc), which resize2fs does not make fewer"
+    if superblock.compat & c_ext.Compat.STABLE_INODES:
+        return "its inodes keep their numbers (stable_inodes), and resize2fs would give them others"
+    if superblock.compat & c_ext.Compat.HAS_JOURNAL and not superblock.journal_inode:
+        return "its journal is on another device"
     if superblock.state & c_ext.STATE_ERROR:
         return "it has recorded errors"
     if superblock.blocks_count * superblock.block_size > size:

@@ -63,15 +63,27 @@ def test_ext_can_be_made_as_small_as_is_said_and_not_much_smaller(kind: str, tmp
     run("resize2fs", "-f", less, f"{found.size * 4 // 5 // 1024}K", success=(1,))
 
 
-def test_ext_that_cannot_be_made_smaller_says_why(tmp_path: Path) -> None:
+@pytest.mark.parametrize("feature", ["bigalloc", "stable_inodes"])
+def test_ext_that_cannot_be_made_smaller_says_why(feature: str, tmp_path: Path) -> None:
     need("mke2fs")
     image = tmp_path / "ext"
-    run("mke2fs", "-q", "-t", "ext4", "-O", "bigalloc", image, "64M")
+    run("mke2fs", "-q", "-t", "ext4", "-O", feature, image, "64M")
     with open_source(image) as source:
         found = least_ext(source)
     assert not found.shrinks
-    assert "bigalloc" in found.reason
+    assert feature in found.reason
     assert found.size == 64 * MIB
+
+
+def test_ext_without_its_journal_is_not_made_smaller(tmp_path: Path) -> None:
+    """e2fsck does not check it while the device of its journal is away."""
+    need("mke2fs", "debugfs")
+    image = tmp_path / "ext"
+    run("mke2fs", "-q", "-t", "ext4", image, "64M")
+    run("debugfs", "-w", "-R", "set_super_value journal_inum 0", image)
+    with open_source(image) as source:
+        found = least_ext(source)
+    assert found.reason == "its journal is on another device"
 
 
 def test_what_ntfs_needs_is_not_below_what_ntfsresize_says(tmp_path: Path) -> None:
