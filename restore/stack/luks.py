@@ -38,7 +38,11 @@ def open_luks(luks: Luks, node: str, keys: Keys, runner: Runner) -> str:
     opened = f"/dev/mapper/{name}"
     for attempt in keys.tries():
         if _cryptsetup(("--type", f"luks{luks.version}", node, name), attempt, keys, runner):
-            _check(luks, opened, runner)
+            try:
+                _check(luks, opened, runner)
+            except BaseException:
+                close_luks(opened, runner)
+                raise
             return opened
     raise RefusedError(
         f"None of the {len(keys)} keys that were given opens the LUKS container {luks.id} ({luks.uuid}).",
@@ -87,5 +91,4 @@ def _cryptsetup(words: tuple[str, ...], attempt: Try, keys: Keys, runner: Runner
 def _check(luks: Luks, opened: str, runner: Runner) -> None:
     size = int(runner.run(["blockdev", "--getsize64", opened], timeout=60).stdout)
     if size < luks.size:
-        close_luks(opened, runner)
         raise DeviceError(f"{opened}: the opened LUKS container has {size} bytes, expected {luks.size}.")

@@ -45,8 +45,8 @@ def create_array(array: Array, nodes: Mapping[str, str], runner: Runner, *, fill
     check_free(array, runner)
     node = f"/dev/md/{free_name(array, Path('/dev/md'))}"
     runner.run(create_words(array, node, nodes, fill=fill), timeout=_TIMEOUT)
-    runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
     try:
+        runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
         _check(array, node, runner, fill=fill)
     except BaseException:
         stop_array(node, runner)

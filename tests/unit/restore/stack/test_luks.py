@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import DeviceError, LiferaftError, RefusedError
+from core.errors import DeviceError, LiferaftError, ProcessError, RefusedError
 from core.process import Result
 from images.model.stack import Luks
 from images.stack.keys import Keys
@@ -60,6 +60,21 @@ def test_another_container_is_not_opened() -> None:
 def test_one_that_is_too_small_is_closed_again() -> None:
     runner = container("geheim", size=LUKS.size - 512)
     with pytest.raises(DeviceError, match=r"has .* bytes, expected"):
+        open_luks(LUKS, "/dev/md0", Keys(passphrases=("geheim",)), runner)
+    assert runner.calls[-1][:2] == ("cryptsetup", "close")
+
+
+def test_one_that_does_not_say_its_size_is_closed_again() -> None:
+    runner = container("geheim")
+    answer = runner._answer
+
+    def failing(argv: tuple[str, ...]) -> Result | str:
+        if argv[0] == "blockdev":
+            raise ProcessError(argv, 1, "No such device")
+        return answer(argv)
+
+    runner._answer = failing
+    with pytest.raises(ProcessError, match="blockdev"):
         open_luks(LUKS, "/dev/md0", Keys(passphrases=("geheim",)), runner)
     assert runner.calls[-1][:2] == ("cryptsetup", "close")
 

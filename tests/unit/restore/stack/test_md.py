@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core.errors import DeviceError, LiferaftError
+from core.errors import DeviceError, LiferaftError, ProcessError
 from images.model.stack import Array, ArrayMember
 from restore.stack.md import create_array, create_words, free_name
 from tests.runners import ScriptedRunner
@@ -104,6 +104,21 @@ def test_an_array_that_came_out_otherwise_is_stopped_and_said(export: str, size:
 
     runner = ScriptedRunner(answer)
     with pytest.raises(DeviceError):
+        create_array(MIRROR, NODES, runner)
+    assert runner.calls[-1][:2] == ("mdadm", "--stop")
+
+
+def test_an_array_that_udev_does_not_get_to_know_is_stopped() -> None:
+    waited: list[int] = []
+
+    def answer(argv: tuple[str, ...]) -> str:
+        if argv[0] == "udevadm" and not waited:
+            waited.append(1)
+            raise ProcessError(argv, 1, "Timed out")
+        return ""
+
+    runner = ScriptedRunner(answer)
+    with pytest.raises(ProcessError, match="udevadm"):
         create_array(MIRROR, NODES, runner)
     assert runner.calls[-1][:2] == ("mdadm", "--stop")
 
