@@ -102,9 +102,9 @@ def _renew_system(renewals: Sequence[Renewal], nodes: dict[str, Partition], work
         root = mounted.root
         changed += rewrite_places(root, renewals)
         made.done += [f"unique: {path} names the new identities" for path in dict.fromkeys(changed)]
-        machine = next(renewal for renewal in renewals if renewal.sort is Sort.MACHINE)
-        if renew_machine_id(root, machine.new):
-            made.done.append(f"unique: machine-id is {machine.new} now")
+        for machine in (renewal for renewal in renewals if renewal.sort is Sort.MACHINE):
+            if renew_machine_id(root, machine.new):
+                made.done.append(f"unique: machine-id is {machine.new} now")
         keys, warning = renew_host_keys(root, partial(run_inside, root, runner=work.runner))
         if keys:
             made.done.append(f"unique: new SSH host keys ({', '.join(keys)})")

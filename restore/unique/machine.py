@@ -1,10 +1,14 @@
-"""What makes a machine itself, beside its disks: machine-id, SSH host keys, and what is random once per machine."""
+"""What makes a machine itself, beside its disks: machine-id, SSH host keys, and what is random once per machine.
+
+Symbolic links of the restored system are followed below its own root only: they never lead into the rescue system.
+"""
 
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 from core.errors import LiferaftError
+from restore.boot.within import folder_within
 
 #: Seeds and keys that a system makes again when they are missing (systemd-random-seed(8), systemd-creds(1),
 #: NetworkManager(8), systemd-boot(7)).
@@ -14,30 +18,29 @@ FORGOTTEN = (
     "var/lib/NetworkManager/secret_key",
     "boot/efi/loader/random-seed",
 )
-_HOST_KEYS = "etc/ssh/ssh_host_*_key*"
+_SSH, _HOST_KEYS = "etc/ssh", "ssh_host_*_key*"
 
 
-def renew_machine_id(root: Path, new: str) -> str:
-    """Write the new id where the old one was. Returns the old one; empty when the system had none."""
-    path = root / "etc/machine-id"
-    if not path.is_file() or path.is_symlink():
-        return ""
+def renew_machine_id(root: Path, new: str) -> bool:
+    """Write the new id where the old one was; False when the system keeps none, or has the new one already."""
+    path = _file(root, "etc/machine-id")
+    if path is None:
+        return False
     old = path.read_text(errors="replace").strip()
-    if old == new:
-        return ""
-    path.write_text(f"{new}\n")
-    bus = root / "var/lib/dbus/machine-id"
-    if bus.is_file() and not bus.is_symlink():
+    bus = _file(root, "var/lib/dbus/machine-id")
+    if bus is not None:
         bus.write_text(f"{new}\n")
-    return old
+    if old != new:
+        path.write_text(f"{new}\n")
+    return old != new
 
 
 def forget_seeds(root: Path) -> tuple[str, ...]:
     """Remove what is random once per machine and made again at the next start. Gives their paths."""
     gone = []
     for name in FORGOTTEN:
-        path = root / name
-        if path.is_file() and not path.is_symlink():
+        path = _file(root, name)
+        if path is not None:
             path.unlink()
             gone.append(f"/{name}")
     return tuple(gone)
@@ -53,9 +56,10 @@ def renew_host_keys(root: Path, inside: Callable[[tuple[str, ...]], str]) -> tup
         names of the new keys, and a warning; empty for none. Without new keys the old ones stay away: a daemon
         that does not start is better than two machines with one key, and the warning says so.
     """
-    old = sorted(root.glob(_HOST_KEYS))
+    folder = folder_within(root, _SSH)
+    old = sorted(folder.glob(_HOST_KEYS)) if folder is not None else []
     before = {path.name: path.read_bytes() for path in old if path.suffix == ".pub"}
-    if not old:
+    if folder is None or not old:
         return (), ""
     for path in old:
         path.unlink()
@@ -64,7 +68,7 @@ def renew_host_keys(root: Path, inside: Callable[[tuple[str, ...]], str]) -> tup
         inside(("ssh-keygen", "-A"))
     except LiferaftError as error:
         failure = error.message
-    made = sorted(root.glob(_HOST_KEYS))
+    made = sorted(folder.glob(_HOST_KEYS))
     same = [path.name for path in made if before.get(path.name) == path.read_bytes()]
     with contextlib.suppress(OSError):
         for path in made:
@@ -74,3 +78,11 @@ def renew_host_keys(root: Path, inside: Callable[[tuple[str, ...]], str]) -> tup
     if not names:
         return (), f"no SSH host keys could be made ({failure or 'ssh-keygen made none'}): run ssh-keygen -A there"
     return names, ""
+
+
+def _file(root: Path, name: str) -> Path | None:
+    """The ordinary file of that name in the system; None when there is none, or a link in its place."""
+    above, _, last = name.rpartition("/")
+    folder = folder_within(root, above)
+    path = folder / last if folder is not None else root
+    return path if path.is_file() and not path.is_symlink() else None
