@@ -4,6 +4,7 @@ Everything is undone by structure: the context manager unmounts in reverse, what
 """
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from core.errors import LiferaftError, ProcessError
 from core.process import Runner
 from images.model.layout import Partition
+from restore.boot.within import folder_within
 from restore.stack.mountable import StackDevice
 
 #: What a node holds, and how an fstab may name it.
@@ -36,8 +38,13 @@ def parse_fstab(text: str) -> tuple[FstabLine, ...]:
     for raw in text.splitlines():
         words = raw.split()
         if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/"):
-            lines.append(FstabLine(words[0], words[1].rstrip("/") or "/", words[2]))
+            lines.append(FstabLine(_plain(words[0]), _plain(words[1]).rstrip("/") or "/", words[2]))
     return tuple(sorted(lines, key=lambda line: line.place))
+
+
+def _plain(word: str) -> str:
+    """Spaces and tabs stand in an fstab as three octal digits (getmntent(3))."""
+    return re.sub(r"\\([0-3][0-7]{2})", lambda match: chr(int(match[1], 8)), word)
 
 
 def partition_for(spec: str, nodes: Mapping[str, Held]) -> str | None:
@@ -81,14 +88,16 @@ def mounted_system(root_node: str, nodes: Mapping[str, Held], runner: Runner) ->
             node = partition_for(line.spec, nodes)
             if line.place == "/" or line.kind in ("swap", "tmpfs", "proc"):
                 continue
-            if node is None:
+            place = folder_within(root, line.place)
+            if node is None or place is None:
                 absent.append(f"{line.place} ({line.spec})")
             else:
-                place = root / line.place.lstrip("/")
                 place.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(mount(node, place, runner))
         for folder in _BINDS:
-            stack.enter_context(mount(folder, root / folder.lstrip("/"), runner, "--bind"))
+            place = folder_within(root, folder)
+            if place is not None:
+                stack.enter_context(mount(folder, place, runner, "--bind"))
         yield MountedSystem(root, tuple(absent))
 
 
