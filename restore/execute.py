@@ -29,7 +29,7 @@ from restore.perform import PERFORMERS
 from restore.perform.work import Conduct, Outcome, Performer, Work
 from restore.placed import Placed
 from restore.plan import Plan
-from restore.preflight import carries_table, preflight
+from restore.preflight import carries_table, preflight, still_there
 from restore.report import Report, StepReport, VolumeProof
 from restore.stack.preflight import check_stack
 from restore.steps import CreateTable, RestoreVolume, Step, VerifyVolume
@@ -155,6 +155,7 @@ class _Execution:
             for step in work.plan.steps:
                 if (prepare := PERFORMERS[type(step)].prepare) is not None:
                     stack.enter_context(prepare(step, work))
+            still_there(work.plan, work.repository, work.candidates, work.runner)
             for disk, candidate in work.candidates.items():
                 work.targets[disk] = stack.enter_context(open_target(candidate))
                 work.streamers[disk] = work.streamer(work.targets[disk], resume=self._matches(disk))

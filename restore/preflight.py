@@ -4,6 +4,7 @@ It looks, and writes nothing.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -72,6 +73,22 @@ def preflight(
     needed = tuple(volume for volume in manifest.volumes if volume.id in named)
     survey_chunks(repository, plan.recovery_point, msgspec.structs.replace(manifest, volumes=needed))
     return candidates, manifest
+
+
+def still_there(plan: Plan, repository: Repository, candidates: Mapping[str, Candidate], runner: Runner) -> None:
+    """Look at the targets once more: walking the maps, hooks and making filesystems smaller take their time.
+
+    Raises:
+        RefusedError: a target is gone, is another disk or file, or is not free any more. Nothing was written.
+    """
+    reasons: list[str] = []
+    for target in plan.targets:
+        before, now = candidates[target.source], find_target(target, repository.backend.location, runner)
+        reasons += now.obstacles
+        if (now.node, now.identity, now.size, now.inode) != (before.node, before.identity, before.size, before.inode):
+            reasons.append(f"{before.node} is not the disk or file any more that it was when the restore began")
+    if reasons:
+        raise RefusedError(f"The restore was refused: {reasons[0]}. Nothing was written.", reasons=tuple(reasons))
 
 
 def _missing_means(plan: Plan, candidates: dict[str, Candidate]) -> list[str]:

@@ -29,6 +29,7 @@ from images.sources import FileSource, open_source
 from images.store.backend import LocalBackend
 from images.store.connect import connect
 from images.survey import image_sector_size
+from restore.backing import backing_inode, inode_of, loops_over
 from restore.occupants import contents_of, occupants_of
 from restore.plan import TargetDisk
 
@@ -36,6 +37,8 @@ from restore.plan import TargetDisk
 LOCK_PATIENCE = 30.0
 _FALLOC_ZERO = 0x10 | 0x01  # FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
 _BLKDISCARD = 0x1277  # linux/fs.h: _IO(0x12, 119)
+#: The number of no file: with it every call fails with EBADF.
+_CLOSED = 0x7FFFFFFF
 _FALLOC_PUNCH = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 
@@ -108,7 +111,7 @@ def disk_candidate(
         obstacles=tuple(dict.fromkeys(obstacles)),
         occupants=disk.occupants,
         removable=disk.removable,
-        inode=_backing_inode(disk.node) if loop else "",
+        inode=backing_inode(disk.node) if loop else "",
     )
 
 
@@ -163,7 +166,7 @@ def _file_candidate(path: Path, source: FileSource, folder: Path | None, devices
     obstacles = []
     if folder is not None and folder.resolve() in path.parents:
         obstacles.append(f"{path} lies in the repository {folder}")
-    obstacles += [f"{path} is attached as {loop}" for loop in _loops_over(path, devices)]
+    obstacles += [f"{path} is attached as {loop}" for loop in loops_over(path, devices)]
     if not os.access(path, os.W_OK):
         obstacles.append(f"{path} is not writable")
     return Candidate(
@@ -174,35 +177,9 @@ def _file_candidate(path: Path, source: FileSource, folder: Path | None, devices
         sector_size=source.sector_size,
         contents=(),
         obstacles=tuple(obstacles),
-        inode=_inode(path),
+        inode=inode_of(path),
         plain=True,
     )
-
-
-def _inode(path: Path) -> str:
-    """What all names of a file have in common; empty when it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ""
-    return f"{found.st_dev}:{found.st_ino}"
-
-
-def _backing_inode(node: str) -> str:
-    """The inode of the file behind a loop device; its name may have changed since it was attached."""
-    with contextlib.suppress(OSError):
-        backing = Path("/sys/block") / Path(node).name / "loop/backing_file"
-        return _inode(Path(backing.read_text().strip()))
-    return ""
-
-
-def _loops_over(path: Path, devices: tuple[BlockDevice, ...]) -> Iterator[str]:
-    for device in devices:
-        if device.type == "loop":
-            backing = Path("/sys/block") / Path(device.kname).name / "loop/backing_file"
-            with contextlib.suppress(OSError):
-                if backing.read_text().strip() == str(path):
-                    yield device.name
 
 
 class Target:
@@ -306,6 +283,11 @@ class Target:
             raise DeviceError(f"{self.node} has {size} bytes now, and had {self.size} when it was opened.")
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def close(self) -> None:
+        """Nothing goes through it any more, from no thread that is still at work: its number may be another file's."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        os.close(descriptor)
+
     def _bound(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise DeviceError(f"{self.node}: {length} bytes at {offset} are outside its {self.size} bytes.")
@@ -350,10 +332,25 @@ def open_target(candidate: Candidate, kind: type[Target] = Target) -> Iterator[T
         ) from None
     try:
         _lock(candidate.node, descriptor)
+        _same_as_ever(candidate, descriptor)
         _go_direct(descriptor, candidate.sector_size)
-        yield kind(candidate.node, descriptor, candidate.size)
-    finally:
+        target = kind(candidate.node, descriptor, candidate.size)
+    except BaseException:
         os.close(descriptor)
+        raise
+    try:
+        yield target
+    finally:
+        target.close()
+
+
+def _same_as_ever(candidate: Candidate, descriptor: int) -> None:
+    """Refuse another disk, or file, that has the name now."""
+    size, found = os.lseek(descriptor, 0, os.SEEK_END), os.fstat(descriptor)
+    if size != candidate.size:
+        raise RefusedError(f"{candidate.node} has {size} bytes now, and had {candidate.size} when it was looked at.")
+    if candidate.plain and candidate.inode != f"{found.st_dev}:{found.st_ino}":
+        raise RefusedError(f"{candidate.node} is another file now than the one that was looked at.")
 
 
 def _lock(node: str, descriptor: int) -> None:

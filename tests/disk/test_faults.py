@@ -69,6 +69,15 @@ def test_a_device_that_shrinks_half_way(repository: Path, file: Path, node: Path
     assert raised.value.code is ExitCode.FAILED
 
 
+def test_a_file_that_is_attached_under_another_name_is_refused(repository: Path, file: Path, node: Path) -> None:
+    other = file.with_name("other.img")
+    other.hardlink_to(file)
+    before = file.read_bytes()
+    with pytest.raises(RefusedError, match=f"attached as {node}"):
+        plan(repository, other)
+    assert file.read_bytes() == before
+
+
 def test_a_mounted_disk_is_refused(repository: Path, file: Path, tmp_path: Path) -> None:
     with loop(file) as node:
         made = plan(repository, node)

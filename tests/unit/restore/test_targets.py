@@ -9,6 +9,7 @@ import pytest
 
 from core.errors import DeviceError, RefusedError
 from images.model.layout import DiskIdentity
+from restore.backing import inode_of
 from restore.targets import Candidate, open_target
 
 MIB = 1 << 20
@@ -72,3 +73,37 @@ def test_a_target_with_obstacles_is_not_opened(candidate: Candidate) -> None:
     with pytest.raises(RefusedError) as caught, open_target(held):
         pass
     assert caught.value.reasons == ("one", "two")
+
+
+def test_a_thread_that_is_late_writes_nothing_into_another_file(candidate: Candidate, tmp_path: Path) -> None:
+    """Whoever stops twice does not wait for the threads; the descriptor's number then belongs to the next file."""
+    with open_target(candidate) as target:
+        target.write_at(0, b"x" * 512)
+    other = tmp_path / "other"
+    with other.open("w+b", buffering=0) as stream:
+        stream.write(b"mine" * 1024)
+        for write in (
+            lambda: target.write_at(0, b"y" * 512),
+            lambda: target.zero(0, 512),
+            lambda: target.write_zeros(0, 512),
+            target.flush,
+        ):
+            with pytest.raises(DeviceError):
+                write()
+        assert not target.discard(0, 512)
+    assert other.read_bytes() == b"mine" * 1024
+
+
+def test_what_took_the_name_of_a_target_is_not_opened(candidate: Candidate) -> None:
+    plain = msgspec.structs.replace(candidate, plain=True, inode=inode_of(Path(candidate.node)))
+    with open_target(plain):
+        pass
+    file = Path(candidate.node)
+    file.rename(file.with_name("kept"))
+    file.write_bytes(b"other" * 1024)
+    with pytest.raises(RefusedError, match="has 5120 bytes now, and had 4194304"), open_target(plain):
+        pass
+    file.write_bytes(b"o" * (4 * MIB))
+    with pytest.raises(RefusedError, match="another file now"), open_target(plain):
+        pass
+    assert file.read_bytes() == b"o" * (4 * MIB)
