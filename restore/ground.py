@@ -9,7 +9,7 @@ import msgspec
 from images.model.extents import Extent
 from images.store.pages import Slot
 from restore.placed import Placed
-from restore.route import Route
+from restore.route import Route, pieces
 
 #: Extents that are collected before they are carried out: a volume can have millions.
 COLLECTED = 1 << 16
@@ -74,11 +74,11 @@ class Ground:
 
     def _carry_out(self) -> None:
         target, offset = self._route.target, self._placed.offset
-        for extent in self._zeros:
-            self._route.halt()
+        for extent in (piece for zeros in self._zeros for piece in pieces(zeros, self._route.halt)):
             target.zero(offset + extent.start, extent.size)
             self._count += StreamCount(zeroed=extent.size)
-        for extent in self._free if self._route.discard else ():
+        free = self._free if self._route.discard else []
+        for extent in (piece for unused in free for piece in pieces(unused, self._route.halt)):
             if target.discard(offset + extent.start, extent.size):
                 self._count += StreamCount(discarded=extent.size)
         self._zeros, self._free = [], []

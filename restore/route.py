@@ -1,11 +1,16 @@
 """The route of a stream: from which repository to which target, and whether it is to go on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
+from core.units import GIB
+from images.model.extents import Extent
 from images.store.repository import Repository
 from restore.targets import Target
+
+#: Bytes that the kernel zeros or discards at once: it hears nobody meanwhile, and a slow disk takes hours for all.
+AT_ONCE = GIB
 
 
 def go_on() -> None:
@@ -29,3 +34,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     def chunk(self) -> int:
         """Bytes of a chunk."""
         return self.repository.chunk_size
+
+
+def pieces(extent: Extent, halt: Callable[[], None]) -> Iterator[Extent]:
+    """An extent in pieces after each of which the work can be stopped; ``halt`` is asked before each."""
+    for start in range(extent.start, extent.end, AT_ONCE):
+        halt()
+        yield Extent(start, min(start + AT_ONCE, extent.end))

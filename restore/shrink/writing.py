@@ -17,6 +17,7 @@ from images.model.extents import Extent
 from restore.buffers import Buffers
 from restore.ground import StreamCount
 from restore.pipeline import Pipeline
+from restore.route import pieces
 from restore.shrink.result import PIECE, Lot, Piece, Shrunk
 from restore.targets import Target
 
@@ -79,13 +80,13 @@ class Writing:
                 count += StreamCount(kept=moved.size) if moved.kept else StreamCount(written=moved.size)
                 meter.advance(moved.size)
         for piece in self.shrunk.pieces():
-            self._halt()
-            start, size = self.offset + piece.extent.start, piece.extent.size
-            if piece.lot is Lot.ZERO:
-                self.target.zero(start, size)
-                count += StreamCount(zeroed=size)
-            elif piece.lot is Lot.FREE and self._discard and self.target.discard(start, size):
-                count += StreamCount(discarded=size)
+            for extent in pieces(piece.extent, self._halt) if piece.lot is not Lot.DATA else ():
+                start, size = self.offset + extent.start, extent.size
+                if piece.lot is Lot.ZERO:
+                    self.target.zero(start, size)
+                    count += StreamCount(zeroed=size)
+                elif self._discard and self.target.discard(start, size):
+                    count += StreamCount(discarded=size)
         return count
 
     def verify(self, meter: Meter) -> StreamCount:

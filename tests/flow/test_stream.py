@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import DamagedError, DeviceError, StoppedError
 from core.events import Event, Meter, Stage, ignore
-from core.units import MIB
+from core.units import GIB, MIB
 from images.model.layout import DiskIdentity
 from images.model.manifest import CaptureMode, Volume, VolumeRole
 from images.store.pages import Slot
@@ -305,8 +305,30 @@ def test_zeros_of_a_large_volume_take_no_memory(
     finally:
         tracemalloc.stop()
     assert count.zeroed == volume.size
-    assert zeroed == [(MIB, volume.size)]
+    assert [offset for offset, _ in zeroed] == [MIB + number * GIB for number in range(len(zeroed))]
+    assert sum(length for _, length in zeroed) == volume.size
     assert peak < MIB
+
+
+@pytest.mark.parametrize("what", ["zero", "discard"])
+def test_whoever_stops_the_work_while_it_is_zeroed_or_discarded_is_heard(
+    stored: tuple[Path, Placed], target: Target, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The kernel does not hear of it before it has done what it was told to: so it is told a part at a time."""
+    repository, placed = stored
+    monkeypatch.setattr("restore.route.AT_ONCE", CHUNK)
+    done: list[tuple[int, int]] = []
+    monkeypatch.setattr(Target, what, lambda _, offset, length: done.append((offset, length)))
+
+    def halt() -> None:
+        if len(done) == 2:
+            raise StoppedError("stopped")
+
+    thin = _Thinned(opened(repository), without=(20, 21, 22, 23))
+    with pytest.raises(StoppedError):
+        Streamer(thin, target, halt=halt).restore(placed, meter())
+    first = 3 if what == "zero" else 20
+    assert done == [(placed.offset + number * CHUNK, CHUNK) for number in (first, first + 1)]
 
 
 @pytest.fixture
