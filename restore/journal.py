@@ -7,6 +7,7 @@ the target and keeps what matches. A line is written when its chunks were flushe
 
 import contextlib
 import os
+import stat
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from restore.targets import Candidate
 JOURNAL_VERSION = 1
 #: Bytes of a journal that are read: a line is about 60 bytes and stands for what was written in some seconds.
 _LIMIT = 16 << 20
+#: How every journal begins, a torn one too.
+_BEGINNING = b'{"journal":'
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +69,13 @@ class Journal:
         self._marks = {disk: _mark(candidate) for disk, candidate in candidates.items()}
         self._descriptor = -1
         self.problem = ""
-        self._known, self._done = _read(path, plan.digest) if path is not None else ({}, {})
+        self._known: dict[str, _Mark] = {}
+        self._done: dict[str, list[range]] = {}
+        if path is not None and _is_foreign(path):
+            self.problem = f"{path} is something else than a journal and is left alone: no journal is kept."
+            self._path = None
+        elif path is not None:
+            self._known, self._done = _read(path, plan.digest)
 
     def began(self, disk: str) -> bool:
         """Whether this plan was begun on the very disk that is its target now."""
@@ -133,6 +142,18 @@ def _mark(candidate: Candidate) -> _Mark:
         sector_size=candidate.sector_size,
         inode=candidate.inode,
     )
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether the name is that of a device, or of a file that is no journal: it is neither written nor removed."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return True
+        with path.open("rb") as stream:
+            found = stream.read(len(_BEGINNING))
+    except OSError:
+        return False
+    return not _BEGINNING.startswith(found) and found != _BEGINNING
 
 
 def _read(path: Path, digest: str) -> tuple[dict[str, _Mark], dict[str, list[range]]]:

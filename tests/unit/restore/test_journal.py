@@ -163,6 +163,38 @@ def test_a_disk_that_is_full_ends_the_journal_and_not_the_restore(
     journal.close(finished=False)
 
 
+@pytest.mark.parametrize("content", [b"{}", b"precious", bytes(4096), b'{"version":2,"recovery_point":""}'])
+def test_what_is_no_journal_is_neither_written_nor_removed(tmp_path: Path, content: bytes) -> None:
+    """A slip of the pen names the plan, or a disk."""
+    (tmp_path / "plan.json").write_bytes(content)
+    journal = Journal(tmp_path / "plan.json", plan(), {"disk0": candidate()})
+    journal.open()
+    journal.note("part1", slots(1))
+    journal.close(finished=True)
+    assert (tmp_path / "plan.json").read_bytes() == content
+    assert "something else than a journal" in journal.problem
+
+
+def test_a_pipe_is_no_journal_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    journal = Journal(tmp_path / "pipe", plan(), {"disk0": candidate()})
+    journal.open()
+    journal.close(finished=True)
+    assert "something else than a journal" in journal.problem
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("length", [0, 1, 10, 11, 30])
+def test_a_journal_that_was_torn_at_once_is_begun_anew(tmp_path: Path, length: int) -> None:
+    kept(tmp_path / "j")
+    (tmp_path / "j").write_bytes((tmp_path / "j").read_bytes()[:length])
+    journal = Journal(tmp_path / "j", plan(), {"disk0": candidate()})
+    journal.open()
+    journal.note("part1", slots(5))
+    journal.close(finished=False)
+    assert numbers(Journal(tmp_path / "j", plan(), {"disk0": candidate()}), "part1") == [5]
+
+
 def test_without_a_file_nothing_is_kept() -> None:
     journal = Journal(None, plan(), {"disk0": candidate()})
     journal.open()
