@@ -1,8 +1,15 @@
 """Giving a filesystem another identity, through its own tools; libblkid is the witness."""
 
+from pathlib import Path
+
 from core.errors import DeviceError, RefusedError
 from core.process import Runner
+from images.filesystems.c_ext import Compat
+from images.filesystems.ext import sound_superblock
+from images.filesystems.ntfs import read_ntfs
 from images.model.layout import FilesystemKind
+from images.sources import BlockSource, open_source
+from restore.shrink.btrfs import least_btrfs
 from restore.unique.renewal import Renewal
 
 _HOURS = 24 * 3600.0
@@ -25,6 +32,20 @@ def tools(kind: FilesystemKind) -> tuple[str, ...]:
         FilesystemKind.NTFS: ("ntfslabel",),
         FilesystemKind.EXFAT: ("tune.exfat",),
     }.get(kind, ())
+
+
+def doubt(source: BlockSource, kind: FilesystemKind) -> str:
+    """Why the tools will not give the stored filesystem another identity; empty when they will.
+
+    Raises:
+        DamagedError: it has no sound superblock. DeviceError: it cannot be read.
+    """
+    if kind is FilesystemKind.BTRFS:
+        # btrfstune, left without the other devices, stops half-way with all metadata between two identities.
+        return least_btrfs(source).reason
+    if kind in _EXT and sound_superblock(source).compat & Compat.STABLE_INODES:
+        return "its identity is part of its encryption (stable_inodes)"
+    return ""
 
 
 def renew_filesystem(node: str, renewal: Renewal, runner: Runner) -> str:
@@ -73,7 +94,7 @@ def _renew(node: str, renewal: Renewal, runner: Runner) -> bool:
     elif kind is FilesystemKind.SWAP:
         runner.run(["swaplabel", "--uuid", new, node], timeout=120)
     elif kind is FilesystemKind.NTFS:
-        runner.run(["ntfslabel", f"--new-serial={new}", node], timeout=120)
+        runner.run(["ntfslabel", *_force_words(node), f"--new-serial={new}", node], timeout=120)
     elif kind is FilesystemKind.EXFAT:
         runner.run(["tune.exfat", "-I", f"0x{new.replace('-', '')}", node], timeout=120)
     else:
@@ -83,3 +104,10 @@ def _renew(node: str, renewal: Renewal, runner: Runner) -> bool:
 
 def _same(found: str, wanted: str) -> bool:
     return bool(found) and found.lower() == wanted.lower()
+
+
+def _force_words(node: str) -> tuple[str, ...]:
+    """ntfslabel wants to be forced where ntfsresize left its mark for a check; with any other doubt it is not."""
+    with open_source(Path(node)) as source:
+        found = read_ntfs(source, marked=True)
+    return ("--force",) if found is not None and found.trusted else ()

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from images.model.layout import Disk, FilesystemKind
-from images.model.manifest import Manifest
+from core.errors import DamagedError, DeviceError
+from images.browse.point import ChunkCache, open_volume
+from images.model.layout import Disk, FilesystemKind, Partition
+from images.model.manifest import Manifest, Volume
 from images.store.repository import Repository
 from restore.fit.fitting import Fit
 from restore.steps import MakeUnique
+from restore.unique.filesystem import doubt
 from restore.unique.renewal import Renewal, machine_renewal, reasons_against, renewed
 from restore.unique.windows import holds_windows
 
@@ -25,18 +28,29 @@ BOOT_NOTE = (
 def unique_reasons(repository: Repository, point: str, manifest: Manifest, disks: Sequence[Disk]) -> list[str]:
     """What keeps these disks from getting identities of their own, a line each."""
     reasons = reasons_against(disks)
-    ntfs = {
-        part.id
-        for disk in disks
-        for part in (disk.table.partitions if disk.table else ())
-        if part.filesystem and part.filesystem.kind is FilesystemKind.NTFS
-    }
+    parts = [part for disk in disks for part in (disk.table.partitions if disk.table else ())]
+    holders: list[Disk | Partition] = [*disks, *parts]
+    kinds = {holder.id: holder.filesystem.kind for holder in holders if holder.filesystem}
+    for volume in manifest.volumes:
+        kind = kinds.get(volume.partition or volume.disk, FilesystemKind.UNKNOWN)
+        why = _doubt(repository, point, manifest, volume, kind)
+        if why:
+            reasons.append(f"{volume.id} holds {kind}, which keeps its identity: {why}")
+    ntfs = {device for device, kind in kinds.items() if kind is FilesystemKind.NTFS}
     return reasons + [
         f"{volume.id} holds Windows, which finds its disks by their identities, and its boot configuration cannot be "
         "rewritten yet: restore it as it is and run sysprep there"
         for volume in manifest.volumes
         if volume.partition in ntfs and holds_windows(repository, point, manifest, volume)
     ]
+
+
+def _doubt(repository: Repository, point: str, manifest: Manifest, volume: Volume, kind: FilesystemKind) -> str:
+    """What the stored filesystem itself has against another identity."""
+    try:
+        return doubt(open_volume(ChunkCache(repository), point, manifest, volume), kind)
+    except (DamagedError, DeviceError) as error:
+        return error.message.rstrip(".")
 
 
 def make_unique(disks: Sequence[Disk], fits: Sequence[Fit]) -> tuple[list[Fit], MakeUnique]:
