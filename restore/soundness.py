@@ -102,7 +102,7 @@ def _unsound_table(target: TargetDisk, table: PartitionTable) -> Iterator[str]:
     numbers = [part.number for part in table.partitions]
     for number in sorted({number for number in numbers if numbers.count(number) > 1}):
         yield f"{target.source}: the table has two partitions {number}"
-    outer = Extent(0, 0)
+    outers: list[Extent] = []
     claims: list[_Claim] = []
     for part in table.partitions:
         name = f"{target.source}, partition {part.number}"
@@ -112,13 +112,13 @@ def _unsound_table(target: TargetDisk, table: PartitionTable) -> Iterator[str]:
                 f"{min(behind, sectors) - 1}"
             )
         elif part.role is PartitionRole.EXTENDED:
-            outer = part.extent(size)
+            outers.append(part.extent(size))
         if part.role is not PartitionRole.LOGICAL and part.sector_count > 0 and part.start_lba >= 0:
             claims.append(_Claim(name, part.extent(size)))
     yield from _overlaps(claims)
     inner = [part for part in table.partitions if part.role is PartitionRole.LOGICAL and part.sector_count > 0]
     for part in inner:
-        if part.start_lba * size <= outer.start or part.end_lba * size > outer.end:
+        if not any(outer.start < part.start_lba * size and part.end_lba * size <= outer.end for outer in outers):
             yield f"{target.source}, partition {part.number} does not lie in the extended partition"
     yield from _overlaps(
         [_Claim(f"{target.source}, partition {part.number}", part.extent(size)) for part in inner if part.start_lba > 0]

@@ -1,7 +1,9 @@
 """Odd tables on the whole road: captured, planned onto a larger file, restored; the tools agree about both."""
 
 import json
+import os
 import random
+import struct
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,33 @@ def test_the_plan_says_what_the_table_will_be(tmp_path: Path) -> None:
     assert new[:12] == old[:12]
     assert (old[12:], new[12:]) == tuple((size // 512 - 1).to_bytes(4, "little") for size in (SIZE, LARGER))
     assert table["last_usable_lba"] == LARGER // 512 - 34
+
+
+def test_a_disk_with_two_extended_partitions_arrives(tmp_path: Path) -> None:
+    """No tool makes two; the kernel follows the chain of each (block/partitions/msdos.c)."""
+    source = tmp_path / "source"
+    source.touch()
+    os.truncate(source, SIZE)
+    first, second, size = 2048, 20480, 16384
+    # status, place, kind, place, start, sectors: 16 bytes an entry (UEFI specification 2.10, table 5-1)
+    entry = struct.Struct("<B3sB3sII")
+    with source.open("r+b") as file:
+        file.seek(440)
+        file.write(b"\1\2\3\4")
+        file.seek(446)
+        for start in (first, second):
+            file.write(entry.pack(0, b"\xfe\xff\xff", 0x05, b"\xfe\xff\xff", start, size))
+        for record in (0, first, second):
+            file.seek(record * 512 + 446)
+            if record:
+                file.write(entry.pack(0, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", 2048, 4096))
+            file.seek(record * 512 + 510)
+            file.write(b"\x55\xaa")
+    target = restored(source, tmp_path)
+    table = read(target)
+    assert [(part.number, part.start_lba) for part in table.partitions] == [
+        (1, 2048),
+        (2, 20480),
+        (5, 4096),
+        (6, 22528),
+    ]
