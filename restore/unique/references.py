@@ -35,8 +35,14 @@ PLACES = (
     "boot/loader/entries/*.conf",
     "boot/extlinux/extlinux.conf",
     "boot/syslinux/syslinux.cfg",
+    # The ESP is mounted at one of three places (systemd's "Boot Loader Specification").
+    "boot/EFI/*/*.cfg",
+    "boot/EFI/*/grubenv",
     "boot/efi/EFI/*/*.cfg",
+    "boot/efi/EFI/*/grubenv",
     "boot/efi/loader/entries/*.conf",
+    "efi/EFI/*/*.cfg",
+    "efi/EFI/*/grubenv",
     "efi/loader/entries/*.conf",
 )
 #: Nothing of this kind is larger; what is, is no such file.

@@ -70,3 +70,13 @@ def test_files_of_a_system_are_rewritten_in_place(tmp_path: Path) -> None:
     [left] = places_still_old(tmp_path, ALL)
     assert "the name of /etc/systemd/system/" in left
     assert rewrite_places(tmp_path, ALL) == (), "doing it again changes nothing"
+
+
+@pytest.mark.parametrize("esp", ["boot/efi", "efi", "boot"])
+@pytest.mark.parametrize("name", ["grub.cfg", "grubenv"])
+def test_the_esp_is_searched_wherever_it_is_mounted(esp: str, name: str, tmp_path: Path) -> None:
+    stub = tmp_path / esp / "EFI/fedora" / name
+    stub.parent.mkdir(parents=True)
+    stub.write_text(f"search --fs-uuid --set=root {ROOT_OLD}\n")
+    assert rewrite_places(tmp_path, ALL) == (f"/{esp}/EFI/fedora/{name}",)
+    assert stub.read_text() == f"search --fs-uuid --set=root {ROOT_NEW}\n"
