@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -51,6 +51,13 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
     end: int
 
 
+class _Stand(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk before its table is made (again), or with it."""
+
+    disk: str
+    table: bool
+
+
 class Journal:
     """The journal of one plan. Safe from several threads.
 
@@ -71,15 +78,20 @@ class Journal:
         self.problem = ""
         self._known: dict[str, _Mark] = {}
         self._done: dict[str, list[range]] = {}
+        self._tabled: dict[str, bool] = {}
         if path is not None and _is_foreign(path):
             self.problem = f"{path} is something else than a journal and is left alone: no journal is kept."
             self._path = None
         elif path is not None:
-            self._known, self._done = _read(path, plan.digest)
+            self._known, self._done, self._tabled = _read(path, plan.digest)
 
     def began(self, disk: str) -> bool:
         """Whether this plan was begun on the very disk that is its target now."""
         return disk in self._known and self._known[disk] == self._marks[disk]
+
+    def tabled(self, disk: str) -> bool:
+        """Whether this plan had made its table on a disk: one without it was put to other use since."""
+        return self._tabled.get(disk, False)
 
     def done(self, volume: str, count: int) -> list[range]:
         """Chunks of a volume with ``count`` chunks that lay on its target for good."""
@@ -105,11 +117,13 @@ class Journal:
         with self._lock:
             if self._descriptor < 0:
                 return
-            lines = [_Line(volume=volume, first=run.start, end=run.stop) for run in _runs(slots)]
-            try:
-                self._append(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-            except OSError as error:
-                self._give_up(error)
+            self._write([_Line(volume=volume, first=run.start, end=run.stop) for run in _runs(slots)])
+
+    def stand(self, disk: str, *, table: bool) -> None:
+        """A disk is about to be wiped, or its table was made."""
+        with self._lock:
+            if self._descriptor >= 0:
+                self._write([_Stand(disk=disk, table=table)])
 
     def close(self, *, finished: bool) -> None:
         """Stop writing; when the restore is ``finished`` there is nothing to go on with."""
@@ -120,6 +134,12 @@ class Journal:
         if finished and self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
+
+    def _write(self, lines: Sequence[_Line | _Stand]) -> None:
+        try:
+            self._append(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+        except OSError as error:
+            self._give_up(error)
 
     def _append(self, data: bytes) -> None:
         while data:
@@ -156,24 +176,32 @@ def _is_foreign(path: Path) -> bool:
     return not _BEGINNING.startswith(found) and found != _BEGINNING
 
 
-def _read(path: Path, digest: str) -> tuple[dict[str, _Mark], dict[str, list[range]]]:
-    """What an earlier run left: its targets and its runs of chunks by volume; nothing where that is not sure."""
+def _read(path: Path, digest: str) -> tuple[dict[str, _Mark], dict[str, list[range]], dict[str, bool]]:
+    """What an earlier run left: its targets, its runs of chunks by volume, and which disks have their table.
+
+    Nothing where that is not sure.
+    """
     try:
         with path.open("rb") as stream:
             lines = stream.read(min(_LIMIT, os.fstat(stream.fileno()).st_size)).split(b"\n")
         head = msgspec.json.decode(lines[0], type=_Head)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return {}, {}
+        return {}, {}, {}
     if head.journal != JOURNAL_VERSION or head.plan != digest:
-        return {}, {}
+        return {}, {}, {}
     done: dict[str, list[range]] = {}
+    tabled: dict[str, bool] = {}
     # Behind the last newline there is nothing, or a line that was torn.
     for text in lines[1:-1]:
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            if text.startswith(b'{"disk"'):
+                stand = msgspec.json.decode(text, type=_Stand)
+                tabled[stand.disk] = stand.table
+                continue
             line = msgspec.json.decode(text, type=_Line)
             if 0 <= line.first < line.end:
                 done.setdefault(line.volume, []).append(range(line.first, line.end))
-    return head.targets, done
+    return head.targets, done, tabled
 
 
 def _runs(slots: Iterable[Slot]) -> list[range]:

@@ -53,7 +53,8 @@ def preflight(
         if (candidate.size, candidate.sector_size) != (target.size, target.sector_size):
             reasons.append(f"{candidate.node} has {candidate.size} bytes, the plan was made for {target.size}")
         elif candidate.contents not in ((), target.destroys) and not (
-            begun.began(target.source) or carries_table(plan, target, candidate, runner)
+            (begun.began(target.source) and not begun.tabled(target.source))
+            or carries_table(plan, target, candidate, runner)
         ):
             reasons.append(f"{candidate.node} holds other things now than when the plan was made")
     reasons += _missing_means(plan, candidates)

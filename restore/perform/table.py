@@ -16,6 +16,7 @@ def wipe_signatures(step: WipeSignatures, work: Work) -> Outcome:
     """Zero what old signatures lie in, except where the target holds what the plan puts there: that is not old."""
     work.say(Stage.LAYOUT, step.describe())
     target = work.targets[step.disk]
+    work.journal.stand(step.disk, table=False)
     kept = list(merge(sorted(_kept(step, work))))
     for extent in step.extents:
         for old in gaps(kept, extent):
@@ -44,6 +45,7 @@ def make_table(step: CreateTable, work: Work) -> Outcome:
     work.say(Stage.LAYOUT, step.describe())
     sector_size = work.candidates[step.disk].sector_size
     create_table(work.targets[step.disk], step.table, sector_size, work.runner)
+    work.journal.stand(step.disk, table=True)
     return Outcome()
 
 
