@@ -3,7 +3,7 @@
 Nothing is decided here: how much a content needs, whether it comes to other sectors, whether it can be made anew.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from core.errors import DamagedError, RefusedError
 from core.units import MIB
@@ -24,17 +24,6 @@ _SPARE_PERCENT = 10
 _SPARE = 64 * MIB
 
 FAT = frozenset({FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32})
-
-
-def least_by_allocation(manifest: Manifest, disk: Disk) -> Callable[[Partition], int | str]:
-    """An estimate of the bytes each content needs, from the manifest alone: for choosing among targets."""
-    volumes = {volume.partition: volume for volume in manifest.volumes if volume.disk == disk.id and volume.partition}
-
-    def least(partition: Partition) -> int | str:
-        volume = volumes.get(partition.id)
-        return "nothing of it was captured" if volume is None else _by_allocation(volume, _kind(partition))
-
-    return least
 
 
 def _by_allocation(volume: Volume, kind: FilesystemKind) -> int:

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import msgspec
 
-from core.units import format_size
+from core.units import counted, format_size
 from images.model.layout import Disk, DiskIdentity, PartitionRole
 from images.model.machine import MachineDisk
 from restore.assignment import IMPOSSIBLE, assign
@@ -66,12 +66,13 @@ def match(
 
     Args:
         candidates: at least as many as disks; the others stay as they are.
-        least: bytes of the smallest target that takes a disk.
+        least: bytes of the smallest target that takes a disk. Asked only where a candidate is smaller than the disk.
         captured: the disks of the machine that was captured, which say which of them was removable.
         threshold: points that every pair needs.
     """
     doubles = same_disks(candidates)
-    needed = {disk.id: least(disk) for disk in disks}
+    smallest = min((candidate.size for candidate in candidates), default=0)
+    needed = {disk.id: least(disk) if smallest < disk.size else 0 for disk in disks}
     scores = tuple(
         _score(disk, candidate, needed[disk.id], _was_removable(disk, captured))
         for disk in disks
@@ -81,9 +82,8 @@ def match(
     if doubles:
         return Matching(pairs=(), scores=shown, doubts=tuple(doubles))
     if len(candidates) < len(disks):
-        return Matching(
-            pairs=(), scores=shown, doubts=(f"there are {len(disks)} disks and {len(candidates)} possible targets",)
-        )
+        few = f"to be restored: {counted(len(disks), 'disk')}, possible: {counted(len(candidates), 'target')}"
+        return Matching(pairs=(), scores=shown, doubts=(few,))
     points = {(score.disk, score.node): IMPOSSIBLE if score.against else score.points for score in scores}
     nodes = sorted(candidate.node for candidate in candidates)
     best = assign([[points[disk.id, node] for node in nodes] for disk in disks])

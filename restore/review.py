@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from core.errors import DamagedError, RefusedError, UsageError
 from images.store.backend import MissingFileError
 from images.store.repository import Repository
+from images.tables.table_bytes import table_pieces
 from restore.matching import same_disks
 from restore.plan import Plan, TargetDisk
 from restore.planner import only_disks, survey_chunks
 from restore.soundness import unfit, unsound
+from restore.steps import CreateTable
 from restore.targets import Candidate
 
 
@@ -24,8 +26,21 @@ def review(plan: Plan, repository: Repository, find: Callable[[TargetDisk], Cand
     Raises:
         UnreachableError: the repository does not answer any more.
     """
-    reasons = [*unsound(plan), *_against_targets(plan, find), *_against_content(plan, repository)]
+    broken = list(unsound(plan)) or list(_against_tables(plan))
+    reasons = [*broken, *_against_targets(plan, find), *_against_content(plan, repository)]
     return list(dict.fromkeys(reasons))
+
+
+def _against_tables(plan: Plan) -> Iterator[str]:
+    """Fields of a table that no such table can hold, as far as its bytes show it; of a plan that holds together."""
+    targets = {target.source: target for target in plan.targets}
+    for step in plan.steps:
+        if isinstance(step, CreateTable):
+            target = targets[step.disk]
+            try:
+                table_pieces(step.table, target.size, target.sector_size)
+            except RefusedError as error:
+                yield _clause(error.message)
 
 
 def _against_targets(plan: Plan, find: Callable[[TargetDisk], Candidate]) -> Iterator[str]:

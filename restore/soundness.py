@@ -41,6 +41,8 @@ _ORDER: dict[type[Step], int] = {
     RelocateFilesystem: 4,
 }
 
+_SECTOR_SIZES = frozenset({512, 1024, 2048, 4096})
+
 
 class _Claim(msgspec.Struct, frozen=True):
     """Bytes of a target that one step fills."""
@@ -57,6 +59,9 @@ def unsound(plan: Plan) -> Iterator[str]:
     for source in sorted({source for source in sources if sources.count(source) > 1}):
         yield f"the plan names two targets for {source}"
     for target in plan.targets:
+        if target.sector_size not in _SECTOR_SIZES:
+            yield f"{target.source}: no disk has sectors of {target.sector_size} bytes"
+            continue
         steps = [step for step in plan.steps if step.disk == target.source]
         tables = [step.table for step in steps if isinstance(step, CreateTable)]
         if len(tables) > 1:
@@ -130,7 +135,7 @@ def _unsound_steps(target: TargetDisk, steps: list[Step], table: PartitionTable 
     size = target.sector_size
     parts = [part for part in table.partitions if part.role is not PartitionRole.EXTENDED] if table else []
     places = [part.extent(size) for part in parts if part.start_lba >= 0 and part.sector_count > 0]
-    numbers = {part.number for part in parts}
+    rooms = {part.number: part.sector_count * size for part in parts}
     filled: list[_Claim] = []
     for step in steps:
         offset, length = getattr(step, "offset", None), getattr(step, "size", None)
@@ -152,8 +157,10 @@ def _unsound_steps(target: TargetDisk, steps: list[Step], table: PartitionTable 
             if not isinstance(step, VerifyVolume | RelocateFilesystem | GrowFilesystem):
                 filled.append(_Claim(step.describe(), extent))
         number = getattr(step, "number", 0)
-        if number and number not in numbers:
+        if number and number not in rooms:
             yield f"{step.describe()}: the table has no partition {number}"
+        elif isinstance(step, GrowFilesystem) and number and step.size > (room := rooms[number]):
+            yield f"{step.describe()}: the partition has {room} bytes, the plan says {step.size}"
     for step in steps:
         if isinstance(step, WriteHead):
             heads = [_Claim(step.describe(), extent) for extent in step.extents]

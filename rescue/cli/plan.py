@@ -75,6 +75,12 @@ def command(
     """
     machine = _machine(machine_file)
     if checked is not None:
+        chosen = (targets, skip, match, fitting != FitChoices(), no_verify, onto_source, output)
+        if any(chosen) or boot != BootChoice.AUTO:
+            raise UsageError(
+                "--check stands alone: the plan says what goes where, and how.",
+                hint="Leave out --target, -o and what else makes a plan.",
+            )
         _check(checked, point, repository, access, machine, as_json)
         return
     if not (point and repository and (targets or match)):

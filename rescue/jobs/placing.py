@@ -16,14 +16,13 @@ from core.units import counted
 from images.model.layout import Disk
 from images.model.machine import Machine, MachineDisk
 from images.model.manifest import Manifest
-from restore.contents import least_by_allocation
-from restore.fit.fitting import smallest_target
-from restore.fit.wishes import Wishes
 from restore.matching import CLEAR, Matching, Pair, match, same_disks, score_lines
 from restore.targets import Candidate
 
 #: Whether a person takes the assignment that is proposed.
 Ask = Callable[[Matching], bool]
+#: Bytes of the smallest target that takes a disk.
+Least = Callable[[Disk], int]
 
 _NAMED = re.compile(r"^(?P<disk>disk\d{1,4})=(?P<name>.+)$")
 _SPELL = "Say which goes where, as in --target disk0=/dev/sda --target disk1=/dev/sdb"
@@ -68,6 +67,7 @@ def place_named(
     disks: Sequence[Disk],
     names: Sequence[str],
     find: Callable[[str], Candidate],
+    least: Least,
     ask: Ask | None,
 ) -> tuple[Pair, ...]:
     """Disks to the targets that a person named, ``disk0=NAME`` or ``NAME``.
@@ -100,7 +100,7 @@ def place_named(
         raise RefusedError(_count(disks, len(names)), hint="Name a target for each disk, or leave one out with --skip.")
     if len(free) == 1:
         return (*said, Pair(disk=left[0].id, candidate=free[0]))
-    found = match(left, free, least=least_of(manifest), captured=_captured(manifest), threshold=_ANY)
+    found = match(left, free, least=least, captured=_captured(manifest), threshold=_ANY)
     return (*said, *_taken(found, ask))
 
 
@@ -140,25 +140,20 @@ def place_assigned(
 
 
 def place_matched(
-    manifest: Manifest, disks: Sequence[Disk], free: Sequence[Candidate], ask: Ask | None
+    manifest: Manifest, disks: Sequence[Disk], free: Sequence[Candidate], least: Least, ask: Ask | None
 ) -> tuple[Pair, ...]:
     """Disks to those of ``free`` that they match best; the others stay as they are.
 
     Raises:
         RefusedError: it is not clear, with the table of scores.
     """
-    return _taken(matched(manifest, disks, free), ask)
+    return _taken(matched(manifest, disks, free, least), ask)
 
 
-def matched(manifest: Manifest, disks: Sequence[Disk], candidates: Sequence[Candidate]) -> Matching:
+def matched(manifest: Manifest, disks: Sequence[Disk], candidates: Sequence[Candidate], least: Least) -> Matching:
     """The matching with those candidates against which nothing speaks."""
     free = [candidate for candidate in candidates if not candidate.obstacles]
-    return match(disks, free, least=least_of(manifest), captured=_captured(manifest), threshold=CLEAR)
-
-
-def least_of(manifest: Manifest) -> Callable[[Disk], int]:
-    """Bytes of the smallest target for each disk."""
-    return lambda disk: smallest_target(disk, Wishes(least=least_by_allocation(manifest, disk)))
+    return match(disks, free, least=least, captured=_captured(manifest), threshold=CLEAR)
 
 
 def target_disk(machine: Machine, wanted: TargetRule) -> MachineDisk:
@@ -195,6 +190,8 @@ def recorded_disk(machine: Machine, name: str) -> MachineDisk:
     Raises:
         UsageError: none or several match.
     """
+    if not name:
+        raise UsageError("A target has no name.", hint=_disks(machine))
     for key in ("node", "serial", "wwn"):
         found = [
             disk for disk in machine.disks if name == (disk.node if key == "node" else getattr(disk.identity, key))
@@ -212,6 +209,8 @@ def live_name(name: str, machine: Callable[[], Machine]) -> Path:
     Raises:
         UsageError: several disks have it.
     """
+    if not name:
+        raise UsageError("A target has no name.", hint="liferaft probe lists the disks of this machine.")
     path = Path(name)
     if path.exists() or "/" in name:
         return path

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from core.documents import decode_stored, decode_written
-from core.errors import RefusedError
+from core.errors import DamagedError, RefusedError
 from core.events import Sink
 from core.process import Runner
 from images.model.layout import Disk
@@ -32,7 +32,10 @@ from rescue.jobs.placing import (
     target_disk,
     wanted_disks,
 )
+from restore.contents import Contents
 from restore.execute import execute
+from restore.fit.fitting import smallest_target
+from restore.fit.wishes import Wishes
 from restore.forecast import remember, with_estimate
 from restore.matching import Matching, Pair
 from restore.perform.work import Conduct
@@ -44,6 +47,8 @@ from restore.review import review
 from restore.rules import Growth, PartitionRule, TableChoice
 from restore.targets import Candidate, disk_candidate, find_target, meant_disk, name_target
 
+#: Bytes of the smallest sector there is.
+_SECTOR = 512
 _RECORDED = "Made for a recorded machine: what is on its disks, and whether they are free, is looked at again then."
 
 
@@ -113,8 +118,10 @@ def plan_restore(
     planning = _Planning(open_repository(repository, access), repository, point, choices, runner, machine)
     names = [str(target) for target in targets]
     if choices.match and not names:
-        return planning.plan(place_matched(planning.manifest, planning.disks, planning.all_candidates(), ask))
-    return planning.plan(place_named(planning.manifest, planning.disks, names, planning.find, ask))
+        return planning.plan(
+            place_matched(planning.manifest, planning.disks, planning.all_candidates(), planning.least, ask)
+        )
+    return planning.plan(place_named(planning.manifest, planning.disks, names, planning.find, planning.least, ask))
 
 
 def plan_restore_to_disk(
@@ -129,7 +136,9 @@ def plan_restore_to_disk(
     planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
     names = [disk.node]
     return planning.plan(
-        place_named(planning.manifest, planning.disks, names, lambda name: planning.candidate(disk), None)
+        place_named(
+            planning.manifest, planning.disks, names, lambda name: planning.candidate(disk), planning.least, None
+        )
     )
 
 
@@ -171,7 +180,7 @@ def plan_restore_by_rules(
     if left:
         taken = {pair.candidate.node for pair in pairs}
         free = [candidate for candidate in planning.all_candidates() if candidate.node not in taken]
-        pairs = (*pairs, *place_matched(planning.manifest, left, free, None))
+        pairs = (*pairs, *place_matched(planning.manifest, left, free, planning.least, None))
     return planning.plan(pairs)
 
 
@@ -181,7 +190,7 @@ def match_disks(
     """The disks of a recovery point, and how well the free disks of this machine suit them."""
     planning = _Planning(open_repository(repository, access), repository, point, RestoreChoices(), runner, None)
     candidates = [planning.candidate(disk) for disk in machine.disks]
-    return planning.disks, matched(planning.manifest, planning.disks, candidates)
+    return planning.disks, matched(planning.manifest, planning.disks, candidates, planning.least)
 
 
 class _Planning:
@@ -224,6 +233,12 @@ class _Planning:
         if self._recorded is not None:
             return disk_candidate(msgspec.structs.replace(disk, obstacles=()), self._address, ())
         return disk_candidate(disk, self._address, block_devices(self._runner))
+
+    def least(self, disk: Disk) -> int:
+        """Bytes of the smallest target that takes a disk, by its rules, read from the image as the fit does."""
+        contents = Contents(self._opened, self._point, self.manifest, disk)
+        rules = tuple(rule for rule in self._choices.rules if rule.disk in ("", disk.id))
+        return smallest_target(disk, Wishes(rules=rules, table=self._choices.table, least=contents.least))
 
     def plan(self, pairs: Sequence[Pair]) -> Plan:
         """The plan, with an estimate."""
@@ -294,7 +309,15 @@ def read_machine(content: bytes, name: str) -> Machine:
     Raises:
         DamagedError: it is none, naming the field.
     """
-    return decode_stored(content, Machine, name=name)
+    machine = decode_stored(content, Machine, name=name)
+    for number, disk in enumerate(machine.disks):
+        if disk.size < 0 or disk.sector_size < _SECTOR or disk.sector_size & (disk.sector_size - 1):
+            raise DamagedError(
+                f"{name} is not a valid machine: no disk has {disk.size} bytes in sectors of {disk.sector_size} "
+                f"- at `$.disks[{number}]`.",
+                hint="liferaft probe --json makes one.",
+            )
+    return machine
 
 
 def read_plan(content: bytes, name: str) -> Plan:

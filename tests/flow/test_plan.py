@@ -1,6 +1,7 @@
 """Plans as a person handles them: for a recorded machine, for several disks, edited, checked, made again."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -216,6 +217,19 @@ def test_an_edited_plan_is_checked_and_every_reason_is_said(run: Run, tmp_path: 
     for reason in ("disk0-part77", "overlap", "the plan is for 1000000000"):
         assert reason in spoiled.stderr
 
+    for field, value, reason in (
+        ("name", "x" * 37, "36 UTF-16 units"),
+        ("type", "linux", "no GUID"),
+        ("number", 200, "128 entries"),
+    ):
+
+        def impossible(plan: Any, field: str = field, value: object = value) -> None:
+            plan["steps"][1]["table"]["partitions"][1][field] = value
+
+        said = run("plan", "--check", edited(file, tmp_path / "impossible.json", impossible))
+        assert said.returncode == 3
+        assert reason in said.stderr
+
     def misspell(plan: Any) -> None:
         plan["steps"][1]["table"]["partitions"][0]["filesystem"]["labell"] = "x"
 
@@ -223,6 +237,53 @@ def test_an_edited_plan_is_checked_and_every_reason_is_said(run: Run, tmp_path: 
     assert bad.returncode == 2
     assert "unknown field `labell` - at `$.steps[1].table.partitions[0].filesystem`" in bad.stderr
     assert "Is label meant?" in bad.stderr
+
+
+@pytest.mark.parametrize("words", ["--grow", "--target x", "-o other.json", "--rule 1=drop", "--boot no"])
+def test_what_makes_a_plan_says_nothing_to_a_check(words: str, run: Run, tmp_path: Path) -> None:
+    said = run("plan", "--check", tmp_path / "plan.json", *words.split())
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "--check stands alone" in said.stderr
+
+
+@pytest.mark.parametrize("changes", [{"sector_size": 0}, {"sector_size": 520}, {"size": -1}])
+def test_a_recorded_disk_that_cannot_be_is_refused(changes: dict[str, int], run: Run, recorded: Path) -> None:
+    def spoil(machine: Any) -> None:
+        machine["disks"][1] |= changes
+
+    edited(recorded, recorded, spoil)
+    said = run("plan", "one", "--repo", "repo", "--machine", recorded, "--target", "A")
+    assert said.returncode == 5
+    assert "$.disks[1]" in said.stderr
+
+
+def test_nothing_names_no_disk(run: Run, recorded: Path) -> None:
+    """As an unset variable of a script does: a recorded disk without a serial number is not meant."""
+
+    def forget(machine: Any) -> None:
+        machine["disks"][0]["identity"].pop("serial")
+
+    edited(recorded, recorded, forget)
+    for machine in ((), ("--machine", recorded)):
+        said = run("plan", "one", "--repo", "repo", *machine, "--target", "")
+        assert said.returncode == 2, said.stdout
+        assert "has no name" in said.stderr
+
+
+def test_matching_knows_how_small_the_contents_can_be(run: Run, folder: Path) -> None:
+    """Two targets of exactly the sizes that ``show`` promises are enough, whichever way they are named."""
+    smallest = [
+        int(found)
+        for found in re.findall(r"smallest target: .* \((\d+) bytes\)", run("show", "two", "--repo", "repo").stdout)
+    ]
+    assert len(smallest) == 2
+    names = [f"disk{index}={blank(folder / f'least{index}.img', size).name}" for index, size in enumerate(smallest)]
+    said = run("plan", "two", "--repo", "repo", *(word for name in names for word in ("--target", name)))
+    assert said.returncode == 0, said.stderr
+    bare = [word for name in reversed(names) for word in ("--target", name.partition("=")[2])]
+    matched = run("plan", "two", "--repo", "repo", *bare)
+    assert matched.returncode == 0, matched.stderr
+    assert matched.stdout.split()[1] == said.stdout.split()[1]
 
 
 class Machinery:

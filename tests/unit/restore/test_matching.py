@@ -233,6 +233,9 @@ def test_eight_disks_find_their_targets_among_sixty_in_no_time() -> None:
 
     disks = [disk(number, 100 * GIB, serial=f"S{number}", model="M") for number in range(8)]
     candidates = [target(f"/dev/{number}", 100 * GIB, serial=f"S{number}", model="M") for number in range(60)]
+    assert not match(disks, candidates, least=counted).doubts
+    assert not asked, "all are large enough for anything: what is the least is not read"
+    candidates.append(target("/dev/small", GIB))
     started = time.process_time()
     found = match(disks, candidates, least=counted)
     assert time.process_time() - started < 0.5

@@ -111,6 +111,10 @@ GOOD = (part(1, 2048, 4096), part(2, 8192, 4096))
             (*sound(*GOOD), GrowFilesystem(disk="disk0", number=9, kind=FilesystemKind.EXT4, size=1)),
             "has no partition 9",
         ),
+        (
+            (*sound(*GOOD), GrowFilesystem(disk="disk0", number=1, kind=FilesystemKind.EXT4, size=1 << 40)),
+            "the partition has 2097152 bytes, the plan says 1099511627776",
+        ),
         (sound(*GOOD)[::-1], "wipe old signatures in 2 places: this comes too late"),
         ((*sound(*GOOD)[1:], sound(*GOOD)[0]), "this comes too late, it would undo what was done before"),
         ((*sound(*GOOD), msgspec.structs.replace(restore(2, 2048, 4096), volume="disk0-part1")), "disk0-part1 twice"),
@@ -138,6 +142,13 @@ def test_logical_partitions_lie_in_the_extended_one() -> None:
 def test_a_plan_names_each_target_once() -> None:
     assert list(unsound(plan(sources=()))) == ["the plan names no target"]
     assert list(unsound(plan(sources=("disk0", "disk0")))) == ["the plan names two targets for disk0"]
+
+
+@pytest.mark.parametrize("sector_size", [0, -512, 520])
+def test_a_target_has_sectors_that_disks_have(sector_size: int) -> None:
+    made = plan(*sound(*GOOD))
+    odd = msgspec.structs.replace(made, targets=(msgspec.structs.replace(made.targets[0], sector_size=sector_size),))
+    assert f"disk0: no disk has sectors of {sector_size} bytes" in list(unsound(odd))
 
 
 def test_every_reason_is_given_at_once() -> None:

@@ -40,10 +40,11 @@ def two_disks(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def jobs(two_disks: Path, tmp_path: Path) -> FileJobs:
-    """A machine with three disks: one of each size, and one that is in use."""
+    """A machine with four disks: one of each size, one that is in use, and one that is too small for anything."""
     first = named(tmp_path / "vda.img", 64 * MIB, "A")
     jobs = FileJobs(two_disks, tmp_path / "vda.img", disk("/dev/sda", 1 << 40, "/dev/sda1 is mounted on /srv"))
-    machine = (*jobs.machine.disks[:1], named(tmp_path / "vdb.img", SECOND, "B"), first)
+    tiny = named(tmp_path / "vdc.img", 8 * MIB, "C")
+    machine = (*jobs.machine.disks[:1], named(tmp_path / "vdb.img", SECOND, "B"), tiny, first)
     jobs.machine = msgspec.structs.replace(jobs.machine, disks=machine)
     return jobs
 
@@ -96,7 +97,7 @@ def test_a_target_is_changed_and_a_disk_is_left_out(jobs: FileJobs) -> None:
             await driver.see("not chosen yet")
             await driver.press("home", "enter")
             await driver.see("Choose a target for each disk first")
-            # disk0 has no other that is large enough.
+            # The smallest is too small for disk0, whatever its content shrinks to.
             await driver.press("home", "down", "enter")
             await driver.see("Where disk0 goes:", "not possible: too small")
             await driver.press("escape")
