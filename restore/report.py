@@ -70,7 +70,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def _proof_line(proof: VolumeProof) -> str:
     root = f"digest tree {proof.root[:16]}…" if proof.root else "empty"
-    return f"    {proof.volume}: {format_size(proof.verified)} proven, {root}, at byte {proof.offset} of {proof.target}"
+    proven = f"{format_size(proof.verified)} proven" if proof.verified or not proof.root else "not read back"
+    return f"    {proof.volume}: {proven}, {root}, at byte {proof.offset} of {proof.target}"
+
+
+def _changed_line(report: Report) -> list[str]:
+    """What was read back and is not the stored volume: no digest tree of the recovery point proves it."""
+    changed = sum(step.verified for step in report.steps) - sum(proof.verified for proof in report.volumes)
+    return [f"    {format_size(changed)} made smaller or made anew: read back as written"] if changed > 0 else []
 
 
 def render_report(report: Report) -> str:
@@ -85,6 +92,7 @@ def render_report(report: Report) -> str:
         + (f", {format_size(report.discarded)} discarded" if report.discarded else ""),
         f"  data: {verified}",
         *(_proof_line(proof) for proof in report.volumes),
+        *_changed_line(report),
         *([f"  {format_size(report.rewritten)} read back wrong and were written again"] if report.rewritten else []),
         *([f"  {counted(report.refetched, 'chunk')} had to be fetched again"] if report.refetched else []),
         *(f"  boot: {line}" for line in report.boot),
