@@ -11,7 +11,7 @@ from images.browse.fat import FatFilesystem
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
 from images.model.layout import Disk, FilesystemKind, Partition
-from images.model.manifest import CaptureMode, Manifest, Volume
+from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.store.repository import Repository
 from restore.filesystems.fat_copy import FatCopy
 from restore.filesystems.makers import remake_doubts
@@ -49,8 +49,11 @@ class Contents:
         self._point = point
         self._manifest = manifest
         self._disk = disk
+        # A disk without a table is one volume; the fit asks for it by the disk's id.
         self._volumes = {
-            volume.partition: volume for volume in manifest.volumes if volume.disk == disk.id and volume.partition
+            volume.partition or disk.id: volume
+            for volume in manifest.volumes
+            if volume.disk == disk.id and volume.role is not VolumeRole.HEAD
         }
         self._answers: dict[str, int | str] = {}
 

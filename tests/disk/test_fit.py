@@ -115,3 +115,14 @@ def test_from_sectors_of_512_bytes_to_4096(tmp_path: Path, tree: Path) -> None:
     # BPB_BytsPerSec at byte 11 (Microsoft's FAT specification, 3.1).
     assert int.from_bytes(esp.read_bytes()[11:13], "little") == 4096
     assert any("count in sectors" in note for note in plan.notes)
+
+
+def test_a_disk_without_a_table_comes_to_sectors_of_4096_bytes(tmp_path: Path, tree: Path) -> None:
+    source = blank(tmp_path / "bare.img", 64 * MIB)
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", tree, source)
+    runner, repo = SystemRunner(), str(tmp_path / "repo")
+    capture_disks([source], repo, name="", runner=runner, sink=ignore)
+    with loop(blank(tmp_path / "target.img", 64 * MIB), 4096) as node:
+        plan = plan_restore(repo, "latest", [node], RestoreChoices(), runner)
+        assert run_plan(plan, plan.digest, runner, ignore).verified
+        run("e2fsck", "-f", "-n", node)
