@@ -267,7 +267,7 @@ def test_partclone_sees_a_part_of_a_disk(tmp_path: Path, files: Path) -> None:
         pytest.skip(missing)
     path = make_file(tmp_path / "f2fs", 100 * MIB)
     run("mkfs.f2fs", "-q", "-f", path)
-    before = run("losetup", "--list", "--noheadings")
+    before = set(run("losetup", "--list", "--noheadings").splitlines())
     ask = Partclone(SystemRunner()).read
     with open_source(path) as source:
         assert total(read_used(source, ask).extents()) < 20 * MIB
@@ -282,7 +282,8 @@ def test_partclone_sees_a_part_of_a_disk(tmp_path: Path, files: Path) -> None:
     for sector_size in (512, 4096):
         with loop(disk, f"--sector-size={sector_size}") as device, open_source(device) as source:
             answers.append(read_used(WindowSource(source, 3 * MIB, 100 * MIB), ask))
-    assert run("losetup", "--list", "--noheadings") == before
+    # The kernel may still have been letting go of an earlier test's loop device.
+    assert set(run("losetup", "--list", "--noheadings").splitlines()) <= before
     extents = list(answers[0].extents())
     assert [answer.reason for answer in answers] == ["", "", ""]
     assert all(answer.trusted and list(answer.extents()) == extents for answer in answers)
