@@ -5,22 +5,23 @@ A kind is in a set only when the performer of that step carries it out; it is ad
 
 from images.model.layout import FilesystemKind
 
-_EXT = frozenset({FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4})
-_FAT = frozenset({FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32})
+#: Kinds that share their tools.
+EXT = frozenset({FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4})
+FAT = frozenset({FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32})
 
 #: Grown to the size of their partition by the step GrowFilesystem.
-GROWABLE = _EXT | {FilesystemKind.NTFS, FilesystemKind.XFS, FilesystemKind.BTRFS, FilesystemKind.SWAP}
+GROWABLE = EXT | {FilesystemKind.NTFS, FilesystemKind.XFS, FilesystemKind.BTRFS, FilesystemKind.SWAP}
 
 #: Made smaller on an overlay over the stored image by the step ShrinkVolume.
-SHRINKABLE = _EXT | {FilesystemKind.NTFS, FilesystemKind.BTRFS}
+SHRINKABLE = EXT | {FilesystemKind.NTFS, FilesystemKind.BTRFS}
 
 #: Made anew with the same identity, files copied, by the steps RemakeFat and RemakeVolume.
-REMAKEABLE = _FAT | {FilesystemKind.XFS}
+REMAKEABLE = FAT | {FilesystemKind.XFS}
 
 #: Content that does not depend on where its partition lies: every address in it counts from the partition's start.
 #: The Linux drivers of these see only the block device of the partition, never its place on the disk; for HFS+ see
 #: Apple TN1150 "Volume Header", for APFS the "Apple File System Reference", "Container Superblock".
-MOVABLE = _EXT | {
+MOVABLE = EXT | {
     FilesystemKind.SWAP,
     FilesystemKind.XFS,
     FilesystemKind.BTRFS,
@@ -38,12 +39,4 @@ MOVABLE = _EXT | {
 MOVABLE_CONTAINERS = frozenset({"crypto_LUKS", "LVM2_member", "linux_raid_member"})
 
 #: Whose boot sector tells the place of the partition, and is corrected by the step RelocateFilesystem when it moves.
-RELOCATABLE = frozenset(
-    {
-        FilesystemKind.NTFS,
-        FilesystemKind.FAT12,
-        FilesystemKind.FAT16,
-        FilesystemKind.FAT32,
-        FilesystemKind.EXFAT,
-    }
-)
+RELOCATABLE = FAT | {FilesystemKind.NTFS, FilesystemKind.EXFAT}

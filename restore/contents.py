@@ -13,6 +13,7 @@ from images.browse.tree import Tree
 from images.model.layout import Disk, FilesystemKind, Partition
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.store.repository import Repository
+from restore.abilities import FAT
 from restore.filesystems.fat_copy import FatCopy
 from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import conversion
@@ -22,8 +23,6 @@ from restore.shrink.kinds import SHRINKERS
 #: What a filesystem needs beyond the bytes that were allocated, when nobody knows better.
 _SPARE_PERCENT = 10
 _SPARE = 64 * MIB
-
-FAT = frozenset({FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32})
 
 
 def _by_allocation(volume: Volume, kind: FilesystemKind) -> int:

@@ -11,7 +11,7 @@ from core.units import to_bytes
 from images.browse.point import VolumeSource
 from images.model.layout import Disk, FilesystemKind
 from images.model.manifest import Volume, VolumeRole
-from restore.contents import FAT
+from restore.abilities import FAT
 from restore.fit.fitting import Fit
 from restore.rules import PartitionRule
 from restore.seat import Means, Seat

@@ -22,6 +22,7 @@ from images.sources import BlockSource, open_source
 from images.tables.gpt_bytes import array_sectors
 from images.tables.piece import TablePiece
 from images.tables.table_bytes import table_pieces
+from restore.between import write_between
 from restore.table_witness import differences
 from restore.targets import Target
 
@@ -56,7 +57,7 @@ def create_table(target: Target, table: PartitionTable, sector_size: int, runner
         ends = _ends(target)
         _make(target.node, table)
     for piece in (*ends, *pieces):
-        _write(target, piece, sector_size)
+        write_between(target, piece.offset, piece.data, sector_size)
     target.flush()
     found = compare(target.node, table, runner, sector_size=sector_size)
     if found:
@@ -110,15 +111,6 @@ def _wrong_bytes(source: BlockSource, table: PartitionTable) -> tuple[str, ...]:
             at = next(at for at, (one, other) in enumerate(zip(found, piece.data, strict=True)) if one != other)
             wrong.append(f"byte {piece.offset + at} is {found[at]:#04x}, expected {piece.data[at]:#04x}")
     return tuple(wrong)
-
-
-def _write(target: Target, piece: TablePiece, sector_size: int) -> None:
-    """Put a piece between what its sectors hold already."""
-    extent = piece.extent
-    start, end = extent.start // sector_size * sector_size, -(-extent.end // sector_size) * sector_size
-    sectors = bytearray(target.read_at(start, end - start))
-    sectors[extent.start - start : extent.end - start] = piece.data
-    target.write_at(start, bytes(sectors))
 
 
 def _ends(target: Target) -> tuple[TablePiece, ...]:

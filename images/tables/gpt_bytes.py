@@ -32,11 +32,6 @@ def array_sectors(table: PartitionTable, sector_size: int) -> int:
     return align_up(table.entry_count * table.entry_size, sector_size) // sector_size
 
 
-def backup_size(table: PartitionTable, sector_size: int) -> int:
-    """Bytes at the end of the disk that the backup takes."""
-    return to_bytes(array_sectors(table, sector_size) + 1, sector_size)
-
-
 def places_of(table: PartitionTable, size: int, sector_size: int) -> Places:
     """Where everything lies on a disk of ``size`` bytes: the backup in its last sectors.
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import msgspec
 
 from core.documents import encode_readable
 from core.errors import UsageError
@@ -10,10 +11,10 @@ from core.files import write_atomically
 from core.process import SystemRunner
 from images.model.machine import Machine
 from images.store.access import Access
-from rescue.cli.fitting import FitChoices, fit_options
+from rescue.cli.choosing import choice_options
 from rescue.cli.targeting import ask_matching, target_options
 from rescue.cli.terminal import access_options, json_option
-from rescue.jobs.restore import BootChoice, RestoreChoices, check_plan, plan_restore, read_machine, read_plan
+from rescue.jobs.restore import RestoreChoices, check_plan, plan_restore, read_machine, read_plan
 from restore.plan import Plan
 from restore.render import render
 
@@ -33,16 +34,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Plan for the machine of which `liferaft probe --json` wrote FILE, not for this one; needs no root.",
 )
 @click.option("--check", "checked", metavar="PLAN", type=_FILE, help="Say every reason against a saved, edited plan.")
-@fit_options
-@click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
-@click.option(
-    "--boot",
-    type=click.Choice([choice.value for choice in BootChoice]),
-    default="auto",
-    show_default=True,
-    help="Repair the boot loader for this machine's firmware (auto: not for image files), a named one, or not.",
-)
-@click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
+@choice_options
 @click.option("-o", "--output", type=_FILE, help="Save the plan for `restore`.")
 @json_option
 def command(
@@ -54,10 +46,7 @@ def command(
     match: bool,
     machine_file: Path | None,
     checked: Path | None,
-    fitting: FitChoices,
-    no_verify: bool,
-    boot: str,
-    onto_source: bool,
+    choices: RestoreChoices,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -75,8 +64,7 @@ def command(
     """
     machine = _machine(machine_file)
     if checked is not None:
-        chosen = (targets, skip, match, fitting != FitChoices(), no_verify, onto_source, output)
-        if any(chosen) or boot != BootChoice.AUTO:
+        if any((targets, skip, match, choices != RestoreChoices(), output)):
             raise UsageError(
                 "--check stands alone: the plan says what goes where, and how.",
                 hint="Leave out --target, -o and what else makes a plan.",
@@ -85,18 +73,7 @@ def command(
         return
     if not (point and repository and (targets or match)):
         raise UsageError("Nothing says what to restore where.", hint="Give ID --repo REPO --target TARGET, or --match.")
-    choices = RestoreChoices(
-        grow=fitting.grow,
-        grow_all=fitting.grow_all,
-        rules=fitting.rules,
-        table=fitting.table,
-        unique=fitting.unique,
-        verify=not no_verify,
-        boot=BootChoice(boot),
-        onto_source=onto_source,
-        skip=skip,
-        match=match,
-    )
+    choices = msgspec.structs.replace(choices, skip=skip, match=match)
     plan = plan_restore(
         repository, point, targets, choices, SystemRunner(), access, machine=machine, ask=ask_matching()
     )

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import click
+import msgspec
 
 from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner
 from images.stack.keys import Keys
 from images.store.access import Access
-from rescue.cli.fitting import FitChoices, fit_options
+from rescue.cli.choosing import choice_options
 from rescue.cli.luks_options import luks_options
 from rescue.cli.plan import load_plan
 from rescue.cli.targeting import ask_matching, target_options
@@ -21,7 +22,7 @@ from rescue.cli.terminal import (
     progress_option,
     tell,
 )
-from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
+from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
 from restore.plan import Plan
 from restore.render import render
 from restore.report import render_report
@@ -37,8 +38,7 @@ from restore.report import render_report
 @access_options
 @target_options
 @click.option("--yes", is_flag=True, help="With ID: do not ask. Everything on TARGET is lost.")
-@fit_options
-@click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
+@choice_options
 @click.option("--no-discard", is_flag=True, help="Do not tell the target which ranges nobody needs.")
 @click.option(
     "--journal",
@@ -52,14 +52,6 @@ from restore.report import render_report
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Where filesystems are made smaller, when they must be.  [default: TMPDIR, or /tmp]",
 )
-@click.option(
-    "--boot",
-    type=click.Choice([choice.value for choice in BootChoice]),
-    default="auto",
-    show_default=True,
-    help="Repair the boot loader for this machine's firmware (auto: not for image files), a named one, or not.",
-)
-@click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
 @luks_options
 @hooks_option
 @json_option
@@ -74,13 +66,10 @@ def command(
     skip: tuple[str, ...],
     match: bool,
     yes: bool,
-    fitting: FitChoices,
-    no_verify: bool,
+    choices: RestoreChoices,
     no_discard: bool,
     journal: Path | None,
     scratch: Path | None,
-    boot: str,
-    onto_source: bool,
     keys: Keys,
     hooks: Path | None,
     as_json: bool,
@@ -99,8 +88,7 @@ def command(
     """
     runner = SystemRunner()
     if plan_file is not None:
-        chosen = (point, targets, skip, match, yes, no_verify, onto_source, fitting != FitChoices())
-        if any(chosen) or boot != BootChoice.AUTO:
+        if any((point, targets, skip, match, yes, choices != RestoreChoices())):
             raise UsageError(
                 "--plan stands alone: the plan says what goes where, and how.",
                 hint="Leave out ID, --target and the options of `plan`.",
@@ -114,19 +102,7 @@ def command(
                 "Nothing says what to restore where.",
                 hint="Give --plan FILE --confirm DIGEST, or ID --repo REPO --target TARGET --yes.",
             )
-        choices = RestoreChoices(
-            grow=fitting.grow,
-            grow_all=fitting.grow_all,
-            rules=fitting.rules,
-            table=fitting.table,
-            unique=fitting.unique,
-            verify=not no_verify,
-            boot=BootChoice(boot),
-            onto_source=onto_source,
-            skip=skip,
-            match=match,
-            estimate=not yes,
-        )
+        choices = msgspec.structs.replace(choices, skip=skip, match=match, estimate=not yes)
         # Whoever says --yes is not there to be asked.
         ask = None if yes else ask_matching()
         plan = plan_restore(repository, point, targets, choices, runner, access, ask=ask)

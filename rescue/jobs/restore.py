@@ -124,24 +124,6 @@ def plan_restore(
     return planning.plan(place_named(planning.manifest, planning.disks, names, planning.find, planning.least, ask))
 
 
-def plan_restore_to_disk(
-    repository: str,
-    point: str,
-    disk: MachineDisk,
-    choices: RestoreChoices,
-    runner: Runner,
-    access: Access | None = None,
-) -> Plan:
-    """The same for a recovery point of one disk and a disk of the probed machine."""
-    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
-    names = [disk.node]
-    return planning.plan(
-        place_named(
-            planning.manifest, planning.disks, names, lambda name: planning.candidate(disk), planning.least, None
-        )
-    )
-
-
 def plan_restore_assigned(
     repository: str,
     point: str,

@@ -1,6 +1,8 @@
 """A partition of a target that is held open: read as a source, and patched sector by sector with a read-back."""
 
 from core.errors import DeviceError
+from core.units import covering_sectors, to_bytes
+from restore.between import write_between
 from restore.filesystems.patches import Patch
 from restore.targets import Target
 
@@ -32,9 +34,10 @@ class HeldPartition:
         """Exactly ``length`` bytes from ``offset``. Raises DeviceError."""
         if offset < 0 or length < 0 or offset + length > self._size:
             raise DeviceError(f"{self.name}: {length} bytes at {offset} are outside its {self._size} bytes.")
-        start = offset // self._sector_size * self._sector_size
-        end = -(-(offset + length) // self._sector_size) * self._sector_size
-        return bytes(self._target.read_at(self._offset + start, end - start)[offset - start : offset - start + length])
+        first, count = covering_sectors(offset, offset + length, self._sector_size)
+        start = to_bytes(first, self._sector_size)
+        sectors = self._target.read_at(self._offset + start, to_bytes(count, self._sector_size))
+        return bytes(sectors[offset - start : offset - start + length])
 
     def write(self, patch: Patch) -> None:
         """Put a patch into its sectors, flush, and read it back.
@@ -42,14 +45,11 @@ class HeldPartition:
         Raises:
             DeviceError: it is outside the partition, cannot be written, or does not read back.
         """
-        end = patch.offset + len(patch.content)
-        first = patch.offset // self._sector_size * self._sector_size
-        last = -(-end // self._sector_size) * self._sector_size
-        if patch.offset < 0 or last > self._size:
+        first, count = covering_sectors(patch.offset, patch.offset + len(patch.content), self._sector_size)
+        if patch.offset < 0 or to_bytes(first + count, self._sector_size) > self._size:
             raise DeviceError(f"{self.name}: {len(patch.content)} bytes at {patch.offset} are outside it.")
-        sectors = bytearray(self.read_at(first, last - first))
-        sectors[patch.offset - first : end - first] = patch.content
-        self._target.write_at(self._offset + first, bytes(sectors))
+        place = self._offset + patch.offset
+        start, sectors = write_between(self._target, place, patch.content, self._sector_size)
         self._target.flush()
-        if self.read_at(first, last - first) != bytes(sectors):
+        if self._target.read_at(start, len(sectors)) != sectors:
             raise DeviceError(f"{self.name}: {len(patch.content)} bytes at {patch.offset} do not read back.")

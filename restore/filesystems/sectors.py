@@ -14,12 +14,10 @@ from core.errors import DamagedError, DeviceError, RefusedError
 from images.filesystems import c_xfs
 from images.model.layout import Filesystem, FilesystemKind
 from images.sources import BlockSource
-from restore.abilities import REMAKEABLE
+from restore.abilities import EXT, FAT, REMAKEABLE
 from restore.filesystems.ntfs_sectors import refusal
 from restore.seat import Means
 
-_EXT = (FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4)
-_FAT = (FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32)
 #: btrfs: where the superblock lies, its magic and its sectorsize in it (kernel: include/uapi/linux/btrfs_tree.h).
 _BTRFS_SUPER, _BTRFS_MAGIC_AT, _BTRFS_SECTOR_AT = 65536, 64, 144
 #: XFS: the bit of ``versionnum`` that gives sectors of more than 512 bytes, and the size of a sector of the log.
@@ -45,7 +43,7 @@ def conversion(source: BlockSource, filesystem: Filesystem | None, old: int, new
 
 
 def _answer(source: BlockSource, filesystem: Filesystem | None, kind: FilesystemKind, new: int) -> Means | str:
-    if kind in _EXT:
+    if kind in EXT:
         assert filesystem is not None
         # Blocks cannot be made larger in place: the files move into a filesystem that has larger ones.
         return Means.STREAM if filesystem.block_size >= new else Means.REMAKE
@@ -61,7 +59,7 @@ def _answer(source: BlockSource, filesystem: Filesystem | None, kind: Filesystem
         return _by_size(size, "sectors", kind, new)
     if kind is FilesystemKind.NTFS:
         return refusal(source, new) or Means.STREAM
-    if kind in _FAT and kind in REMAKEABLE:
+    if kind in FAT and kind in REMAKEABLE:
         # Whether its files fit clusters of the new size is found out when its size is known (``restore.contents``).
         return Means.REMAKE
     name = filesystem.detail if filesystem is not None and filesystem.detail else kind

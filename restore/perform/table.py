@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from core.errors import DeviceError
 from core.events import Stage
 from images.model.extents import Extent, clip, gaps, merge
+from restore.between import write_between
 from restore.ground import StreamCount
 from restore.perform.work import Outcome, Work
 from restore.planner import volume_name
@@ -68,11 +69,8 @@ def write_head(step: WriteHead, work: Work) -> Outcome:
     sector_size = work.candidates[step.disk].sector_size
     written = 0
     for extent in step.extents:
-        start, end = extent.start // sector_size * sector_size, -(-extent.end // sector_size) * sector_size
-        sectors = bytearray(target.read_at(start, end - start))
-        sectors[extent.start - start : extent.end - start] = head[extent.start : extent.end]
-        target.write_at(start, bytes(sectors))
-        if target.read_at(start, end - start) != sectors:
+        start, sectors = write_between(target, extent.start, head[extent.start : extent.end], sector_size)
+        if target.read_at(start, len(sectors)) != sectors:
             raise DeviceError(f"{target.node}: the boot area that was written does not read back.")
         written += extent.size
     return Outcome(count=StreamCount(written=written))

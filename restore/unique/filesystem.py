@@ -9,21 +9,20 @@ from images.filesystems.ext import sound_superblock
 from images.filesystems.ntfs import read_ntfs
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource, open_source
+from restore.abilities import EXT, FAT
 from restore.shrink.btrfs import least_btrfs
 from restore.unique.renewal import Renewal
 
 _HOURS = 24 * 3600.0
 #: e2fsck: 0 clean, 1 something was mended.
 _CHECKED = frozenset({0, 1})
-_EXT = (FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4)
-_FAT = (FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32)
 
 
 def tools(kind: FilesystemKind) -> tuple[str, ...]:
     """The programs that renewing such a filesystem runs."""
-    if kind in _EXT:
+    if kind in EXT:
         return "e2fsck", "tune2fs"
-    if kind in _FAT:
+    if kind in FAT:
         return ("mlabel",)
     return {
         FilesystemKind.XFS: ("xfs_admin",),
@@ -43,7 +42,7 @@ def doubt(source: BlockSource, kind: FilesystemKind) -> str:
     if kind is FilesystemKind.BTRFS:
         # btrfstune, left without the other devices, stops half-way with all metadata between two identities.
         return least_btrfs(source).reason
-    if kind in _EXT and sound_superblock(source).compat & Compat.STABLE_INODES:
+    if kind in EXT and sound_superblock(source).compat & Compat.STABLE_INODES:
         return "its identity is part of its encryption (stable_inodes)"
     return ""
 
@@ -79,12 +78,12 @@ def identity(node: str, runner: Runner) -> str:
 def _renew(node: str, renewal: Renewal, runner: Runner) -> bool:
     """Whether a checker mended something before."""
     kind, new = renewal.kind, renewal.new
-    if kind in _EXT:
+    if kind in EXT:
         # tune2fs wants a check since the last mount when checksums depend on the UUID.
         checked = runner.run(["e2fsck", "-f", "-p", node], success=_CHECKED, timeout=_HOURS)
         runner.run(["tune2fs", "-U", new, node], timeout=_HOURS)
         return checked.returncode != 0
-    if kind in _FAT:
+    if kind in FAT:
         runner.run(["mlabel", "-N", new.replace("-", ""), "-i", node, "::"], timeout=120)
     elif kind is FilesystemKind.XFS:
         runner.run(["xfs_admin", "-U", new, node], timeout=_HOURS)

@@ -8,13 +8,12 @@ from enum import StrEnum
 import msgspec
 
 from images.model.layout import Disk, Filesystem, FilesystemKind, Partition, PartitionRole, PartitionTable, TableKind
+from restore.abilities import EXT, FAT
 
-_EXT = frozenset({FilesystemKind.EXT2, FilesystemKind.EXT3, FilesystemKind.EXT4})
-_FAT = frozenset({FilesystemKind.FAT12, FilesystemKind.FAT16, FilesystemKind.FAT32})
 #: Filesystems whose tools give them another identity.
 RENEWABLE = (
-    _EXT
-    | _FAT
+    EXT
+    | FAT
     | {FilesystemKind.XFS, FilesystemKind.BTRFS, FilesystemKind.SWAP, FilesystemKind.NTFS, FilesystemKind.EXFAT}
 )
 
@@ -123,7 +122,7 @@ def _filesystem(disk: str, number: int, filesystem: Filesystem | None) -> list[R
 
 def _uuid_for(kind: FilesystemKind) -> str:
     """As libblkid spells it: FAT and exFAT have 32 bits, NTFS 64, the others a UUID."""
-    if kind in _FAT or kind is FilesystemKind.EXFAT:
+    if kind in FAT or kind is FilesystemKind.EXFAT:
         digits = secrets.token_hex(4).upper()
         return f"{digits[:4]}-{digits[4:]}"
     if kind is FilesystemKind.NTFS:

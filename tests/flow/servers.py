@@ -17,6 +17,9 @@ from pathlib import Path
 #: Looks at (method, path, how many requests came before) and may name a fault for this answer.
 Faults = Callable[[str, str, int], str]
 
+#: Bytes of a body written at once, so that what was sent to a visitor who left is counted closely.
+_PIECE = 64 * 1024
+
 
 class RangeServer(http.server.ThreadingHTTPServer):
     """Serves a folder. Asked as a proxy, it serves the same folder for every host.
@@ -129,8 +132,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if body:
             limit = {"short": len(data) // 2, "cut": int(number or 0)}.get(fault, len(data))
             with contextlib.suppress(OSError):
-                self.wfile.write(data[:limit])
-                self.server.sent += len(data[:limit])
+                for at in range(0, min(limit, len(data)), _PIECE):
+                    piece = data[at : min(at + _PIECE, limit)]
+                    # Counted first: who has read the last byte may look at once, before this thread runs again.
+                    with self.server.lock:
+                        self.server.sent += len(piece)
+                    self.wfile.write(piece)
             if limit < len(data):
                 self.close_connection = True
 

@@ -1,30 +1,20 @@
-"""The options of ``plan`` and ``restore`` that say what the target becomes: growth, rules, the table, identities."""
+"""The options of ``plan`` and ``restore`` that say how: growth, rules, table, identities, reading back, boot loader."""
 
 import functools
 from collections.abc import Callable
 from typing import TypeVar
 
 import click
-import msgspec
 
 from core.errors import UsageError
-from restore.rules import PartitionRule, TableChoice, parse_rule
+from rescue.jobs.restore import BootChoice, RestoreChoices
+from restore.rules import TableChoice, parse_rule
 
 T = TypeVar("T")
 
 
-class FitChoices(msgspec.Struct, frozen=True, kw_only=True):
-    """What the options say; as in ``rescue.jobs.restore.RestoreChoices``."""
-
-    grow: bool = False
-    grow_all: bool = False
-    rules: tuple[PartitionRule, ...] = ()
-    table: TableChoice = TableChoice.KEEP
-    unique: bool = False
-
-
-def fit_options(command: Callable[..., T]) -> Callable[..., T]:
-    """``--grow``, ``--grow-all``, ``--rule``, ``--table`` and ``--unique``: gives the command ``fitting``."""
+def choice_options(command: Callable[..., T]) -> Callable[..., T]:
+    """``--grow`` to ``--onto-source``: gives the command ``choices``, a RestoreChoices."""
 
     @click.option(
         "--grow", is_flag=True, help="Let the last data filesystem that can take the space a larger disk has."
@@ -53,25 +43,40 @@ def fit_options(command: Callable[..., T]) -> Callable[..., T]:
         help="For a clone that runs beside its source: new identities of disks, partitions and filesystems, a new "
         "machine-id and SSH host keys, and everything rewritten that refers to the old ones.",
     )
+    @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
+    @click.option(
+        "--boot",
+        type=click.Choice([choice.value for choice in BootChoice]),
+        default=BootChoice.AUTO.value,
+        show_default=True,
+        help="Repair the boot loader for this machine's firmware (auto: not for image files), a named one, or not.",
+    )
+    @click.option("--onto-source", is_flag=True, help="Allow the disk the recovery point was taken from as target.")
     @functools.wraps(command)
-    def with_fitting(
+    def with_choices(
         *words: object,
         grow: bool,
         grow_all: bool,
         rules: tuple[str, ...],
         table: str,
         unique: bool,
+        no_verify: bool,
+        boot: str,
+        onto_source: bool,
         **options: object,
     ) -> T:
         if grow and grow_all:
             raise UsageError("--grow and --grow-all say different things.", hint="Leave one of them out.")
-        fitting = FitChoices(
+        choices = RestoreChoices(
             grow=grow,
             grow_all=grow_all,
             rules=tuple(parse_rule(rule) for rule in rules),
             table=TableChoice(table),
             unique=unique,
+            verify=not no_verify,
+            boot=BootChoice(boot),
+            onto_source=onto_source,
         )
-        return command(*words, fitting=fitting, **options)
+        return command(*words, choices=choices, **options)
 
-    return with_fitting
+    return with_choices
