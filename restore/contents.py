@@ -7,14 +7,12 @@ from collections.abc import Sequence
 
 from core.errors import DamagedError, RefusedError
 from core.units import MIB
-from images.browse.fat import FatFilesystem
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
 from images.model.layout import Disk, FilesystemKind, Partition
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.store.repository import Repository
 from restore.abilities import FAT
-from restore.filesystems.fat_copy import FatCopy
 from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import conversion
 from restore.seat import Means, Seat
@@ -106,6 +104,10 @@ class Contents:
         source = self.open(volume)
         try:
             if kind in FAT:
+                # A library of its own, which few plans need.
+                from images.browse.fat import FatFilesystem
+                from restore.filesystems.fat_copy import FatCopy
+
                 filesystem = Tree(source).filesystem
                 if not isinstance(filesystem, FatFilesystem):
                     return (f"it holds {filesystem.name}, not {kind}",)

@@ -5,18 +5,13 @@ becomes DamagedError.
 """
 
 import contextlib
+import functools
 import struct
 import zlib
 from collections.abc import Iterator
 
 import msgspec
 import zstandard
-from dissect.btrfs.exceptions import Error as BtrfsError
-from dissect.cstruct import Error as StructError
-from dissect.extfs.exceptions import Error as ExtError
-from dissect.fat.exceptions import Error as FatError
-from dissect.ntfs.exceptions import Error as NtfsError
-from dissect.xfs.exceptions import Error as XfsError
 
 from core.errors import DamagedError, UsageError
 from images.browse.entry import Attribute, Content, Entry, Filesystem, Kind, Piece, UnreadableError
@@ -24,29 +19,6 @@ from images.browse.point import OutsideError, VolumeSource
 from images.browse.recognise import open_filesystem
 from images.model.manifest import CaptureMode
 
-#: What the library and the standard library raise on bytes that break their format's rules.
-_BROKEN = (
-    BtrfsError,
-    StructError,
-    ExtError,
-    FatError,
-    NtfsError,
-    XfsError,
-    struct.error,
-    zlib.error,
-    zstandard.ZstdError,
-    EOFError,
-    ValueError,  # among them UnicodeError
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    NotImplementedError,
-    AssertionError,
-    MemoryError,
-    OSError,
-)
 #: Folders inside folders at most: deeper than real trees, and one open descriptor each when they are extracted.
 DEPTH = 300
 
@@ -207,9 +179,46 @@ class Tree:
             raise DamagedError(f"{where}: {error.message}", hint=error.hint) from None
         except OutsideError as error:
             raise DamagedError(f"{where}: the filesystem is damaged: {error.message}") from None
-        except _BROKEN as error:
+        except _broken() as error:
             text = str(error) or type(error).__name__
             raise DamagedError(f"{where}: the filesystem is damaged ({type(error).__name__}: {text}).") from error
+
+
+@functools.cache
+def _broken() -> tuple[type[Exception], ...]:
+    """What the library and the standard library raise on bytes that break their format's rules.
+
+    Asked only when something was raised: loading all readers takes a tenth of a second.
+    """
+    from dissect.btrfs.exceptions import Error as BtrfsError
+    from dissect.cstruct import Error as StructError
+    from dissect.extfs.exceptions import Error as ExtError
+    from dissect.fat.exceptions import Error as FatError
+    from dissect.ntfs.exceptions import Error as NtfsError
+    from dissect.xfs.exceptions import Error as XfsError
+
+    return (
+        BtrfsError,
+        StructError,
+        ExtError,
+        FatError,
+        NtfsError,
+        XfsError,
+        struct.error,
+        zlib.error,
+        zstandard.ZstdError,
+        EOFError,
+        ValueError,  # among them UnicodeError
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        NotImplementedError,
+        AssertionError,
+        MemoryError,
+        OSError,
+    )
 
 
 class Walk:

@@ -8,15 +8,17 @@ repository is ``liferaft check --repair``. Only who needs the data at any price 
 import itertools
 import threading
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from core.errors import DamagedError, DeviceError
 from images.store.backend import Reader
 from images.store.index import Location
-from images.store.parity import examine, read_repaired
-from images.store.parity_solver import PackSolver
 from images.store.records import RECORD_HEADER_SIZE
 from images.store.repository import Repository, pack_name
+
+if TYPE_CHECKING:
+    # Loaded when something is damaged: parity brings numpy, which takes longer to load than a small restore runs.
+    from images.store.parity_solver import PackSolver
 
 #: Places of one chunk that are tried: a repository with more copies of it would be strange.
 _PLACES = 8
@@ -58,6 +60,8 @@ class SecondTry:
         Args:
             bad: as :meth:`Repository.check_packs` gives it.
         """
+        from images.store.parity import examine
+
         sizes = self._repository.indexes().pack_sizes()
         for pack, problem in bad.items():
             condition = examine(self._repository.backend, self._repository.id, pack, size=sizes[pack])
@@ -104,7 +108,9 @@ class SecondTry:
                     continue
             yield place, data, f"is damaged and is read through its parity. {_MEND}"
 
-    def _solver(self, pack: bytes) -> PackSolver:
+    def _solver(self, pack: bytes) -> "PackSolver":
+        from images.store.parity import read_repaired
+
         solver = self._solvers.pop(pack, None)
         if solver is None:
             solver = read_repaired(self._repository.backend, self._repository.id, pack)

@@ -8,13 +8,10 @@ from pathlib import Path
 
 from core.errors import LiferaftError, RefusedError
 from core.events import Meter, Stage, ticking
-from images.browse.fat import FatFilesystem
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
 from images.model.extents import Extent
 from restore.boot.mounts import mount
-from restore.filesystems.fat_copy import FatCopy, gathered
-from restore.filesystems.fat_proof import prove_equal
 from restore.filesystems.file_copy import copy_files
 from restore.filesystems.file_proof import prove_files
 from restore.filesystems.held import HeldPartition
@@ -32,6 +29,11 @@ def remake_fat(step: RemakeFat, work: Work) -> Outcome:
         RefusedError: the recovery point holds no FAT there, or its files do not fit.
         DeviceError: writing failed, or something does not read back.
     """
+    # They bring a library that few restores need.
+    from images.browse.fat import FatFilesystem
+    from restore.filesystems.fat_copy import FatCopy, gathered
+    from restore.filesystems.fat_proof import prove_equal
+
     work.say(Stage.COPY, step.describe())
     sector_size = work.candidates[step.disk].sector_size
     source = _stored(step.volume, work)

@@ -9,11 +9,11 @@ volume: LVM itself activates that one read-only, and refuses the pool while its 
 All UUIDs stay. Blocks that volumes shared (snapshots) are no longer shared.
 """
 
+import html
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 import msgspec
 
@@ -175,4 +175,4 @@ def _bare(name: str) -> str:
 
 
 def _attributes(values: Mapping[str, int | str]) -> str:
-    return " ".join(f"{name}={quoteattr(str(value))}" for name, value in values.items())
+    return " ".join(f'{name}="{html.escape(str(value))}"' for name, value in values.items())
