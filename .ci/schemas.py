@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.document import MediumDocument
 from core.events import Event
 from hooks.contract import HookContext
 from images.model.layout import Layout
@@ -32,6 +33,7 @@ DOCUMENTS: dict[str, type] = {
     "hook-context": HookContext,
     "repository": RepositoryDocument,
     "catalogue": Catalogue,
+    "medium": MediumDocument,
 }
 
 

@@ -30,6 +30,8 @@ BASE_PARAMETERS = (
     "console=tty0",
     "console=ttyS0,115200n8",
 )
+#: Where the kernel and the base's initrd lie on the medium.
+KERNEL, INITRD = "live/vmlinuz", "live/initrd.img"
 _QUIET = ("quiet", "loglevel=3", "systemd.show_status=auto")
 _TIMEOUT_SECONDS = 3
 
@@ -62,12 +64,13 @@ def menu_entries() -> tuple[MenuEntry, ...]:
     )
 
 
-def grub_menu(medium_id: str, kernel_parameters: tuple[str, ...]) -> str:
+def grub_menu(medium_id: str, kernel_parameters: tuple[str, ...], initrds: tuple[str, ...] = (INITRD,)) -> str:
     """The text of grub.cfg.
 
     Args:
         medium_id: the mark on the medium; the menu looks for it so that it never starts another medium's kernel.
         kernel_parameters: the recipe's words, last on every command line so that they win.
+        initrds: what the kernel unpacks, in order, as paths on the medium.
     """
     lines = [
         f"search --no-floppy --file --set=root /.disk/{mark_name(medium_id)}",
@@ -85,8 +88,8 @@ def grub_menu(medium_id: str, kernel_parameters: tuple[str, ...]) -> str:
         words = " ".join((*BASE_PARAMETERS, *entry.parameters, *kernel_parameters))
         lines += [
             f"menuentry '{entry.title}' {{",
-            f"  linux /live/vmlinuz {words}",
-            "  initrd /live/initrd.img",
+            f"  linux /{KERNEL} {words}",
+            "  initrd " + " ".join(f"/{path}" for path in initrds),
             "}",
         ]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """The build: from a recipe to a bootable medium, as a list of verbs."""
 
+import datetime
 import hashlib
 import os
 import re
@@ -10,11 +11,13 @@ from types import MappingProxyType
 
 import msgspec
 
-from builder.boot import bios_boot_code, grub_menu, make_bios_image, make_efi_image, mark_name
+from builder.boot import INITRD, KERNEL, bios_boot_code, grub_menu, make_bios_image, make_efi_image, mark_name
 from builder.cache import open_cache
+from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
 from builder.iso import BootImages, write_iso
+from builder.layer import Layer
 from builder.mirror import find_mirror
-from builder.payload import Payload, build_payload
+from builder.payload import build_payload
 from builder.recipe import Recipe
 from builder.rootfs import Base, build_base
 from core.documents import encode_readable
@@ -23,9 +26,12 @@ from core.events import Event, Sink, Stage
 from core.files import sync_folder
 from core.process import Runner
 from core.units import MIB, align_up, format_size
+from core.version import tool_name
 
 #: RAM the live system itself needs beside what it copies: measured, see docs/medium.md.
 _RAM_SYSTEM = 640 * MIB
+#: Names in the folder of the job that are not the job's.
+_OURS = ("job.json", "packages.txt", "medium.json")
 
 
 class Component(msgspec.Struct, frozen=True):
@@ -88,13 +94,19 @@ def build_iso(
     with open_cache(cache_root) as cache:
         mirror = find_mirror(runner)
         base = build_base(recipe, mirror, cache, runner, sink)
-        payload = build_payload(recipe, base, live, mirror, cache, runner, sink)
+        layers = (
+            Layer("base", base.squashfs, reused=base.reused),
+            *build_payload(recipe, base, live, mirror, cache, runner, sink),
+        )
         with cache.scratch("iso") as scratch:
             boot = _make_boot_images(base, scratch, runner)
-            files = _lay_out(recipe, base, payload, scratch)
+            files = _lay_out(recipe, base, layers, scratch)
             files |= {f"liferaft/{name}": path for name, path in job_files.items()}
+            document = _describe(recipe, base, layers, files)
+            files[MEDIUM_DOCUMENT] = scratch / "medium.json"
+            files[MEDIUM_DOCUMENT].write_text(encode_readable(document))
             _write(files, boot, out, runner, sink)
-            return _report(out, files, base, payload, time.monotonic() - started)
+            return _report(out, document, base, layers, time.monotonic() - started)
 
 
 def _refuse_bad_target(out: Path) -> None:
@@ -108,10 +120,10 @@ def _refuse_bad_target(out: Path) -> None:
 
 def _refuse_bad_names(job_files: Mapping[str, Path]) -> None:
     for name in job_files:
-        if name in ("job.json", "packages.txt") or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+        if name in _OURS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
             raise UsageError(
                 f"{name} cannot lie beside the job on the medium.",
-                hint="Name it with letters, digits, dots and hyphens, and not job.json or packages.txt.",
+                hint=f"Name it with letters, digits, dots and hyphens, and not {', '.join(_OURS)}.",
             )
 
 
@@ -121,30 +133,54 @@ def _make_boot_images(base: Base, scratch: Path, runner: Runner) -> BootImages:
     )
 
 
-def _lay_out(recipe: Recipe, base: Base, payload: Payload, scratch: Path) -> dict[str, Path]:
+def _lay_out(recipe: Recipe, base: Base, layers: tuple[Layer, ...], scratch: Path) -> dict[str, Path]:
     """Which file goes where on the medium; small ones are written to ``scratch``."""
     written = {
-        "boot/grub/grub.cfg": grub_menu(base.medium_id, recipe.kernel_parameters),
-        "live/filesystem.module": "base.squashfs runtime.squashfs liferaft.squashfs\n",
+        "boot/grub/grub.cfg": grub_menu(base.medium_id, recipe.kernel_parameters, _initrds(layers)),
+        "live/filesystem.module": " ".join(f"{layer.name}.squashfs" for layer in layers) + "\n",
         f".disk/{mark_name(base.medium_id)}": f"{base.medium_id}\n",
         # Debian's signed GRUB looks for this name.
         ".disk/info": "liferaft rescue medium\n",
     }
     if recipe.job is not None:
         written["liferaft/job.json"] = encode_readable(recipe.job)
-    files = {
-        "live/vmlinuz": base.kernel,
-        "live/initrd.img": base.initrd,
-        "live/base.squashfs": base.squashfs,
-        "live/runtime.squashfs": payload.runtime,
-        "live/liferaft.squashfs": payload.liferaft,
-        "liferaft/packages.txt": base.packages,
-    }
+    files = {KERNEL: base.kernel, INITRD: base.initrd, "liferaft/packages.txt": base.packages}
+    for layer in layers:
+        files |= layer.files
     for name, content in written.items():
         files[name] = scratch / "files" / name
         files[name].parent.mkdir(parents=True, exist_ok=True)
         files[name].write_text(content)
     return files
+
+
+def _initrds(layers: tuple[Layer, ...]) -> tuple[str, ...]:
+    return (INITRD, *(path for layer in layers for path in layer.files if path.endswith(".img")))
+
+
+def _describe(recipe: Recipe, base: Base, layers: tuple[Layer, ...], files: Mapping[str, Path]) -> MediumDocument:
+    described = describe_files(files)
+    return MediumDocument(
+        liferaft=tool_name(),
+        built=build_time(),
+        release=recipe.release,
+        architecture="amd64",
+        medium_id=base.medium_id,
+        kernel=base.kernel_release,
+        kernel_parameters=recipe.kernel_parameters,
+        layers=tuple(layer.name for layer in layers),
+        initrds=_initrds(layers),
+        ram=_RAM_SYSTEM,
+        ram_copied=align_up(_RAM_SYSTEM + sum(file.size for file in described), 64 * MIB),
+        files=described,
+    )
+
+
+def build_time() -> datetime.datetime:
+    """Now, or what SOURCE_DATE_EPOCH names: a build that is to be repeated bit for bit has one time."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    seconds = int(epoch) if epoch.isdecimal() else int(time.time())
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, sink: Sink) -> None:
@@ -166,10 +202,11 @@ def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, 
     sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
 
 
-def _report(out: Path, files: dict[str, Path], base: Base, payload: Payload, seconds: float) -> BuildReport:
-    reused = payload.reused | ({base.squashfs, base.initrd, base.kernel, base.packages} if base.reused else set())
-    components = [Component(name, path.stat().st_size, path in reused) for name, path in files.items()]
-    copied = sum(component.size for component in components)
+def _report(out: Path, document: MediumDocument, base: Base, layers: tuple[Layer, ...], seconds: float) -> BuildReport:
+    reused = {path for layer in layers if layer.reused for path in layer.files}
+    if base.reused:
+        reused |= {KERNEL, INITRD, "liferaft/packages.txt"}
+    components = [Component(file.path, file.size, file.path in reused) for file in document.files]
     with out.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return BuildReport(
@@ -178,7 +215,7 @@ def _report(out: Path, files: dict[str, Path], base: Base, payload: Payload, sec
         sha256=digest,
         components=tuple(sorted(components, key=lambda component: -component.size)),
         packages=len(base.packages.read_text().splitlines()),
-        ram=_RAM_SYSTEM,
-        ram_copied=align_up(_RAM_SYSTEM + copied, 64 * MIB),
+        ram=document.ram,
+        ram_copied=document.ram_copied,
         seconds=round(seconds, 1),
     )

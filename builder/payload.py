@@ -7,10 +7,9 @@ a unit makes only the topmost one again.
 import shutil
 from pathlib import Path
 
-import msgspec
-
 from builder.cache import Cache, key_of
 from builder.font import console_font
+from builder.layer import Layer
 from builder.mirror import Mirror
 from builder.recipe import Recipe
 from builder.rootfs import Base, pack
@@ -38,21 +37,10 @@ main()
 """
 
 
-class Payload(msgspec.Struct, frozen=True):
-    """What lies above the base: ``runtime`` (dependencies) and ``liferaft`` (itself, units, settings).
-
-    ``reused`` holds those of the two that came from the cache.
-    """
-
-    runtime: Path
-    liferaft: Path
-    reused: frozenset[Path]
-
-
 def build_payload(
     recipe: Recipe, base: Base, live: Path, mirror: Mirror, cache: Cache, runner: Runner, sink: Sink
-) -> Payload:
-    """Both layers for ``recipe``, from the cache or built.
+) -> tuple[Layer, ...]:
+    """Both layers for ``recipe``, lower first, from the cache or built.
 
     Args:
         live: the folder with the live system's own files: ``root/`` as they lie there, ``links.txt``.
@@ -84,9 +72,10 @@ def build_payload(
             pack(tree, folder / "liferaft.squashfs", recipe.compression, runner)
 
     own_folder, own_reused = cache.entry("liferaft", own_key, make_own)
-    runtime, own = runtime_folder / "runtime.squashfs", own_folder / "liferaft.squashfs"
-    reused = {path for path, hit in ((runtime, runtime_reused), (own, own_reused)) if hit}
-    return Payload(runtime, own, frozenset(reused))
+    return (
+        Layer("runtime", runtime_folder / "runtime.squashfs", reused=runtime_reused),
+        Layer("liferaft", own_folder / "liferaft.squashfs", reused=own_reused),
+    )
 
 
 def write_settings(tree: Path, hostname: str) -> None:

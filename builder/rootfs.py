@@ -33,6 +33,7 @@ class Base(msgspec.Struct, frozen=True):
         medium_id: the mark by which its initrd knows a medium it belongs to (``.disk/live-uuid``).
         packages: names and versions of all packages, one per line.
         font: a console font of the system's, the start of liferaft's own.
+        kernel_release: of its kernel, as ``uname -r`` gives it.
         reused: it came from the cache.
     """
 
@@ -41,6 +42,7 @@ class Base(msgspec.Struct, frozen=True):
     initrd: Path
     packages: Path
     font: Path
+    kernel_release: str
     medium_id: str
     reused: bool
 
@@ -58,7 +60,7 @@ def build_base(recipe: Recipe, mirror: Mirror, cache: Cache, runner: Runner, sin
     hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()
     sources = mirror.sources(recipe.release)
     lists = ("packages", *packages, "excludes", *excludes, "left out", *left_out)
-    key = key_of(("base 2", recipe.release, recipe.compression, hook, *sources, *lists))
+    key = key_of(("base 3", recipe.release, recipe.compression, hook, *sources, *lists))
 
     def make(folder: Path) -> None:
         refuse_without_root()
@@ -78,6 +80,7 @@ def build_base(recipe: Recipe, mirror: Mirror, cache: Cache, runner: Runner, sin
         initrd=folder / "initrd.img",
         packages=folder / "packages.txt",
         font=folder / "console.psf.gz",
+        kernel_release=(folder / "kernel-release.txt").read_text().strip(),
         medium_id=key,
         reused=reused,
     )
@@ -177,7 +180,10 @@ def bootstrap(argv: list[str], runner: Runner) -> None:
 def _take_boot_files(tree: Path, folder: Path, runner: Runner) -> None:
     boot = tree / "boot"
     for pattern, name in (("vmlinuz-*", "vmlinuz"), ("initrd.img-*", "initrd.img")):
-        shutil.copyfile(max(boot.glob(pattern)), folder / name)
+        newest = max(boot.glob(pattern))
+        shutil.copyfile(newest, folder / name)
+        if name == "vmlinuz":
+            (folder / "kernel-release.txt").write_text(f"{newest.name.removeprefix('vmlinuz-')}\n")
     shutil.copyfile(tree / "usr/share/consolefonts/Uni2-Terminus16.psf.gz", folder / "console.psf.gz")
     listing = runner.run(["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", "-f=${Package}\t${Version}\n"])
     (folder / "packages.txt").write_text(listing.stdout)

@@ -1,0 +1,84 @@
+"""The medium's own document, ``liferaft/medium.json``: what is on it, by name, size and digest.
+
+Written last, so it does not name itself. Whoever opens a finished medium (inspect, inject, preflight, the check at
+boot) begins here.
+"""
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from core.documents import decode_stored
+from core.errors import DamagedError
+
+MEDIUM_VERSION = 1
+#: Where it lies on the medium.
+MEDIUM_DOCUMENT = "liferaft/medium.json"
+
+
+class MediumFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file on the medium: its path there, bytes, SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class MediumDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What a medium is.
+
+    Attributes:
+        version: of this document.
+        liferaft: the version that built it.
+        built: when, UTC; with SOURCE_DATE_EPOCH the time that it names.
+        release: the Debian release. architecture: Debian's name.
+        medium_id: the mark by which the initrd knows a medium it belongs to.
+        kernel: its release, as ``uname -r`` gives it.
+        kernel_parameters: the recipe's words.
+        layers: names of the squashfs layers, lowest first.
+        initrds: paths of what the boot loader loads as initrd, in order.
+        ram: bytes of RAM the machine needs. ram_copied: the same when the medium is copied to RAM.
+        files: every file of the medium but this one, and boot images outside the file system, by path.
+    """
+
+    version: int = MEDIUM_VERSION
+    liferaft: str
+    built: datetime.datetime
+    release: str
+    architecture: str
+    medium_id: str
+    kernel: str
+    kernel_parameters: tuple[str, ...] = ()
+    layers: tuple[str, ...]
+    initrds: tuple[str, ...]
+    ram: int
+    ram_copied: int
+    files: tuple[MediumFile, ...]
+
+
+def describe_files(files: Mapping[str, Path]) -> tuple[MediumFile, ...]:
+    """Size and digest of each file, sorted by its path on the medium."""
+    found = []
+    for path, source in sorted(files.items()):
+        with source.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        found.append(MediumFile(path=path, size=source.stat().st_size, sha256=digest))
+    return tuple(found)
+
+
+def parse_medium(content: bytes, *, name: str) -> MediumDocument:
+    """A document that liferaft wrote; ``name`` is what an error calls it.
+
+    Raises:
+        DamagedError: it is not one, or of a version that this liferaft does not know.
+    """
+    document = decode_stored(content, MediumDocument, name=name)
+    if document.version != MEDIUM_VERSION:
+        raise DamagedError(
+            f"{name} has version {document.version}; this liferaft knows {MEDIUM_VERSION}.",
+            hint="Use the liferaft that built the medium, or a newer one.",
+        )
+    return document
