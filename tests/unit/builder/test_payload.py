@@ -16,10 +16,31 @@ def test_the_live_system_starts_the_wizard_on_both_consoles_and_silences_what_wr
     assert {path.name for path in wants.iterdir()} >= {"liferaft-tui@tty1.service", "liferaft-tui@ttyS0.service"}
     for link in wants.iterdir():
         assert (tmp_path / str(link.readlink()).lstrip("/")).is_file()
-    for rule in ("64-md-raid-assembly.rules", "69-lvm.rules"):
+    for rule in ("64-md-raid-assembly.rules", "69-lvm.rules", "85-hdparm.rules"):
         assert str((tmp_path / "etc/udev/rules.d" / rule).readlink()) == "/dev/null"
     for unit in ("swap.target", "fstrim.timer", "mdmonitor.service", "e2scrub_reap.service", "serial-getty@.service"):
         assert str((tmp_path / "etc/systemd/system" / unit).readlink()) == "/dev/null"
+
+
+def test_ssh_is_off_and_asks_for_keys_when_it_is_on(tmp_path: Path) -> None:
+    install_live(LIVE, tmp_path)
+    system = tmp_path / "etc/systemd"
+    assert not [path for path in system.rglob("*.wants/*") if "ssh" in path.name]
+    assert str((system / "system-generators/systemd-ssh-generator").readlink()) == "/dev/null"
+    settings = (tmp_path / "etc/ssh/sshd_config.d/10-liferaft.conf").read_text().splitlines()
+    assert "AuthenticationMethods publickey" in settings
+    assert not list(tmp_path.rglob("ssh_host_*"))
+
+
+def test_only_the_network_clock_is_told_that_the_hardware_clock_is_not_its_own(tmp_path: Path) -> None:
+    """adjtime(5): the third line says UTC or LOCAL."""
+    install_live(LIVE, tmp_path)
+    assert (tmp_path / "etc/adjtime").read_text().splitlines()[2] == "UTC"
+    dropin = tmp_path / "etc/systemd/system/systemd-timesyncd.service.d/liferaft.conf"
+    (bind,) = [line for line in dropin.read_text().splitlines() if line.startswith("BindReadOnlyPaths=")]
+    source, _, place = bind.removeprefix("BindReadOnlyPaths=").partition(":")
+    assert place == "/etc/adjtime"
+    assert (tmp_path / source.lstrip("/")).read_text().splitlines()[2] == "LOCAL"
 
 
 def test_every_program_of_the_units_is_there_and_can_be_run(tmp_path: Path) -> None:
