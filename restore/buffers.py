@@ -4,6 +4,7 @@ A fixed number: whoever wants one more waits, which bounds both memory and the w
 Nothing is read or written here.
 """
 
+import contextlib
 import mmap
 import queue
 
@@ -20,7 +21,7 @@ class Buffers:
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self.size = size
         for _ in range(count):
-            self._free.put(memoryview(mmap.mmap(-1, size)))
+            self._free.put(memoryview(_pages(size)))
 
     def take(self) -> memoryview:
         """A writable buffer of ``size`` bytes that starts on a page boundary; waits until one is free."""
@@ -29,3 +30,12 @@ class Buffers:
     def give(self, buffer: memoryview) -> None:
         """Give back what :meth:`take` lent."""
         self._free.put(buffer)
+
+
+def _pages(size: int) -> mmap.mmap:
+    """Memory in huge pages where the kernel has them: a device is handed 2 MiB at a time instead of 4 KiB, and writes
+    a fifth faster (docs/performance.md)."""
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError, AttributeError):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages

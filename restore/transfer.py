@@ -88,24 +88,28 @@ class Transfer:
         chunk = self._route.chunk
         for place, wanted in enumerate(self._fetch.wanted):
             where = self._placed.name(wanted.number, chunk)
-            plain = self._prove(wanted, where)
-            if len(plain) != self._placed.length(wanted.number, chunk):
-                raise DamagedError(f"{where}: the chunk has {len(plain)} bytes.")
-            self._buffer[place * chunk : place * chunk + len(plain)] = plain
+            size = self._prove(wanted, self._buffer[place * chunk : (place + 1) * chunk], where)
+            if size != self._placed.length(wanted.number, chunk):
+                raise DamagedError(f"{where}: the chunk has {size} bytes.")
         self._data = memoryview(b"")
 
-    def _prove(self, wanted: Wanted, where: str) -> bytes:
-        """A chunk; where its bytes are damaged, or did not come, from wherever else it can come from."""
+    def _prove(self, wanted: Wanted, room: memoryview, where: str) -> int:
+        """A chunk into ``room``, and its bytes; where they are damaged, or did not come, from wherever else they can
+        come from."""
         repository = self._route.repository
         try:
             if self._damage is not None:
                 raise self._damage
             record = self._data[wanted.place.offset - self._fetch.start :]
-            return repository.decode(wanted.id, wanted.place, record, where)
+            return repository.decode_into(wanted.id, wanted.place, record, room, where)
         except (DamagedError, DeviceError) as error:
             if repository.otherwise is None:
                 raise
-            return repository.otherwise.read(wanted.id, where, error)
+            plain = repository.otherwise.read(wanted.id, where, error)
+            if len(plain) > len(room):
+                raise DamagedError(f"{where}: the chunk has {len(plain)} bytes.") from None
+            room[: len(plain)] = plain
+            return len(plain)
 
     def _write(self) -> None:
         """Neighbours with one request, up to a limit."""

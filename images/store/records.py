@@ -167,5 +167,39 @@ def decompress(
     return plain
 
 
+def decompress_into(
+    header: RecordHeader,
+    payload: bytes | memoryview,
+    decompressor: zstandard.ZstdDecompressor,
+    room: memoryview,
+    where: str,
+) -> memoryview:
+    """As :func:`decompress`, into the beginning of ``room``, without a copy on the way.
+
+    Returns:
+        the part of ``room`` that holds the plain content.
+
+    Raises:
+        DamagedError: it does not decompress to the promised length, or that is more than ``room`` has.
+    """
+    if header.plain_length > len(room):
+        raise DamagedError(f"{where}: the chunk has {header.plain_length} bytes, at most {len(room)} belong here.")
+    if header.codec is not Codec.ZSTANDARD:
+        plain = decompress(header, payload, decompressor, where)
+        room[: len(plain)] = plain
+        return room[: len(plain)]
+    room = room[: header.plain_length]
+    try:
+        if zstandard.frame_content_size(payload) != header.plain_length:
+            raise DamagedError(f"{where}: the compressed frame does not promise {header.plain_length} bytes.")
+        with decompressor.stream_reader(payload) as reader:
+            found = reader.readinto(room)
+    except zstandard.ZstdError as error:
+        raise DamagedError(f"{where}: the chunk does not decompress: {error}.") from None
+    if found != header.plain_length:
+        raise DamagedError(f"{where}: the chunk has {found} bytes, expected {header.plain_length}.")
+    return room
+
+
 def _show(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)

@@ -25,7 +25,15 @@ from images.store.indexes import IndexSet
 from images.store.keyring import unlock
 from images.store.keys import RepositoryKeys
 from images.store.pages import Change, Slot, diff_trees, find_slot, height_for, read_tree
-from images.store.records import RECORD_HEADER_SIZE, RecordHeader, chunk_id, decode_record, decompress, unseal
+from images.store.records import (
+    RECORD_HEADER_SIZE,
+    RecordHeader,
+    chunk_id,
+    decode_record,
+    decompress,
+    decompress_into,
+    unseal,
+)
 from images.store.sealed import SealedDocument, open_document, open_file
 from images.store.signature import check_signature
 from images.store.xaes import XaesKey
@@ -295,11 +303,31 @@ class Repository:
 
     def decode(self, identifier: bytes, place: Location, data: bytes | memoryview, where: str) -> bytes:
         """Prove a record read from ``place``: header, lengths, digest. Returns the plain content."""
+        header, spot = self._promised(identifier, place, data, where)
+        return self.prove(header, data, spot)
+
+    def decode_into(
+        self, identifier: bytes, place: Location, data: bytes | memoryview, room: memoryview, where: str
+    ) -> int:
+        """As :meth:`decode`, into the beginning of ``room``; gives the bytes of the plain content.
+
+        After an error ``room`` holds anything.
+        """
+        header, spot = self._promised(identifier, place, data, where)
+        payload = unseal(data, header, self.record_key, spot)
+        plain = decompress_into(header, payload, self._decompressor(), room, spot)
+        self._check(header, plain, spot)
+        return len(plain)
+
+    def _promised(
+        self, identifier: bytes, place: Location, data: bytes | memoryview, where: str
+    ) -> tuple[RecordHeader, str]:
+        """The header of the record at ``place``, and how errors name the spot."""
         spot = f"{where}: {pack_name(place.pack)}, offset {place.offset}"
         header = decode_record(data, spot)
         if header.id != identifier or header.payload_length != place.payload_length:
             raise DamagedError(f"{spot}: the record is not the one the index promises.")
-        return self.prove(header, data, spot)
+        return header, spot
 
     def prove(self, header: RecordHeader, data: bytes | memoryview, where: str) -> bytes:
         """The plain content of the record that ``data`` begins with, proven by its id.
@@ -309,10 +337,13 @@ class Repository:
         """
         payload = unseal(data, header, self.record_key, where)
         plain = decompress(header, payload, self._decompressor(), where)
+        self._check(header, plain, where)
+        return plain
+
+    def _check(self, header: RecordHeader, plain: bytes | memoryview, where: str) -> None:
         found = self.identify(plain)
         if found != header.id:
             raise DamagedError(f"{where}: the chunk's digest is {found.hex()[:16]}…, expected {header.id.hex()[:16]}….")
-        return plain
 
     def slots(self, volume: Volume, where: str) -> Iterator[Slot]:
         """The map of a volume: its allocated chunks, sorted by number; pages are read as it goes.

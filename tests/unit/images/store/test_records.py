@@ -1,3 +1,6 @@
+import contextlib
+import re
+
 import pytest
 import zstandard
 from hypothesis import given
@@ -11,6 +14,7 @@ from images.store.records import (
     chunk_id,
     decode_record,
     decompress,
+    decompress_into,
     encode_record,
     unseal,
 )
@@ -30,8 +34,19 @@ def _record(plain: bytes, payload: bytes, codec: Codec, key: XaesKey | None = No
 
 
 def _plain(data: bytes, key: XaesKey | None = None) -> bytes:
+    """Both ways of reading must come to the same end."""
     header = decode_record(data, "here")
-    return decompress(header, unseal(data, header, key, "here"), zstandard.ZstdDecompressor(), "here")
+    payload = unseal(data, header, key, "here")
+    room = memoryview(bytearray(b"?" * (header.plain_length + 3)))
+    try:
+        plain = decompress(header, payload, zstandard.ZstdDecompressor(), "here")
+    except DamagedError as error:
+        with pytest.raises(DamagedError, match=re.escape(error.message)):
+            decompress_into(header, payload, zstandard.ZstdDecompressor(), room, "here")
+        raise
+    assert decompress_into(header, payload, zstandard.ZstdDecompressor(), room, "here") == plain
+    assert bytes(room) == plain + b"???"
+    return plain
 
 
 @given(st.binary(min_size=1, max_size=5000), st.booleans(), st.booleans())
@@ -81,3 +96,31 @@ def test_a_frame_that_promises_more_is_not_unpacked() -> None:
     )
     with pytest.raises(DamagedError, match="promise"):
         _plain(data)
+
+
+@pytest.mark.parametrize("codec", [Codec.ZSTANDARD, Codec.STORED])
+def test_more_than_there_is_room_for_is_not_unpacked(codec: Codec) -> None:
+    plain = bytes(1000)
+    data = _record(plain, zstandard.compress(plain) if codec is Codec.ZSTANDARD else plain, codec)
+    header = decode_record(data, "here")
+    room = memoryview(bytearray(999))
+    with pytest.raises(DamagedError, match="1000 bytes, at most 999"):
+        decompress_into(header, data[RECORD_HEADER_SIZE:], zstandard.ZstdDecompressor(), room, "here")
+    assert bytes(room) == bytes(999)
+
+
+@given(st.data())
+def test_a_damaged_frame_never_passes_for_a_whole_one(data: st.DataObject) -> None:
+    """Cut short or with a turned byte it is refused, or gives as many bytes as were promised, which their id judges."""
+    plain = bytes(range(256)) * 20
+    frame = bytearray(zstandard.compress(plain))
+    if data.draw(st.booleans()):
+        frame = frame[: data.draw(st.integers(1, len(frame) - 1))]
+    else:
+        frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    record = _record(plain, bytes(frame), Codec.ZSTANDARD)
+    header = decode_record(record, "here")
+    room = memoryview(bytearray(len(plain)))
+    with contextlib.suppress(DamagedError):
+        payload = unseal(record, header, None, "here")
+        assert len(decompress_into(header, payload, zstandard.ZstdDecompressor(), room, "here")) == len(plain)
