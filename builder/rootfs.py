@@ -100,10 +100,18 @@ def refuse_without_root() -> None:
 
 
 def pack(
-    tree: Path, squashfs: Path, compression: Compression, runner: Runner, *, leave_out: tuple[str, ...] = ()
+    tree: Path,
+    squashfs: Path,
+    compression: Compression,
+    runner: Runner,
+    *,
+    leave_out: tuple[str, ...] = (),
+    all_root: bool = False,
 ) -> None:
-    """Pack ``tree`` into a new squashfs, owned by root throughout."""
+    """Pack ``tree`` into a new squashfs; with ``all_root`` everything in it belongs to root, whoever packs."""
     argv = ["mksquashfs", str(tree), str(squashfs), *_SQUASHFS[compression], "-noappend", "-no-progress", "-quiet"]
+    if all_root:
+        argv.append("-all-root")
     if leave_out:
         argv += ["-wildcards", "-e", *leave_out]
     runner.run(argv, timeout=1800)
