@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from builder.document import MediumDocument
+from builder.recipe import Recipe
 from core.events import Event
 from hooks.contract import HookContext
 from images.model.layout import Layout
@@ -34,6 +35,7 @@ DOCUMENTS: dict[str, type] = {
     "repository": RepositoryDocument,
     "catalogue": Catalogue,
     "medium": MediumDocument,
+    "recipe": Recipe,
 }
 
 

@@ -1,25 +1,26 @@
-"""The recipe: what a person writes (TOML) to say which medium they want.
+"""The recipe: what a person says about the medium they want (docs/recipe.md).
 
-Facts only; nothing here builds. Fields that are not known are refused with the nearest name that is,
-because a misspelt ``[job]`` must not become a medium that does nothing on the day it is needed.
+Facts only; ``recipe_file`` reads them from TOML, ``recipe_check`` refuses values that cannot be, ``site`` opens the
+files that they name.
 """
 
-import difflib
-import re
-import tomllib
 from enum import StrEnum
-from importlib.resources import files
-from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from core.errors import UsageError
+from builder.recipe_network import Network
 
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]+")
-_HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_PARAMETER = re.compile(r"[!-~]+")
-#: Characters that GRUB's script language would not pass on as they are.
-_GRUB_SPECIAL = frozenset("\"'\\$;&|<>{}")
+#: What the base of a medium with Wi-Fi has beside that of others: the tool and the rules of each country.
+_WIFI_PACKAGES = ("iw", "wireless-regdb")
+#: Firmware of the wireless cards that laptops and servers have.
+_WIFI_FIRMWARE = (
+    "firmware-atheros",
+    "firmware-brcm80211",
+    "firmware-iwlwifi",
+    "firmware-mediatek",
+    "firmware-realtek",
+)
 
 
 class Release(StrEnum):
@@ -35,88 +36,136 @@ class Compression(StrEnum):
     SMALL = "small"
 
 
+class KernelFlavour(StrEnum):
+    """Which of Debian's kernels: all drivers, those of virtual machines, or the newest of backports."""
+
+    STOCK = "stock"
+    CLOUD = "cloud"
+    BACKPORTS = "backports"
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The kernel and modules that it does not bring along.
+
+    Attributes:
+        flavour: which of Debian's kernels.
+        modules: ``.ko`` files, folders of them, and ``.deb`` packages with them, for exactly this kernel.
+        dkms: Debian packages (``…-dkms``) whose modules are compiled for it while building.
+    """
+
+    flavour: KernelFlavour = KernelFlavour.STOCK
+    modules: tuple[str, ...] = ()
+    dkms: tuple[str, ...] = ()
+
+
+class Firmware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Firmware that drivers load into devices.
+
+    Attributes:
+        packages: Debian packages, of non-free-firmware too.
+        files: files and folders, laid out as below ``/usr/lib/firmware``.
+        machines: machine documents (``liferaft probe --json``): what these machines' devices need is added.
+    """
+
+    packages: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
+
+
+class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Folders with Windows drivers (``.inf``) that lie on the medium, to be put into a restored Windows."""
+
+    drivers: tuple[str, ...] = ()
+
+
+class Ssh(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may log in as root over SSH: public keys, or files of them. Without a key no server runs."""
+
+    keys: tuple[str, ...] = ()
+
+
+class OfferedRepository(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A repository that the wizard offers.
+
+    Attributes:
+        address: as ``--repo`` takes it. name: what the wizard calls it; the address when empty.
+    """
+
+    address: str
+    name: str = ""
+
+
+class Menu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the boot menu looks.
+
+    Attributes:
+        title: what its entries are called.
+        text: lines below the entries, such as whom to call.
+        color: ``letters/background``, GRUB's names. highlight: the same for the chosen entry.
+        timeout: seconds until the first entry starts.
+    """
+
+    title: str = "liferaft"
+    text: tuple[str, ...] = ()
+    color: str = "light-gray/black"
+    highlight: str = "black/light-gray"
+    timeout: int = 3
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What goes on the medium.
+    """What goes on the medium. Paths in it are absolute once it is read.
 
     Attributes:
         release: the Debian release it is made of.
+        snapshot: the state of Debian's archive (``20261101T000000Z``, snapshot.debian.org); empty for today's.
+        mirror: Debian archive to take packages from; empty for the one that this machine's apt uses.
         hostname: the live system's name.
         packages: Debian packages added to those that every medium has.
         kernel_parameters: words added to the kernel command line of every menu entry.
         compression: how hard the squashfs is packed.
+        time_zone: a name of the IANA database, such as ``Europe/Berlin``.
+        keymap: ``layout`` or ``layout(variant)`` by XKB's names, such as ``de(nodeadkeys)``; empty for US.
+        locale: of the live system, such as ``de_DE.UTF-8``.
+        ca_certificates: files with certificates that the live system trusts.
+        hooks: a folder of the site's own programs (docs/hooks.md); empty for none.
+        carry_secrets: passwords in addresses and Wi-Fi passphrases may lie on the medium.
         job: the restore job that starts by itself when the medium boots; written to the
             medium as ``/liferaft/job.json``. Its fields are the job document's, checked by whoever runs it.
     """
 
     release: Release = Release.TRIXIE
+    snapshot: str = ""
+    mirror: str = ""
     hostname: str = "liferaft"
     packages: tuple[str, ...] = ()
     kernel_parameters: tuple[str, ...] = ()
     compression: Compression = Compression.SMALL
-    job: dict[str, object] | None = None
+    time_zone: str = "UTC"
+    keymap: str = ""
+    locale: str = "C.UTF-8"
+    ca_certificates: tuple[str, ...] = ()
+    hooks: str = ""
+    carry_secrets: bool = False
+    kernel: Kernel = Kernel()
+    firmware: Firmware = Firmware()
+    windows: Windows = Windows()
+    network: Network = Network()
+    ssh: Ssh = Ssh()
+    repositories: tuple[OfferedRepository, ...] = msgspec.field(default=(), name="repository")
+    menu: Menu = Menu()
+    job: dict[str, Any] | None = None
 
+    @property
+    def base_packages(self) -> tuple[str, ...]:
+        """Debian packages that this recipe adds to the base."""
+        return (*self.packages, *(_WIFI_PACKAGES if self.network.wifi else ()))
 
-def default_recipe() -> Recipe:
-    """The recipe that is embedded in liferaft."""
-    return parse_recipe(files("builder").joinpath("data/default.toml").read_text(), name="the embedded recipe")
+    @property
+    def firmware_packages(self) -> tuple[str, ...]:
+        """Debian packages of firmware: those named, and those that what else it says needs."""
+        needed = _WIFI_FIRMWARE if self.network.wifi else ()
+        return tuple(dict.fromkeys((*self.firmware.packages, *needed)))
 
-
-def read_recipe(path: Path) -> Recipe:
-    """Read a recipe file.
-
-    Raises:
-        UsageError: it cannot be read, is not TOML, or has a field that is unknown or wrong.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"The recipe {path} is not text.", hint="A recipe is a TOML file in UTF-8.") from None
-    return parse_recipe(text, name=str(path))
-
-
-def parse_recipe(text: str, *, name: str) -> Recipe:
-    """TOML text to a recipe; ``name`` is what an error calls it.
-
-    Raises:
-        UsageError: not TOML, or a field is unknown (the nearest known one is named) or wrong.
-    """
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name} is not valid TOML: {error}.", hint="docs/recipe.md shows a whole recipe.") from None
-    _refuse_unknown(content, name)
-    try:
-        recipe = msgspec.convert(content, Recipe)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{name} is not a valid recipe: {error}.", hint="docs/recipe.md lists every field.") from None
-    _check(recipe, name)
-    return recipe
-
-
-def _refuse_unknown(content: dict[str, object], name: str) -> None:
-    known = Recipe.__struct_fields__
-    for field in content:
-        if field not in known:
-            near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
-            raise UsageError(
-                f"{name} has a field {field!r} that recipes do not have.",
-                hint=f"Did you mean {near[0]!r}?" if near else f"The fields are: {', '.join(known)}.",
-            )
-
-
-def _check(recipe: Recipe, name: str) -> None:
-    for package in recipe.packages:
-        if _PACKAGE.fullmatch(package) is None:
-            raise UsageError(f"{name}: {package!r} in packages is not the name of a Debian package.")
-    if _HOSTNAME.fullmatch(recipe.hostname) is None:
-        raise UsageError(
-            f"{name}: {recipe.hostname!r} is not a host name.", hint="Use a to z, 0 to 9 and hyphens, at most 63."
-        )
-    for parameter in recipe.kernel_parameters:
-        if _PARAMETER.fullmatch(parameter) is None or _GRUB_SPECIAL & set(parameter):
-            raise UsageError(
-                f"{name}: {parameter!r} in kernel_parameters is not one kernel parameter.",
-                hint="Each parameter is one string without spaces, quotes, or any of \\ $ ; & | < > { }.",
-            )
+    def keeps(self, pattern: str) -> bool:
+        """Whether a path of ``excludes.txt`` stays on this medium after all: wireless drivers, where there is Wi-Fi."""
+        return bool(self.network.wifi) and pattern.endswith(("/net/wireless/*", "/net/mac80211/*"))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.recipe import Compression, Recipe, default_recipe, parse_recipe, read_recipe
+from builder.recipe import Compression, Recipe
+from builder.recipe_file import default_recipe, parse_recipe, read_recipe
 from core.errors import ExitCode, UsageError
 
 
@@ -36,7 +37,7 @@ def test_a_whole_recipe() -> None:
     [
         ("pakages = []", "'pakages'", "'packages'"),
         ("[jobs]\nx = 1", "'jobs'", "'job'"),
-        ("zzz = 1", "'zzz'", "release, hostname"),
+        ("zzz = 1", "'zzz'", "docs/recipe.md"),
         ("packages = 'rsync'", "array", "docs/recipe.md"),
         ("packages = ['Rsync; rm']", "'Rsync; rm'", ""),
         ("release = 'bullseye'", "bullseye", "docs/recipe.md"),
