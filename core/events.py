@@ -36,6 +36,7 @@ class Stage(StrEnum):
     CHECK = "check"
     PRUNE = "prune"
     COPY = "copy"
+    STICK = "stick"
     EXTRACT = "extract"
     EXPORT = "export"
     COMPARE = "compare"

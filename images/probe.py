@@ -189,13 +189,18 @@ def _place(device: BlockDevice) -> str:
     return f"{device.type} {device.name.removeprefix('/dev/').removeprefix('mapper/')}"
 
 
+def medium_obstacle(node: str) -> str:
+    """What speaks against a disk that carries a rescue medium, the running one or another."""
+    return f"{node} carries the rescue medium"
+
+
 def _obstacles(disk: BlockDevice) -> Iterator[str]:
     """Every reason against, not the first (DESIGN §3.3)."""
     if disk.ro:
         yield f"{disk.name} is read-only"
     for device in disk.descendants():
         if device.fstype == "iso9660" and (device.label or "").startswith(MEDIUM_LABEL):
-            yield f"{disk.name} carries the rescue medium"
+            yield medium_obstacle(disk.name)
             break
     for device, place in disk.mounts():
         yield f"{device.name} is used as swap" if place == "[SWAP]" else f"{device.name} is mounted on {place}"

@@ -66,7 +66,7 @@ def name_target(path: Path, repository: str, runner: Runner) -> Candidate:
     """Look at a target the user named by a path.
 
     Args:
-        repository: where the chunks come from; its disk is no target.
+        repository: where the chunks come from; its disk is no target. Empty: there is none.
 
     Raises:
         UsageError: there is no such disk or file, or it is empty.
@@ -158,6 +158,8 @@ def _same(found: DiskIdentity, wanted: DiskIdentity) -> bool:
 
 
 def _local_folder(repository: str) -> Path | None:
+    if not repository:
+        return None
     backend = connect(repository)
     return backend.folder if isinstance(backend, LocalBackend) else None
 

@@ -37,6 +37,7 @@ _NAMES = {
     Stage.COMPARE: "Comparing",
     Stage.CHECK: "Checking",
     Stage.COPY: "Copying",
+    Stage.STICK: "Writing",
     Stage.PRUNE: "Pruning",
 }
 
