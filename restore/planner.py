@@ -18,11 +18,12 @@ from images.store.repository import Repository
 from restore.contents import Contents
 from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
+from restore.growing import chosen_volumes, disks_that_grow, growable_members, with_members
 from restore.matching import Pair, is_same_identity, same_disks
 from restore.occupants import occupants_of_disk
 from restore.placed import lba_range
 from restore.plan import Plan, TargetDisk
-from restore.planning_stack import containers_on, growable_members, stack_reasons, stack_steps
+from restore.planning_stack import Room, containers_on, stack_reasons, stack_steps
 from restore.rules import Growth, PartitionRule, TableChoice
 from restore.seating import Content, content_steps, late_steps, rules_reasons, streamed
 from restore.signatures import signature_extents
@@ -87,14 +88,17 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
             for disk in disks
             if _is_source(disk, candidate)
         ]
-    growable = growable_members(manifest.layout)
+    chosen, unfollowed = chosen_volumes(manifest.layout, options.rules)
+    reasons += unfollowed
+    growable = growable_members(manifest.layout, chosen)
+    partition_rules = with_members(manifest.layout, options.rules, chosen)
     cache = ChunkCache(repository)
     stored = [Contents(repository, point, manifest, disk, cache) for disk in disks]
     fits = [
-        fit(disk, candidate.size, candidate.sector_size, _wishes(disk, contents, growable, options))
+        fit(disk, candidate.size, candidate.sector_size, _wishes(disk, contents, growable, partition_rules, options))
         for disk, candidate, contents in zip(disks, candidates, stored, strict=True)
     ]
-    reasons += rules_reasons(options.rules, [disk.id for disk in disks])
+    reasons += rules_reasons([rule for rule in options.rules if rule.partition], [disk.id for disk in disks])
     for disk, candidate, fitted, contents in zip(disks, candidates, fits, stored, strict=True):
         against = [*fitted.reasons, *contents.against_remaking(fitted.seats, candidate.sector_size)]
         reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in against]
@@ -124,9 +128,13 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     for disk, candidate, fitted, contents in zip(disks, candidates, fits, stored, strict=True):
         steps += _disk_steps(manifest, disk, candidate, fitted, surveyed, contents, options)
         notes += fitted.notes
-    stack = stack_steps(
-        manifest, fits, [candidate.sector_size for candidate in candidates], surveyed, verify=options.verify
+    room = Room(
+        targets={disk.id: found.size for disk, found in zip(disks, candidates, strict=True) if disk.table is None},
+        growing=disks_that_grow(manifest.layout, chosen, asked=options.growth is not Growth.NONE),
+        chosen=chosen,
     )
+    sector_sizes = [candidate.sector_size for candidate in candidates]
+    stack = stack_steps(manifest, fits, sector_sizes, surveyed, room, verify=options.verify)
     steps += [*stack.making, *_late_steps(manifest, candidates, fits, [*stack.growing, *late], options)]
     if stack.making:
         steps.append(CloseStack(disk=disks[0].id))
@@ -151,11 +159,17 @@ def _in_sectors_of(disk: Disk, candidate: Candidate) -> Candidate:
     return candidate
 
 
-def _wishes(disk: Disk, contents: Contents, growable: frozenset[str], options: PlanOptions) -> Wishes:
+def _wishes(
+    disk: Disk,
+    contents: Contents,
+    growable: frozenset[str],
+    rules: Sequence[PartitionRule],
+    options: PlanOptions,
+) -> Wishes:
     """What the fit of one disk is asked for."""
     return Wishes(
         growth=options.growth,
-        rules=tuple(rule for rule in options.rules if rule.disk in ("", disk.id)),
+        rules=tuple(rule for rule in rules if rule.disk in ("", disk.id)),
         table=options.table,
         firmware=options.firmware,
         growable=growable,

@@ -9,12 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from core.units import align_down, to_bytes
-from images.model.filesystem import Filesystem
-from images.model.layout import FilesystemKind, Layout, devices_made_by
+from images.model.layout import Layout, devices_made_by
 from images.model.manifest import Manifest, Volume
-from images.model.stack import Array, Container, LogicalVolume, Luks, VolumeGroup
-from restore.abilities import GROWABLE
+from images.model.stack import Array, Container, Luks, VolumeGroup
 from restore.fit.fitting import Fit
+from restore.growing import Chosen, growing_volume, grows
 from restore.seating import Content
 from restore.stack.lvm import RESTORABLE, has_thin
 from restore.steps import (
@@ -28,6 +27,8 @@ from restore.steps import (
 )
 
 _PARITY = frozenset({4, 5, 6})
+#: It has no field for the layout of RAID 0, without which mdadm makes none (mdadm: super0.c, init_super0).
+_OLD_FORMAT = "0.90"
 
 
 def containers_on(layout: Layout, disks: Collection[str]) -> tuple[Container, ...]:
@@ -56,6 +57,11 @@ def stack_reasons(layout: Layout, disks: Collection[str]) -> list[str]:
         absent = sorted(below[container.id] - set(disks))
         if absent and len(absent) < len(below[container.id]):
             reasons.append(f"{_called(container)} lies on {', '.join(absent)} too, and no target is named for that")
+        if isinstance(container, Array) and container.level == 0 and container.metadata == _OLD_FORMAT:
+            reasons.append(
+                f"{_called(container)} is RAID 0 with superblocks of format {_OLD_FORMAT}, which mdadm does not make "
+                f"any more (leave its disks out, or copy its files out of the recovery point)"
+            )
         if isinstance(container, VolumeGroup):
             kinds = {kind for volume in container.volumes for kind in volume.segments}
             reasons += [
@@ -65,34 +71,17 @@ def stack_reasons(layout: Layout, disks: Collection[str]) -> list[str]:
     return reasons
 
 
-def growable_members(layout: Layout) -> frozenset[str]:
-    """The members through which room gets to a filesystem that can grow."""
-    return frozenset(
-        member for container in layout.containers for member in container.member_ids if _takes_room(layout, container)
-    )
+class Room(msgspec.Struct, frozen=True):
+    """Who takes room that is new.
 
+    Attributes:
+        targets: bytes of the targets of disks without a table; growing: the disks whose room goes up.
+        chosen: by id of a volume group, the name of the volume that a rule lets grow.
+    """
 
-def _takes_room(layout: Layout, container: Container) -> bool:
-    if isinstance(container, VolumeGroup):
-        return _growing_volume(container) is not None
-    above = layout.container_on(container.id)
-    return _takes_room(layout, above) if above is not None else _grows(container.filesystem)
-
-
-def _grows(filesystem: Filesystem | None) -> bool:
-    return filesystem is not None and filesystem.kind in GROWABLE
-
-
-def _growing_volume(group: VolumeGroup) -> LogicalVolume | None:
-    """The last volume with a filesystem that grows; swap only where a rule could say so, and here none can."""
-    found = [
-        volume
-        for volume in group.volumes
-        if set(volume.segments) <= {"linear", "striped"}
-        and _grows(volume.filesystem)
-        and (volume.filesystem is None or volume.filesystem.kind is not FilesystemKind.SWAP)
-    ]
-    return found[-1] if found else None
+    targets: Mapping[str, int]
+    growing: Collection[str]
+    chosen: Chosen
 
 
 class StackSteps(msgspec.Struct, frozen=True):
@@ -108,6 +97,7 @@ def stack_steps(
     fits: Sequence[Fit],
     sector_sizes: Sequence[int],
     contents: Mapping[str, Content],
+    room: Room,
     *,
     verify: bool,
 ) -> StackSteps:
@@ -117,8 +107,10 @@ def stack_steps(
         manifest: with the disks, containers and volumes that are restored.
         fits, sector_sizes: of its disks, in order.
         contents: by volume.
+        room: who takes it.
     """
     sizes: dict[str, int] = {device.id: device.size for device in manifest.layout.devices()}
+    sizes.update({disk: room.targets[disk] for disk in room.growing})
     for fitted, sector_size in zip(fits, sector_sizes, strict=True):
         sizes.update({seat.source.id: to_bytes(seat.partition.sector_count, sector_size) for seat in fitted.seats})
     making: list[Step] = []
@@ -126,7 +118,7 @@ def stack_steps(
     notes: list[str] = []
     for container in manifest.layout.containers:
         made = {device.id: device for device in devices_made_by(container, 512)}
-        step = _making(manifest.layout, container, sizes)
+        step = _making(manifest.layout, container, sizes, room)
         making.append(step)
         volumes = [volume for volume in manifest.volumes if volume.disk in made]
         making += [_restore(volume, contents[volume.id]) for volume in volumes]
@@ -137,26 +129,28 @@ def stack_steps(
         growing += [
             GrowFilesystem(disk=device.id, number=0, kind=device.filesystem.kind, size=sizes[device.id])
             for device in made.values()
-            if device.filesystem is not None and _grows(device.filesystem) and sizes[device.id] > device.size
+            if device.filesystem is not None and grows(device.filesystem) and sizes[device.id] > device.size
         ]
         notes += _notes(container, step, sizes, manifest.layout)
     return StackSteps(tuple(making), tuple(growing), tuple(notes))
 
 
-def _making(layout: Layout, container: Container, sizes: dict[str, int]) -> Step:
+def _making(layout: Layout, container: Container, sizes: dict[str, int], room: Room) -> Step:
     """The step for one container; the sizes of its devices as they will be are put into ``sizes``."""
     was = {device.id: device.size for device in layout.devices()}
     gains = {member: sizes[member] - was[member] for member in container.member_ids}
     if isinstance(container, Array):
         fill = _fills(container, gains)
         if fill:
+            # What lies on the array takes the room only where somebody asked for that.
             sizes[container.id] = _array_size(container, sizes, sum(gains.values()))
-        return CreateArray(disk=container.id, array=container, fill=fill)
+        larger = any(room.targets.get(member, 0) > was[member] for member in container.member_ids)
+        return CreateArray(disk=container.id, array=container, fill=fill or (container.level == 0 and larger))
     if isinstance(container, Luks):
         sizes[container.id] = max(container.size, container.size + gains[container.device])
         return OpenLuks(disk=container.id, container=container)
     gain = align_down(sum(gains.values()), container.extent_size)
-    volume = _growing_volume(container) if gain > 0 else None
+    volume = growing_volume(layout, container, room.chosen) if gain > 0 else None
     if volume is not None:
         sizes[volume.id] = volume.size + gain
     return CreateVolumeGroup(disk=container.id, group=container, grow=volume.name if volume else "")

@@ -24,11 +24,13 @@ def choice_options(command: Callable[..., T]) -> Callable[..., T]:
         "--rule",
         "rules",
         multiple=True,
-        metavar="N=RULE[:SIZE]",
+        metavar="N=RULE[:SIZE]|VG/LV=grow",
         help="What becomes of partition N (of one of several disks: disk1:N). keep: it stays where it is and as it "
         "is. grow: it shares the space that is left, or grows to SIZE. shrink: to SIZE, or as small as its content "
         "allows. move: the gap before it is closed. drop: it is left out. Without a rule it stays, and is moved or "
-        "made smaller only if it must. Once for each: --rule 3=grow --rule 2=shrink:20G --rule 5=drop.",
+        "made smaller only if it must. Once for each: --rule 3=grow --rule 2=shrink:20G --rule 5=drop. A logical "
+        "volume is named with its group, --rule vg0/home=grow: it takes the room that the group gains, and what the "
+        "group lies on grows.",
     )
     @click.option(
         "--table",

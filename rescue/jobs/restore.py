@@ -219,7 +219,7 @@ class _Planning:
     def least(self, disk: Disk) -> int:
         """Bytes of the smallest target that takes a disk, by its rules, read from the image as the fit does."""
         contents = Contents(self._opened, self._point, self.manifest, disk)
-        rules = tuple(rule for rule in self._choices.rules if rule.disk in ("", disk.id))
+        rules = tuple(rule for rule in self._choices.rules if rule.partition and rule.disk in ("", disk.id))
         return smallest_target(disk, Wishes(rules=rules, table=self._choices.table, least=contents.least))
 
     def plan(self, pairs: Sequence[Pair]) -> Plan:

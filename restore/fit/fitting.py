@@ -70,7 +70,8 @@ def fit(disk: Disk, size: int, sector_size: int, wishes: Wishes | None = None) -
     asked = wishes or Wishes()
     if disk.table is None:
         reasons = _against_bare(disk, size, sector_size, asked)
-        alone = ("The disk has no partition table: its filesystem does not grow.",) if asked.grows_into_rest else ()
+        stays = asked.grows_into_rest and disk.id not in asked.growable
+        alone = ("The disk has no partition table: its filesystem does not grow.",) if stays else ()
         return Fit(reasons=reasons, notes=alone)
     fitted = _least_change(disk, size, sector_size, asked)
     if fitted.reasons or size >= disk.size:

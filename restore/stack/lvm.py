@@ -18,10 +18,12 @@ from core.errors import DamagedError, DeviceError, LiferaftError, ProcessError, 
 from core.process import Runner
 from images.model.layout import Layout
 from images.model.stack import VolumeGroup
+from images.stack.nodes import mapper_name
 
 TOOLS = ("pvcreate", "vgcfgrestore", "vgchange", "lvs", "pvs", "wipefs")
 #: Segment types that come back whole. Others keep content of their own beside the data (raid, mirror, cache, snapshot).
 RESTORABLE = frozenset({"linear", "striped", "thin", "thin-pool"})
+MAPPED = Path("/dev/mapper")
 _TIMEOUT = 600.0
 _SECTOR = 512
 #: Text of a backup: LVM's largest metadata areas are some MiB.
@@ -59,8 +61,11 @@ def create_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner, *
     _check_uuids(group, limits, runner)
 
 
-def check_free(group: VolumeGroup) -> None:
+def check_free(group: VolumeGroup, mapped: Path = MAPPED) -> None:
     """Whether the group can be made on this machine.
+
+    Args:
+        mapped: the folder of device-mapper's nodes.
 
     Raises:
         RefusedError: it has volumes that cannot be made again. LiferaftError: the machine has a group of that name.
@@ -70,9 +75,11 @@ def check_free(group: VolumeGroup) -> None:
         raise RefusedError(
             f"Volume group {group.name} has volumes of type {', '.join(strange)}, which are not made again."
         )
-    if Path("/dev", group.name).exists():
+    # Not /dev/NAME: that may be any folder of this machine (a group may be called "disk"), or an old link.
+    taken = [name for name in _mapped_names(group) if os.path.lexists(mapped / name)]
+    if taken:
         raise LiferaftError(
-            f"A volume group named {group.name} is active on this machine.",
+            f"This machine has a volume {mapped / taken[0]}: a volume group named {group.name} is active on it.",
             hint=f"Deactivate it (vgchange -an {group.name}) or detach its disks.",
         )
 
@@ -84,7 +91,9 @@ def activate_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner)
     runner.run(["vgchange", *limits, "--activate", "y", "-K", group.name], timeout=_TIMEOUT)
     runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
     return {
-        volume.id: f"/dev/{group.name}/{volume.name}" for volume in group.volumes if "thin-pool" not in volume.segments
+        volume.id: str(MAPPED / _mapped_name(group.name, volume.name))
+        for volume in group.volumes
+        if "thin-pool" not in volume.segments
     }
 
 
@@ -156,6 +165,18 @@ def report_rows(program: str, fields: list[str], words: list[str], runner: Runne
         return [{field: str(row[field]) for field in fields} for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{program} did not print the report that was asked for: {error!r}.") from None
+
+
+def _mapped_name(group: str, volume: str) -> str:
+    return f"{mapper_name(group)}-{mapper_name(volume)}"
+
+
+def _mapped_names(group: VolumeGroup) -> list[str]:
+    """All mappings a group has while it is active, those inside its thin pools included."""
+    names = [volume.name for volume in group.volumes]
+    pools = [volume.name for volume in group.volumes if "thin-pool" in volume.segments]
+    names += [f"{pool}{part}" for pool in pools for part in ("_tdata", "_tmeta")]
+    return [_mapped_name(group.name, name) for name in names]
 
 
 def _front(node: str) -> bytes:

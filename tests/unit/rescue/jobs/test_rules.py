@@ -32,6 +32,9 @@ def test_a_job_says_what_becomes_of_partitions() -> None:
         ('"rules": [{"partition": 0, "rule": "grow"}]', "partitions count from 1"),
         ('"rules": [{"partition": 1, "rule": "keep", "size": 5}]', "size goes with the rules grow and shrink"),
         ('"rules": [{"partition": 1, "rule": "keep", "sise": 5}]', "sise"),
+        ('"rules": [{"rule": "grow"}]', "partitions count from 1"),
+        ('"rules": [{"volume": "vg/root", "partition": 1, "rule": "grow"}]', "for a partition or for a volume"),
+        ('"rules": [{"volume": "vg/root", "rule": "grow", "size": 5}]', "without a size"),
         ('"grow": true, "grow_all": true', "say different things"),
     ],
 )
