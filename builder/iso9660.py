@@ -129,7 +129,7 @@ class _Reader:
             else:
                 found = repr(self._read(place, 6, "volume descriptor"))
             raise DamagedError(
-                f"{self._name} is not an ISO: offset {place}, expected the volume descriptor \\x01CD001, found {found}.",
+                f"{self._name} is not an ISO: offset {place}, expected \\x01CD001, found {found}.",
                 hint="Was it copied or downloaded whole?",
             )
         self._both(primary, 80, 4, place, "volume space size")
