@@ -1,0 +1,147 @@
+"""Drivers as a layer: kernel modules under ``updates``, firmware, the tables that make kmod find them, and the part of
+the initrd without which the medium itself would not be found.
+
+The tables are made over what the medium has and what is added: those of the topmost layer are the ones that count.
+"""
+
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from builder.driver_files import Chosen, Source, choose_modules
+from builder.early import is_early, with_needs
+from builder.initrd import InitrdFile, write_initrd
+from builder.kernel_module import read_module
+from builder.layer import Layer
+from builder.module_tree import FIRMWARE, MODULES, Ground, ModuleTree, unpack_initrd_modules, unpack_modules
+from builder.payload import settle_modes
+from builder.recipe import Compression
+from builder.rootfs import pack
+from core.events import Event, Sink, Stage
+from core.process import Runner
+
+#: A folder of our own below ``updates``: depmod prefers it, and a person sees where a module comes from.
+_FOLDER = "updates/liferaft"
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """What a layer is made of.
+
+    Attributes:
+        files: path in the live system, without a leading slash, to the file that goes there.
+        early: what its part of the initrd has.
+    """
+
+    files: dict[str, Path] = msgspec.field(default_factory=dict)
+    early: tuple[InitrdFile, ...] = ()
+
+
+def driver_content(
+    sources: Iterable[Source], firmware: Mapping[str, Path], ground: Ground, scratch: Path, runner: Runner, sink: Sink
+) -> Content:
+    """Check drivers against the medium's kernel, and lay them out with their firmware and tables.
+
+    Args:
+        firmware: path below the firmware folder to the file; what the sources bring is added.
+        scratch: an empty folder; the result's files lie in it, or where the sources have them.
+
+    Raises:
+        RefusedError: a driver does not fit the kernel or lacks a module; with every reason.
+        DamagedError: a driver, or the medium, is damaged.
+        ProcessError: depmod failed.
+    """
+    sources = tuple(sources)
+    blobs = {name: path for source in sources for name, path in source.firmware.items()} | dict(firmware)
+    settings = {f"etc/modprobe.d/{name}": path for source in sources for name, path in source.settings.items()}
+    files = {f"{FIRMWARE}/{name}": path for name, path in blobs.items()} | settings
+    if not sources:
+        return Content(files=files)
+    tree = unpack_modules(ground, scratch / "modules", runner)
+    chosen = choose_modules(sources, tree)
+    _tell_about(chosen, sink)
+    needed = {name for found in chosen for name in found.module.firmware} - blobs.keys()
+    if missing := sorted(name for name in needed if "*" not in name):
+        _warn(sink, f"The added drivers may ask for firmware that was not added with them: {', '.join(missing)}.")
+    for found in chosen:
+        path = f"{MODULES}/{ground.kernel}/{_FOLDER}/{found.path.name}"
+        files[path] = found.path
+        _place(found.path, tree.root / path)
+    files |= tree.make_tables(runner)
+    return Content(files=files, early=_early(chosen, tree, blobs, settings, ground, scratch / "initrd", runner, sink))
+
+
+def _early(
+    chosen: tuple[Chosen, ...],
+    tree: ModuleTree,
+    blobs: Mapping[str, Path],
+    settings: Mapping[str, Path],
+    ground: Ground,
+    scratch: Path,
+    runner: Runner,
+    sink: Sink,
+) -> tuple[InitrdFile, ...]:
+    """What the initrd needs: early drivers, those that replace what it has, all that these need, firmware, tables."""
+    below = unpack_initrd_modules(ground, scratch)
+    there, where = below.names(), tree.names()
+    names = {found.module.name for found in chosen}
+    wanted = {found.module.name for found in chosen if is_early(found.module) or found.module.name in there}
+    if not wanted:
+        return ()
+    wanted = {name for name in with_needs(wanted, tree.dependencies()) if name in names or name not in there}
+    files: dict[str, Path] = {}
+    for name in sorted(wanted):
+        path = str(where[name].relative_to(tree.root))
+        files[path] = where[name]
+        _place(where[name], below.root / path)
+    files |= below.make_tables(runner)
+    asked = {name for path in [where[name] for name in wanted] for name in read_module(path).firmware}
+    files |= {f"{FIRMWARE}/{name}": path for name, path in blobs.items() if name in asked}
+    _tell(sink, f"Drivers that the medium itself may hang on go into the initrd too: {', '.join(sorted(wanted))}")
+    everything = {**files, **settings}
+    return tuple(InitrdFile(name, stat.S_IFREG | 0o644, path.read_bytes()) for name, path in everything.items())
+
+
+def write_layer(name: str, content: Content, folder: Path, compression: Compression, runner: Runner) -> Layer:
+    """The layer's files in ``folder``: ``NAME.squashfs``, and ``NAME.img`` where the initrd needs something.
+
+    Raises:
+        ProcessError: mksquashfs failed.
+    """
+    tree = folder / "tree"
+    for path, source in content.files.items():
+        _place(source, tree / path)
+    settle_modes(tree)
+    squashfs = folder / f"{name}.squashfs"
+    pack(tree, squashfs, compression, runner, all_root=True)
+    shutil.rmtree(tree)
+    if not content.early:
+        return Layer(name, squashfs)
+    part = folder / f"{name}.img"
+    part.write_bytes(write_initrd(content.early))
+    return Layer(name, squashfs, part)
+
+
+def _tell_about(chosen: tuple[Chosen, ...], sink: Sink) -> None:
+    for found in chosen:
+        replaces = ", in place of the medium's own" if found.replaces else ""
+        _tell(sink, f"Driver {found.module.name} from {found.path}{replaces}")
+    unsigned = sorted(found.module.name for found in chosen if not found.module.signed)
+    if unsigned:
+        _warn(sink, f"Not signed, so that a kernel under Secure Boot will not load them: {', '.join(unsigned)}.")
+
+
+def _place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _tell(sink: Sink, message: str) -> None:
+    sink(Event(stage=Stage.BUILD, message=message))
+
+
+def _warn(sink: Sink, message: str) -> None:
+    sink(Event(stage=Stage.BUILD, message=message, warning=True))
