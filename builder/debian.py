@@ -1,0 +1,148 @@
+"""Debian's archive as a medium's release sees it: which packages there are, and single packages without installing.
+
+apt reads the lists into a folder of its own: neither this machine's sources nor its installed packages count, and no
+root is needed. Signatures are checked with Debian's own keys. It installs nothing: that is mmdebstrap's (``rootfs``).
+"""
+
+import datetime
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from builder.cache import Cache, key_of
+from core.errors import LiferaftError, MissingToolError, ProcessError, UnreachableError, UsageError
+from core.events import Event, Sink, Stage
+from core.process import Runner
+
+#: The components beside main: firmware, and what is free but needs what is not.
+_COMPONENTS = "contrib non-free-firmware"
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_FIELD = re.compile(r"^(Package|Section): (.+)$", re.MULTILINE)
+
+
+class Archive:
+    """The lists of an archive, in the folder of a cache entry. Made by :func:`open_archive`."""
+
+    def __init__(self, folder: Path, cache: Cache, runner: Runner) -> None:
+        self._folder = folder
+        self._cache = cache
+        self._runner = runner
+
+    def refuse_unknown(self, packages: Iterable[str], field: str, *, main_only: bool = False) -> None:
+        """Refuse names that are no packages.
+
+        Args:
+            field: what an error calls the place where they were named.
+            main_only: refuse also those that are not in Debian's main part.
+
+        Raises:
+            UsageError: naming the package and the nearest that there is.
+        """
+        wanted = tuple(dict.fromkeys(packages))
+        if not wanted:
+            return
+        argv = ["apt-cache", *_options(self._folder), "show", "--no-all-versions", *wanted]
+        # 100: at least one of them is unknown; which, is seen by who is missing.
+        text = self._runner.run(argv, success=frozenset({0, 100}), timeout=120).stdout
+        found: dict[str, str] = {}
+        name = ""
+        for match in _FIELD.finditer(text):
+            if match[1] == "Package":
+                name = match[2]
+            else:
+                found[name] = match[2]
+        for package in wanted:
+            if package not in found:
+                near = difflib.get_close_matches(package, self._names(package[:2]), n=1)
+                raise UsageError(
+                    f"{field}: Debian has no package {package}.",
+                    hint=f"Is {near[0]} meant? Nothing was built." if near else "Nothing was built.",
+                )
+            if main_only and found[package].partition("/")[0] in ("contrib", "non-free-firmware", "non-free"):
+                raise UsageError(
+                    f"{field}: {package} is not in Debian's main part but in {found[package].partition('/')[0]}.",
+                    hint="Firmware is named in [firmware] packages. Nothing was built.",
+                )
+
+    def fetch(self, packages: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
+        """Fetch the newest ``.deb`` of each package into ``folder``, and of nothing that it depends on.
+
+        Raises:
+            UsageError: there is no such package.
+            UnreachableError: the mirror does not answer.
+        """
+        self.refuse_unknown(packages, "The medium")
+        try:
+            self._runner.run(["apt-get", *_options(self._folder), "download", *packages], timeout=900, cwd=str(folder))
+        except ProcessError as error:
+            raise _unreachable(error) from None
+        found = {path.name.partition("_")[0]: path for path in folder.glob("*.deb")}
+        return tuple(found[package] for package in packages)
+
+    def unpack(self, packages: tuple[str, ...], folder: Path) -> None:
+        """Unpack packages into ``folder``; nothing of them is run."""
+        with self._cache.scratch("debs") as scratch:
+            for path in self.fetch(packages, scratch):
+                self._runner.run(["dpkg-deb", "-x", str(path), str(folder)], timeout=300)
+
+    def _names(self, prefix: str) -> list[str]:
+        return self._runner.run(["apt-cache", *_options(self._folder), "pkgnames", prefix]).stdout.split()
+
+
+def open_archive(sources: Iterable[str], cache: Cache, runner: Runner, sink: Sink) -> Archive:
+    """The archive that lines of a sources.list name, with firmware; its lists are fetched at most once a day.
+
+    Raises:
+        MissingToolError: Debian's keys or apt are not on this machine.
+        UnreachableError: the mirror does not answer, or what it says is not signed by Debian.
+    """
+    if not _KEYRING.is_file():
+        raise MissingToolError(f"{_KEYRING} is not there.", hint="apt-get install debian-archive-keyring")
+    lines = [f"{line} {_COMPONENTS}" for line in sources]
+    key = key_of(("lists 1", datetime.datetime.now(datetime.UTC).date().isoformat(), *lines))
+
+    def make(folder: Path) -> None:
+        sink(Event(stage=Stage.BUILD, message="Reading Debian's package lists"))
+        for name in ("state/lists/partial", "cache/archives/partial", "trusted"):
+            (folder / name).mkdir(parents=True)
+        (folder / "sources.list").write_text("\n".join(lines) + "\n")
+        (folder / "trusted" / "debian.gpg").write_bytes(_KEYRING.read_bytes())
+        argv = ["apt-get", *_options(folder), "-o", "APT::Update::Error-Mode=any", "update"]
+        try:
+            runner.run(argv, timeout=600)
+        except ProcessError as error:
+            raise _unreachable(error) from None
+
+    folder, _ = cache.entry("lists", key, make)
+    return Archive(folder, cache, runner)
+
+
+def _options(folder: Path) -> list[str]:
+    """apt's words for a world of its own in ``folder``."""
+    settings = {
+        "Dir::State": folder / "state",
+        "Dir::State::status": "/dev/null",
+        "Dir::Cache": folder / "cache",
+        "Dir::Cache::srcpkgcache": "",
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::Etc::trusted": "/dev/null",
+        "Dir::Etc::trustedparts": folder / "trusted",
+        "APT::Architecture": "amd64",
+        "Acquire::Languages": "none",
+        # As root, apt would fetch as a user that cannot write here.
+        "APT::Sandbox::User": "root",
+        "Acquire::Retries": "3",
+    }
+    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+
+def _unreachable(error: ProcessError) -> LiferaftError:
+    lines = [line for line in error.output.splitlines() if line.startswith(("E: ", "Err:"))]
+    said = lines[0].removeprefix("E: ") if lines else error.message
+    return UnreachableError(
+        f"Debian's packages could not be fetched: {said}", hint="Does this machine reach its Debian mirror?"
+    )
