@@ -20,6 +20,7 @@ from builder.mirror import find_mirror
 from builder.payload import build_payload
 from builder.recipe import Recipe
 from builder.rootfs import Base, build_base
+from builder.sums import SUMS, ranges_of_files, sums_image
 from core.documents import encode_readable
 from core.errors import DeviceError, UsageError
 from core.events import Event, Sink, Stage
@@ -102,6 +103,8 @@ def build_iso(
             boot = _make_boot_images(base, scratch, runner)
             files = _lay_out(recipe, base, layers, scratch)
             files |= {f"liferaft/{name}": path for name, path in job_files.items()}
+            files[SUMS] = scratch / "sums.img"
+            files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
             document = _describe(recipe, base, layers, files)
             files[MEDIUM_DOCUMENT] = scratch / "medium.json"
             files[MEDIUM_DOCUMENT].write_text(encode_readable(document))
@@ -155,7 +158,7 @@ def _lay_out(recipe: Recipe, base: Base, layers: tuple[Layer, ...], scratch: Pat
 
 
 def _initrds(layers: tuple[Layer, ...]) -> tuple[str, ...]:
-    return (INITRD, *(path for layer in layers for path in layer.files if path.endswith(".img")))
+    return (INITRD, *(path for layer in layers for path in layer.files if path.endswith(".img")), SUMS)
 
 
 def _describe(recipe: Recipe, base: Base, layers: tuple[Layer, ...], files: Mapping[str, Path]) -> MediumDocument:
