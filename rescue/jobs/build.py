@@ -33,7 +33,7 @@ def build_medium(recipe_path: Path | None, out: Path, cache: Path | None, sink: 
     secrets: dict[str, Path] = {}
     if job and recipe_path:
         for field in SECRETS:
-            secrets |= _passphrase_beside(field, getattr(job, field), recipe_path, sink)
+            secrets |= passphrase_beside(field, getattr(job, field), recipe_path, sink)
     with as_file(files("rescue.live")) as live:
         return build_iso(recipe, out, cache or default_cache(), live, runner, sink, job_files=secrets)
 
@@ -47,7 +47,7 @@ def _check_job(recipe: Recipe, path: Path | None) -> Job | None:
     return job
 
 
-def _passphrase_beside(field: str, named: str, recipe: Path, sink: Sink) -> dict[str, Path]:
+def passphrase_beside(field: str, named: str, recipe: Path, sink: Sink) -> dict[str, Path]:
     """The file of a passphrase that the job's ``field`` names by a relative path, by its name: it lies beside the
     recipe, and on the medium it will lie beside the job."""
     if not named or "://" in named or Path(named).is_absolute():
