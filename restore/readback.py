@@ -19,9 +19,9 @@ from restore.placed import Placed
 from restore.route import Route
 
 #: Plain bytes of neighbours read with one request.
-READ_BACK = 2 * MIB
+READ_BACK = 4 * MIB
 #: Requests under way at the target, beside what the cores do.
-READING = 3
+READING = 4
 #: Buffers beside those that threads hold, so that none of them waits for one.
 SPARE = 4
 
