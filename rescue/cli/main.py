@@ -23,6 +23,7 @@ COMMANDS = {
     "extract": "rescue.cli.extract",
     "forget": "rescue.cli.forget",
     "init": "rescue.cli.init",
+    "inject": "rescue.cli.inject",
     "job": "rescue.cli.job",
     "key": "rescue.cli.key",
     "ls": "rescue.cli.ls",
@@ -33,8 +34,10 @@ COMMANDS = {
     "restore": "rescue.cli.restore",
     "show": "rescue.cli.show",
     "snapshots": "rescue.cli.snapshots",
+    "support-bundle": "rescue.cli.support_bundle",
     "tui": "rescue.cli.tui",
     "unlock": "rescue.cli.unlock",
+    "write-usb": "rescue.cli.write_usb",
 }
 
 _AGAIN = " Nothing is broken: run the same command again."
