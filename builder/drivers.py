@@ -7,6 +7,7 @@ The tables are made over what the medium has and what is added: those of the top
 import shutil
 import stat
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -60,6 +61,7 @@ def driver_content(
     if not sources:
         return Content(files=files)
     tree = unpack_modules(ground, scratch / "modules", runner)
+    needs = tree.dependencies()
     chosen = choose_modules(sources, tree)
     _tell_about(chosen, sink)
     needed = {name for found in chosen for name in found.module.firmware} - blobs.keys()
@@ -69,13 +71,18 @@ def driver_content(
         path = f"{MODULES}/{ground.kernel}/{_FOLDER}/{found.path.name}"
         files[path] = found.path
         _place(found.path, tree.root / path)
-    files |= tree.make_tables(runner)
-    return Content(files=files, early=_early(chosen, tree, blobs, settings, ground, scratch / "initrd", runner, sink))
+    with ThreadPoolExecutor(1) as beside:
+        # depmod unpacks every module: the larger half of the time.
+        tables = beside.submit(tree.make_tables, runner)
+        early = _early(chosen, tree, needs, blobs, settings, ground, scratch / "initrd", runner, sink)
+        files |= tables.result()
+    return Content(files=files, early=early)
 
 
 def _early(
     chosen: tuple[Chosen, ...],
     tree: ModuleTree,
+    needs: Mapping[str, tuple[str, ...]],
     blobs: Mapping[str, Path],
     settings: Mapping[str, Path],
     ground: Ground,
@@ -90,7 +97,8 @@ def _early(
     wanted = {found.module.name for found in chosen if is_early(found.module) or found.module.name in there}
     if not wanted:
         return ()
-    wanted = {name for name in with_needs(wanted, tree.dependencies()) if name in names or name not in there}
+    needs = {**needs, **{found.module.name: found.module.depends for found in chosen}}
+    wanted = {name for name in with_needs(wanted, needs) if name in where and (name in names or name not in there)}
     files: dict[str, Path] = {}
     for name in sorted(wanted):
         path = str(where[name].relative_to(tree.root))

@@ -55,6 +55,12 @@ def is_early(module: KernelModule) -> bool:
 
 
 def with_needs(names: Iterable[str], needs: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
-    """``names`` and all they need; ``needs`` is whole already, as modules.dep is."""
-    wanted = set(names)
-    return frozenset(wanted.union(*(needs.get(name, ()) for name in wanted)))
+    """``names`` and all they need, and what that needs."""
+    wanted: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in wanted:
+            wanted.add(name)
+            left += needs.get(name, ())
+    return frozenset(wanted)

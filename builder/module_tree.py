@@ -5,9 +5,8 @@ No root: what is unpacked belongs to whoever builds, and only names and contents
 Source: depmod(8), depmod.d(5): ``updates`` comes before the kernel's own folder.
 """
 
-import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -82,21 +81,6 @@ class ModuleTree:
             path, _, needs = line.partition(":")
             found[module_name(Path(path))] = tuple(module_name(Path(need)) for need in needs.split())
         return found
-
-    def matching(self, modaliases: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Names of the modules that claim each modalias, from modules.alias."""
-        wanted = {alias: set[str]() for alias in modaliases}
-        by_kind: dict[str, list[str]] = {}
-        for alias in wanted:
-            by_kind.setdefault(alias.partition(":")[0], []).append(alias)
-        for line in (self.folder / "modules.alias").read_text(errors="replace").splitlines():
-            words = line.split()
-            if len(words) != 3 or words[0] != "alias":
-                continue
-            for alias in by_kind.get(words[1].partition(":")[0], ()):
-                if fnmatch.fnmatchcase(alias, words[1]):
-                    wanted[alias].add(words[2].replace("-", "_"))
-        return {alias: tuple(sorted(names)) for alias, names in wanted.items()}
 
     def make_tables(self, runner: Runner) -> dict[str, Path]:
         """Have depmod make the tables anew; by their paths below ``/``.

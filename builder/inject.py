@@ -1,0 +1,306 @@
+"""A new medium from an old one: what was added lies in one more layer, and nothing else is built again.
+
+Needs neither root nor what building needs. The old medium is only read, every file of it is checked by its digest on
+the way, and the new one appears whole or not at all. It can be done again: each time another layer comes on top.
+"""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from builder.cache import open_cache
+from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
+from builder.driver_files import driver_source
+from builder.drivers import Content, driver_content, write_layer
+from builder.firmware_files import firmware_files, windows_driver_files
+from builder.iso import BootImages, write_iso
+from builder.iso9660 import Platform
+from builder.layer import Layer
+from builder.module_tree import Ground
+from builder.opened import OpenedMedium, open_medium
+from builder.recipe import Compression
+from builder.sums import SUMS, ranges_of_files, read_sums, sums_image
+from core.documents import encode_readable
+from core.errors import DamagedError, DeviceError, RefusedError, UsageError
+from core.events import Event, Sink, Stage
+from core.files import sync_folder
+from core.process import Runner
+from core.units import MIB, align_up, format_size
+
+_MENU, _ORDER = "boot/grub/grub.cfg", "live/filesystem.module"
+_BOOT_CATALOG, _BIOS_IMAGE = "boot/boot.cat", "boot/grub/eltorito.img"
+_NAME = "inject"
+#: The boot code in LBA 0, up to where the MBR's own fields begin (UEFI 2.10, 5.2.1).
+_BOOT_CODE, _SECTOR = 440, 512
+_INITRD_LINE = re.compile(r"^(\s*initrd\s.*)$", re.MULTILINE)
+
+
+class Additions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is added.
+
+    Attributes:
+        drivers: modules, folders of them, Debian packages with them.
+        firmware: files, and folders laid out as below the kernel's firmware folder.
+        windows: folders of Windows drivers, carried for a restored Windows.
+        files: path in the live system, without a leading slash, to the file or folder that goes there.
+        beside: path on the medium to the file that goes there (a job, its passphrases).
+    """
+
+    drivers: tuple[Path, ...] = ()
+    firmware: tuple[Path, ...] = ()
+    windows: tuple[Path, ...] = ()
+    files: dict[str, Path] = msgspec.field(default_factory=dict)
+    beside: dict[str, Path] = msgspec.field(default_factory=dict)
+
+
+class InjectReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of it.
+
+    Attributes:
+        path, size, sha256: of the new medium.
+        layer: the name of the layer that was added; empty when only files beside the live system were.
+        added: the new or changed files of the medium, by path.
+        early: files that went into the initrd, in the live system's paths.
+        seconds: how long it took.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    layer: str
+    added: tuple[str, ...]
+    early: tuple[str, ...]
+    seconds: float
+
+
+def inject_iso(
+    iso: Path, out: Path, additions: Additions, cache_root: Path, runner: Runner, sink: Sink
+) -> InjectReport:
+    """Write the medium ``iso`` with ``additions`` as the new ISO ``out``.
+
+    Args:
+        cache_root: the build cache, where the work is done.
+
+    Raises:
+        UsageError: an addition is not what it should be, or ``out`` cannot be written there.
+        RefusedError: a driver does not fit the medium's kernel; the medium is too old to be added to.
+        DamagedError: the medium, a module or a package is damaged.
+        ProcessError: a tool failed.
+    """
+    started = time.monotonic()
+    _refuse_bad_target(iso, out)
+    windows = windows_driver_files(additions.windows)
+    firmware = firmware_files(additions.firmware)
+    with open_cache(cache_root) as cache, cache.scratch("inject") as scratch, open_medium(iso) as medium:
+        document = _document_of(medium)
+        _tell(sink, f"Reading {iso} ({format_size(medium.size)})")
+        files = _take_files(medium, document, scratch / "medium")
+        ground = _ground(document, files)
+        content = _content(additions, firmware, ground, scratch, runner, sink)
+        layer = _layer(content, document, scratch, runner, sink)
+        added = {**windows, **additions.beside, **(layer.files if layer else {})}
+        added |= _change(document, files, layer, scratch / "changed") if layer else {}
+        if SUMS in files:
+            added[SUMS] = _sums(files[SUMS], added, scratch / "sums.img")
+        files |= added
+        files[MEDIUM_DOCUMENT] = scratch / "medium.json"
+        files[MEDIUM_DOCUMENT].write_text(encode_readable(_describe(document, added, layer)))
+        _write(files, _boot_images(iso, medium, files, scratch), out, runner, sink)
+        return _report(out, layer, added, content, started)
+
+
+def _refuse_bad_target(iso: Path, out: Path) -> None:
+    if out.exists() and iso.exists() and out.samefile(iso):
+        raise UsageError(f"{out} is the medium that is added to; it stays as it is.", hint="Name another file with -o.")
+    if out.exists() and not out.is_file():
+        raise UsageError(f"{out} is not a plain file.", hint="Name the new ISO's file with -o.")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"The folder {out.parent} does not exist.", hint=f"mkdir -p {out.parent}")
+
+
+def _document_of(medium: OpenedMedium) -> MediumDocument:
+    if medium.cut:
+        raise DamagedError(
+            f"{medium.name} is cut short: {medium.cut} bytes are missing behind byte {medium.size - medium.cut}.",
+            hint="Copy or download it again.",
+        )
+    if medium.document is None:
+        raise RefusedError(
+            f"{medium.name} has no {MEDIUM_DOCUMENT}: it was built before media could be added to.",
+            hint="Build it again with this liferaft.",
+        )
+    if medium.volume is None:
+        raise UsageError(f"{medium.name} is a folder, and -o names an ISO.", hint="Name the ISO that is added to.")
+    return medium.document
+
+
+def _take_files(medium: OpenedMedium, document: MediumDocument, folder: Path) -> dict[str, Path]:
+    """Every file of the medium, copied out; those that the document knows with their digest checked."""
+    known = {file.path: file for file in document.files}
+    if missing := sorted(known.keys() - set(medium.paths)):
+        raise DamagedError(f"{medium.name} lacks {missing[0]}, which its {MEDIUM_DOCUMENT} names.")
+    taken = {}
+    for path in medium.paths:
+        if path == _BOOT_CATALOG:
+            continue
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        found = medium.extract(path, target)
+        if path in known and found != known[path].sha256:
+            raise DamagedError(
+                f"{medium.name}: {path}, at offset {medium.place(path)}, has the digest {found}, "
+                f"expected {known[path].sha256}.",
+                hint="The medium is damaged: take another copy of it, or build it again.",
+            )
+        taken[path] = target
+    return taken
+
+
+def _ground(document: MediumDocument, files: Mapping[str, Path]) -> Ground:
+    return Ground(
+        kernel=document.kernel,
+        trees=tuple(files[f"live/{name}.squashfs"] for name in document.layers),
+        initrds=tuple(files[path] for path in document.initrds),
+    )
+
+
+def _content(
+    additions: Additions, firmware: Mapping[str, Path], ground: Ground, scratch: Path, runner: Runner, sink: Sink
+) -> Content:
+    packages = scratch / "packages"
+    packages.mkdir()
+    sources = [driver_source(path, packages, runner) for path in additions.drivers]
+    content = driver_content(sources, firmware, ground, scratch, runner, sink)
+    return msgspec.structs.replace(content, files=content.files | _live_files(additions.files))
+
+
+def _live_files(named: Mapping[str, Path]) -> dict[str, Path]:
+    """Single files for what was named, folders with all that is in them."""
+    found: dict[str, Path] = {}
+    for target, source in named.items():
+        if source.is_dir():
+            inside = [path for path in sorted(source.rglob("*")) if path.is_file()]
+            found |= {f"{target}/{path.relative_to(source).as_posix()}": path for path in inside}
+        elif source.is_file():
+            found[target] = source
+        else:
+            raise UsageError(f"The file {source} does not exist.", hint="--file SRC:DEST, SRC on this machine.")
+    return found
+
+
+def _layer(content: Content, document: MediumDocument, scratch: Path, runner: Runner, sink: Sink) -> Layer | None:
+    if not content.files:
+        return None
+    number = next(n for n in range(1, len(document.layers) + 2) if f"{_NAME}-{n}" not in document.layers)
+    _tell(sink, f"Packing {len(content.files)} files")
+    folder = scratch / "layer"
+    folder.mkdir()
+    return write_layer(f"{_NAME}-{number}", content, folder, Compression.SMALL, runner)
+
+
+def _change(document: MediumDocument, files: Mapping[str, Path], layer: Layer, folder: Path) -> dict[str, Path]:
+    """The order of the layers, and the menu where the initrd has one more part, with the layer in them."""
+    folder.mkdir()
+    order = folder / "filesystem.module"
+    order.write_text(" ".join(f"{name}.squashfs" for name in (*document.layers, layer.name)) + "\n")
+    changed = {_ORDER: order}
+    if layer.initrd is not None:
+        part = f"live/{layer.name}.img"
+        menu, count = _INITRD_LINE.subn(lambda line: _with_part(line[0], part), files[_MENU].read_text())
+        if not count:
+            raise DamagedError(f"{_MENU} of the medium has no line that loads an initrd.")
+        changed[_MENU] = folder / "grub.cfg"
+        changed[_MENU].write_text(menu)
+    return changed
+
+
+def _with_part(line: str, part: str) -> str:
+    """The menu's line that loads the initrds, with one more: the digests stay last."""
+    words = line.rstrip().split(" ")
+    place = words.index(f"/{SUMS}") if f"/{SUMS}" in words else len(words)
+    return " ".join((*words[:place], f"/{part}", *words[place:]))
+
+
+def _sums(old: Path, changed: Mapping[str, Path], target: Path) -> Path:
+    """The digests that are compared at boot: those of files that stay, and of those that are new or changed."""
+    kept = [part for part in read_sums(old.read_bytes(), name=SUMS) if part.path not in changed]
+    new = ranges_of_files(changed)
+    target.write_bytes(sums_image(sorted((*kept, *new), key=lambda part: (part.path, part.offset))))
+    return target
+
+
+def _describe(document: MediumDocument, changed: Mapping[str, Path], layer: Layer | None) -> MediumDocument:
+    described = {file.path: file for file in document.files}
+    before = sum(file.size for file in described.values())
+    described |= {file.path: file for file in describe_files(changed)}
+    grown = sum(file.size for file in described.values()) - before
+    initrds, layers = document.initrds, document.layers
+    if layer is not None:
+        layers = (*layers, layer.name)
+        kept = tuple(path for path in initrds if path != SUMS)
+        initrds = (*kept, *(path for path in layer.files if path.endswith(".img")), *initrds[len(kept) :])
+    return msgspec.structs.replace(
+        document,
+        layers=layers,
+        initrds=initrds,
+        ram_copied=align_up(document.ram_copied + max(grown, 0), 64 * MIB),
+        files=tuple(described[path] for path in sorted(described)),
+    )
+
+
+def _boot_images(iso: Path, medium: OpenedMedium, files: dict[str, Path], scratch: Path) -> BootImages:
+    """What makes the old ISO start, taken out of it: the same programs start the new one."""
+    assert medium.volume is not None
+    code = scratch / "boot-code.img"
+    with iso.open("rb") as stream:
+        code.write_bytes(stream.read(_BOOT_CODE).ljust(_SECTOR, b"\0"))
+    image = next((image for image in medium.volume.boot_images if image.platform == Platform.UEFI), None)
+    if image is None or _BIOS_IMAGE not in files:
+        raise DamagedError(f"{medium.name} lacks a boot image for BIOS or UEFI.")
+    efi = scratch / "efi.img"
+    source = medium.efi_image()
+    with efi.open("wb") as stream:
+        for offset in range(0, source.size, MIB):
+            stream.write(source.read_at(offset, min(MIB, source.size - offset)))
+    return BootImages(code, files.pop(_BIOS_IMAGE), efi)
+
+
+def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, sink: Sink) -> None:
+    total = sum(path.stat().st_size for path in files.values())
+    _tell(sink, f"Writing the ISO ({format_size(total)})")
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        write_iso(files, boot, partial, runner)
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(out)
+    except OSError as error:
+        raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(out.absolute().parent)
+    sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
+
+
+def _report(out: Path, layer: Layer | None, changed: Iterable[str], content: Content, started: float) -> InjectReport:
+    with out.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return InjectReport(
+        path=str(out),
+        size=out.stat().st_size,
+        sha256=digest,
+        layer=layer.name if layer else "",
+        added=tuple(sorted(changed)),
+        early=tuple(file.name for file in content.early),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _tell(sink: Sink, message: str) -> None:
+    sink(Event(stage=Stage.BUILD, message=message))

@@ -1,0 +1,79 @@
+"""The inject job: a medium and what to add, to a new medium. What every face that injects calls."""
+
+from pathlib import Path, PurePosixPath
+
+from builder.cache import default_cache
+from builder.inject import Additions, InjectReport, inject_iso
+from core.documents import decode_written
+from core.errors import UsageError
+from core.events import Sink
+from core.process import Runner
+from rescue.jobs.build import passphrase_beside
+from rescue.jobs.unattended import SECRETS, Job, trusted_keys
+
+_JOB = "liferaft/job.json"
+
+
+def inject_medium(
+    iso: Path,
+    out: Path,
+    cache: Path | None,
+    sink: Sink,
+    runner: Runner,
+    *,
+    drivers: tuple[Path, ...] = (),
+    firmware: tuple[Path, ...] = (),
+    windows: tuple[Path, ...] = (),
+    files: tuple[str, ...] = (),
+    job: Path | None = None,
+) -> InjectReport:
+    """Write a new medium from ``iso`` with what is named; ``iso`` stays as it is.
+
+    Args:
+        cache: the build cache; the user's own when None.
+        files: ``SRC:DEST`` each, DEST an absolute path in the live system.
+        job: a job document (docs/job.md); its passphrase files that are named without a folder are taken along.
+
+    Raises:
+        UsageError: nothing to add, or a word is wrong. Nothing was written.
+        LiferaftError: as :func:`builder.inject.inject_iso`.
+    """
+    if not (drivers or firmware or windows or files or job):
+        raise UsageError(
+            "Nothing was named to be added.", hint="--driver, --firmware, --windows-driver, --file SRC:DEST, --job."
+        )
+    additions = Additions(
+        drivers=drivers,
+        firmware=firmware,
+        windows=windows,
+        files=dict(_placed(word) for word in files),
+        beside=_beside(job, sink) if job else {},
+    )
+    return inject_iso(iso, out, additions, cache or default_cache(), runner, sink)
+
+
+def _placed(word: str) -> tuple[str, Path]:
+    """``SRC:DEST`` to the path in the live system and the file; SRC may hold colons."""
+    source, _, target = word.rpartition(":")
+    path = PurePosixPath(target)
+    if not source or not path.is_absolute() or ".." in path.parts or path == PurePosixPath("/"):
+        raise UsageError(
+            f"--file {word}: expected SRC:DEST, DEST an absolute path in the live system.",
+            hint="For example --file ./net.rules:/etc/udev/rules.d/70-net.rules",
+        )
+    return str(path.relative_to("/")), Path(source)
+
+
+def _beside(path: Path, sink: Sink) -> dict[str, Path]:
+    """A job that the medium would refuse on the day it is needed is refused now."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The job {path} cannot be read: {error.strerror}.") from None
+    job = decode_written(content, Job, name=str(path))
+    trusted_keys(job)
+    found = {_JOB: path}
+    for field in SECRETS:
+        beside = passphrase_beside(field, getattr(job, field), path, sink)
+        found |= {f"liferaft/{name}": file for name, file in beside.items()}
+    return found
