@@ -76,6 +76,10 @@ _ASSUMED = {
     "write-head": Seconds(0.0, 2.0),
     "grow-filesystem": Seconds(1.0, 60.0),
     "relocate-filesystem": Seconds(0.0, 5.0),
+    "create-array": Seconds(0.2, 15.0),
+    "open-luks": Seconds(0.5, 30.0),
+    "create-volume-group": Seconds(0.5, 20.0),
+    "close-stack": Seconds(0.1, 15.0),
     "repair-boot": Seconds(10.0, 300.0),
     "make-unique": Seconds(5.0, 120.0),
 }
@@ -109,7 +113,7 @@ def estimate(steps: Sequence[Step], rates: Sequence[Rate], learned: Mapping[str,
         elif isinstance(step, VerifyVolume):
             streamed = data.get((step.disk, step.volume))
             spans.append(_reading_back(step, streamed, known))
-            read_back += step.size
+            read_back += _read(step, streamed)
         else:
             spans.append(_other(step, known, learned))
     return Estimate(
@@ -159,7 +163,12 @@ def _streaming(disk: str, data: int, zero: int, known: _Known) -> Seconds:
 def _reading_back(step: VerifyVolume, streamed: RestoreVolume | None, known: _Known) -> Seconds:
     read = known.of(Work.READ, step.disk)
     data = streamed.data if streamed else step.size
-    return Seconds(data / _READ_BACK_LEAST / _high(read), step.size / _low(read))
+    return Seconds(data / _READ_BACK_LEAST / _high(read), _read(step, streamed) / _low(read))
+
+
+def _read(step: VerifyVolume, streamed: RestoreVolume | None) -> int:
+    """Bytes that are read back: what is not allocated is no chunk, and is not looked at."""
+    return streamed.data + streamed.zero if streamed else step.size
 
 
 def _other(step: Step, known: _Known, learned: Mapping[str, float]) -> Seconds:
@@ -178,7 +187,7 @@ def _total(steps: Sequence[Step], spans: Sequence[Seconds], known: _Known) -> Se
     disks: dict[str, float] = {}
     for step, span in zip(steps, spans, strict=True):
         disks[step.disk] = disks.get(step.disk, 0.0) + span.low
-    data = sum(step.data for step in steps if isinstance(step, RestoreVolume))
+    data = sum(_count(step, "data") for step in steps)
     fed = data / _high(known.of(Work.FETCH, ""))
     return Seconds(max(fed, *disks.values()) if disks else 0.0, sum(span.high for span in spans))
 

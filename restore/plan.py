@@ -11,7 +11,7 @@ from core.documents import encode
 from images.model.layout import DiskIdentity
 from images.model.machine import Occupant
 from restore.estimate import Estimate
-from restore.steps import RestoreVolume, ShrinkVolume, Step
+from restore.steps import RemakeFat, RemakeVolume, RestoreVolume, ShrinkVolume, Step
 
 PLAN_VERSION = 2
 DIGEST_DIGITS = 16
@@ -81,5 +81,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         raise KeyError(disk)
 
     def bytes_written(self) -> int:
-        """Bytes the stream will write, zeros not counted."""
-        return sum(step.data for step in self.steps if isinstance(step, RestoreVolume | ShrinkVolume))
+        """Bytes that will be written of volumes, zeros not counted; where something is made anew, about."""
+        kinds = RestoreVolume | ShrinkVolume | RemakeFat | RemakeVolume
+        return sum(step.data for step in self.steps if isinstance(step, kinds))

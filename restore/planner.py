@@ -3,7 +3,7 @@
 "Can this be restored there?" is answered by building the plan; nothing is written here.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -127,7 +127,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     notes: list[str] = []
     for disk, candidate, fitted, contents in zip(disks, candidates, fits, stored, strict=True):
         steps += _disk_steps(manifest, disk, candidate, fitted, surveyed, contents, options)
-        notes += fitted.notes
+        notes += [f"{disk.id}: {note}" if len(disks) > 1 else note for note in fitted.notes]
     room = Room(
         targets={disk.id: found.size for disk, found in zip(disks, candidates, strict=True) if disk.table is None},
         growing=disks_that_grow(manifest.layout, chosen, asked=options.growth is not Growth.NONE),
@@ -135,7 +135,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     )
     sector_sizes = [candidate.sector_size for candidate in candidates]
     stack = stack_steps(manifest, fits, sector_sizes, surveyed, room, verify=options.verify)
-    steps += [*stack.making, *_late_steps(manifest, candidates, fits, [*stack.growing, *late], options)]
+    steps += [*stack.making, *_late_steps(manifest, candidates, fits, surveyed, [*stack.growing, *late], options)]
     if stack.making:
         steps.append(CloseStack(disk=disks[0].id))
     notes += stack.notes
@@ -327,6 +327,7 @@ def _late_steps(
     manifest: Manifest,
     candidates: Sequence[Candidate],
     fits: Sequence[Fit],
+    surveyed: Mapping[str, Content],
     late: Sequence[Step],
     options: PlanOptions,
 ) -> list[Step]:
@@ -334,7 +335,7 @@ def _late_steps(
     steps: list[Step] = []
     disks = manifest.layout.disks
     for disk, candidate, fitted in zip(disks, candidates, fits, strict=True):
-        steps += late_steps(disk, manifest.volumes, fitted, candidate.sector_size)
+        steps += late_steps(disk, manifest.volumes, fitted, candidate.sector_size, surveyed)
     steps += late
     if options.firmware is not None:
         steps += [RepairBoot(disk=disk.id, firmware=options.firmware) for disk in disks[:1]]

@@ -65,8 +65,11 @@ def _target(plan: Plan, target: TargetDisk) -> Iterator[str]:
     tables = [step.table for step in plan.steps if isinstance(step, CreateTable) and step.disk == target.source]
     if not tables:
         yield "  It will become, without a partition table:"
-        yield f"    {bar(target.captured, target.size)}"
-        yield from rows(target.captured)
+        owners = [step.disk for step in plan.steps if target.source in _members(step)]
+        if target.captured or not owners:
+            yield f"    {bar(target.captured, target.size)}"
+            yield from rows(target.captured)
+        yield from (f"    a part of {owner}, whose content comes with it" for owner in owners)
     for table in tables:
         made = occupants_of_table(table, target.sector_size)
         yield f"  It will become, as {table.kind} {readable(table.identifier)}:"
@@ -96,7 +99,7 @@ def _fate(plan: Plan, target: TargetDisk, occupant: Occupant) -> Iterator[str]:
     means = [_MEANS.get(tag_of(step), tag_of(step).replace("-", " ")) for step in steps]
     owners = [step.disk for step in plan.steps if occupant.id in _members(step)]
     words += [text for text in means if text]
-    words += [f"becomes a part of {owner}" for owner in owners]
+    words += [f"becomes a part of {owner}, whose content comes with it" for owner in owners]
     if not steps and not owners and occupant.kind != "extended":
         words.append("made, nothing is put in")
     if words != [_MEANS["restore-volume"]]:

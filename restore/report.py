@@ -74,23 +74,36 @@ def _proof_line(proof: VolumeProof) -> str:
     return f"    {proof.volume}: {proven}, {root}, at byte {proof.offset} of {proof.target}"
 
 
+def _changed(report: Report) -> int:
+    """Bytes read back that are not the stored volume: no digest tree of the recovery point proves them."""
+    return sum(step.verified for step in report.steps) - sum(proof.verified for proof in report.volumes)
+
+
+def _head_line(report: Report) -> str:
+    """What was proven of the data, without saying more than that."""
+    if not report.verified:
+        return "not verified"
+    if _changed(report) <= 0:
+        return "read back and equal to the recovery point"
+    equal = "equal to the recovery point, but for " if any(proof.verified for proof in report.volumes) else ""
+    return f"read back; {equal}what was made smaller or anew{'' if equal else ', as it was written'}"
+
+
 def _changed_line(report: Report) -> list[str]:
-    """What was read back and is not the stored volume: no digest tree of the recovery point proves it."""
-    changed = sum(step.verified for step in report.steps) - sum(proof.verified for proof in report.volumes)
+    changed = _changed(report)
     return [f"    {format_size(changed)} made smaller or made anew: read back as written"] if changed > 0 else []
 
 
 def render_report(report: Report) -> str:
     """The report as text."""
     rate = report.written / report.seconds if report.seconds else 0
-    verified = "read back and equal to the recovery point" if report.verified else "not verified"
     lines = [
         f"Restored {report.name} ({report.recovery_point[:12]}) to {', '.join(report.targets)}",
         f"  {format_size(report.written)} written in {format_duration(report.seconds)} ({format_size(int(rate))}/s)"
         + (f", {format_size(report.kept)} matched already" if report.kept else "")
         + (f", {format_size(report.zeroed)} zeroed" if report.zeroed else "")
         + (f", {format_size(report.discarded)} discarded" if report.discarded else ""),
-        f"  data: {verified}",
+        f"  data: {_head_line(report)}",
         *(_proof_line(proof) for proof in report.volumes),
         *_changed_line(report),
         *([f"  {format_size(report.rewritten)} read back wrong and were written again"] if report.rewritten else []),

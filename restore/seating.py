@@ -91,7 +91,7 @@ def content_steps(
         if volume.role is VolumeRole.HEAD or (seat and seat.means is Means.REMAKE and _kind(seat) not in FAT):
             continue
         if seat and seat.means is Means.REMAKE:
-            writing.append(_remake_fat(disk, seat, volume, sector_size))
+            writing.append(_remake_fat(disk, seat, volume, contents[volume.id], sector_size))
             continue
         if seat and seat.means is Means.SHRINK:
             stored = contents[volume.id].stored
@@ -105,11 +105,13 @@ def content_steps(
     return [*writing, *reading, *relocating]
 
 
-def late_steps(disk: Disk, volumes: Sequence[Volume], fitted: Fit, sector_size: int) -> list[Step]:
+def late_steps(
+    disk: Disk, volumes: Sequence[Volume], fitted: Fit, sector_size: int, contents: Mapping[str, Content]
+) -> list[Step]:
     """The steps, when the kernel knows the partitions: filesystems made anew by mounting them, and those that grow."""
     stored = {volume.partition: volume for volume in volumes if volume.partition}
     remade: list[Step] = [
-        _remake(disk, seat, stored[seat.source.id], sector_size)
+        _remake(disk, seat, stored[seat.source.id], contents[stored[seat.source.id].id], sector_size)
         for seat in fitted.seats
         if seat.means is Means.REMAKE and _kind(seat) not in FAT
     ]
@@ -138,7 +140,7 @@ def _restore(disk: Disk, volume: Volume, offset: int, content: Content) -> Resto
     )
 
 
-def _remake_fat(disk: Disk, seat: Seat, volume: Volume, sector_size: int) -> RemakeFat:
+def _remake_fat(disk: Disk, seat: Seat, volume: Volume, content: Content, sector_size: int) -> RemakeFat:
     extent = seat.partition.extent(sector_size)
     return RemakeFat(
         disk=disk.id,
@@ -149,10 +151,11 @@ def _remake_fat(disk: Disk, seat: Seat, volume: Volume, sector_size: int) -> Rem
         size=extent.size,
         old_lba=seat.source.start_lba,
         data=volume.allocated,
+        stored=content.stored,
     )
 
 
-def _remake(disk: Disk, seat: Seat, volume: Volume, sector_size: int) -> RemakeVolume:
+def _remake(disk: Disk, seat: Seat, volume: Volume, content: Content, sector_size: int) -> RemakeVolume:
     extent = seat.partition.extent(sector_size)
     return RemakeVolume(
         disk=disk.id,
@@ -162,6 +165,7 @@ def _remake(disk: Disk, seat: Seat, volume: Volume, sector_size: int) -> RemakeV
         offset=extent.start,
         size=extent.size,
         data=volume.allocated,
+        stored=content.stored,
     )
 
 

@@ -58,7 +58,11 @@ def unsound(plan: Plan) -> Iterator[str]:
         yield "the plan names no target"
     for source in sorted({source for source in sources if sources.count(source) > 1}):
         yield f"the plan names two targets for {source}"
+    if not plan.steps:
+        yield "the plan has no steps: nothing would be restored"
     for target in plan.targets:
+        if plan.steps and not any(step.disk == target.source for step in plan.steps):
+            yield f"the plan has a target for {target.source}, and no step for it"
         if target.sector_size not in _SECTOR_SIZES:
             yield f"{target.source}: no disk has sectors of {target.sector_size} bytes"
             continue
@@ -107,6 +111,13 @@ def _unsound_table(target: TargetDisk, table: PartitionTable) -> Iterator[str]:
     numbers = [part.number for part in table.partitions]
     for number in sorted({number for number in numbers if numbers.count(number) > 1}):
         yield f"{target.source}: the table has two partitions {number}"
+    if table.kind is TableKind.GPT:
+        # A GPT has attribute bits of its own for that; the field would be dropped without a word.
+        yield from (
+            f"{target.source}, partition {part.number} is active: only dos tables know that"
+            for part in table.partitions
+            if part.active
+        )
     outers: list[Extent] = []
     claims: list[_Claim] = []
     for part in table.partitions:

@@ -101,7 +101,7 @@ class RemakeFat(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     """Write a FAT volume anew, with the same identity and the files of ``volume``, for other sectors or another size.
 
     ``offset`` and ``size`` are the partition's; ``old_lba`` is where it started, in sectors of the source. ``data``:
-    bytes that were allocated at capture.
+    bytes that were allocated at capture; ``stored``: bytes read from the repository for them, at most.
     """
 
     volume: str
@@ -111,6 +111,7 @@ class RemakeFat(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     size: int
     old_lba: int
     data: int
+    stored: int = 0
 
     def describe(self) -> str:
         return f"{self.volume}: make {self.kind} of {format_size(self.size)} anew and copy its files"
@@ -120,7 +121,8 @@ class RemakeVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """Make a fresh filesystem with the same UUID, label and features, and copy the files of ``volume`` into it.
 
     What lies beside the files is not kept: flags of chattr, quota limits, extents that files share. ``offset`` and
-    ``size`` are the partition's. ``data``: bytes that were allocated at capture.
+    ``size`` are the partition's. ``data``: bytes that were allocated at capture; ``stored``: bytes read from the
+    repository for them, at most.
     """
 
     volume: str
@@ -129,6 +131,7 @@ class RemakeVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
     offset: int
     size: int
     data: int
+    stored: int = 0
 
     def describe(self) -> str:
         without = "without chattr flags and quotas"

@@ -213,7 +213,7 @@ class _Planning:
         """A disk of the machine. What spoke against one of a recorded machine was true then, and is asked again when
         the plan is carried out."""
         if self._recorded is not None:
-            return disk_candidate(msgspec.structs.replace(disk, obstacles=()), self._address, ())
+            return _recorded_candidate(disk, self._address)
         return disk_candidate(disk, self._address, block_devices(self._runner))
 
     def least(self, disk: Disk) -> int:
@@ -256,6 +256,11 @@ class _Planning:
         return None if choice is BootChoice.NO else Firmware(choice.value)
 
 
+def _recorded_candidate(disk: MachineDisk, address: str) -> Candidate:
+    """A disk of a recorded machine: whether it is free is asked of the machine itself, when it is written."""
+    return disk_candidate(msgspec.structs.replace(disk, obstacles=()), address, ())
+
+
 def _obstacles(machine: Machine, nodes: Collection[str]) -> list[str]:
     return [why for disk in machine.disks if disk.node in nodes for why in disk.obstacles]
 
@@ -278,7 +283,7 @@ def check_plan(
     def find(target: TargetDisk) -> Candidate:
         if machine is None:
             return find_target(target, address, runner)
-        return disk_candidate(meant_disk(target, machine.disks), address, ())
+        return _recorded_candidate(meant_disk(target, machine.disks), address)
 
     reasons = review(plan, opened, find)
     if reasons:

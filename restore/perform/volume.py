@@ -30,12 +30,16 @@ def verify_volume(step: VerifyVolume, work: Work) -> Outcome:
         proof = work.streamers[step.disk].verify(placed, work.reading_back)
         if step is work.last_proof(step.disk):
             work.streamers[step.disk].recheck(work.reading_back)
-    warnings = (
-        (
-            f"{work.targets[step.disk].node}: {format_size(proof.rewritten)} of {step.volume} read back wrong and were "
-            f"written once more. The disk may be failing.",
+    warnings: tuple[str, ...] = ()
+    if proof.rewritten:
+        # What an earlier run noted was written by that run: a cache that lost it is no failing disk.
+        chunks = placed.chunks(work.repository.chunk_size)
+        noted = work.journal.began(step.disk) and bool(work.journal.done(step.volume, chunks))
+        why = (
+            "An earlier run had noted that some of this was written; if it comes again, the disk is failing."
+            if noted
+            else "The disk may be failing."
         )
-        if proof.rewritten
-        else ()
-    )
+        node, size = work.targets[step.disk].node, format_size(proof.rewritten)
+        warnings = (f"{node}: {size} of {step.volume} read back wrong and were written once more. {why}",)
     return Outcome(count=StreamCount(rewritten=proof.rewritten), verified=proof.verified, warnings=warnings)

@@ -71,7 +71,7 @@ mdadm --stop --scan --quiet
 udevadm settle
 """
 
-#: Everything by which the layers are known; no sizes, no device names.
+#: Everything by which the layers are known; no sizes, no device names. A grown volume may have a segment more.
 IDENTITIES = """
 for a in root five; do
   mdadm --detail --export /dev/md/$a | grep -E '^MD_(LEVEL|DEVICES|METADATA|UUID|NAME)='
@@ -80,7 +80,7 @@ done
 cryptsetup luksDump /dev/md/root
 vgs --noheadings -o vg_name,vg_uuid,vg_extent_size
 pvs --noheadings -o pv_uuid,pe_start | sort
-lvs -a --noheadings -o lv_name,lv_uuid,segtype,stripes,stripe_size,chunk_size,pool_lv,thin_id,transaction_id | sort
+lvs -a --noheadings -o lv_name,lv_uuid,segtype,stripes,stripe_size,chunk_size,pool_lv,thin_id,transaction_id | sort -u
 for v in vg-0/swap FILESYSTEMS; do blkid -p -o export -s UUID -s LABEL -s TYPE /dev/$v | grep -v DEVNAME; done
 """.replace("FILESYSTEMS", " ".join(FILESYSTEMS))
 

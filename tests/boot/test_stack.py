@@ -81,10 +81,15 @@ def test_the_stack_comes_back_with_every_identity(stack: Stack) -> None:
 
 
 def test_the_stack_grows_onto_larger_disks(stack: Stack) -> None:
-    """After the other restore: the source's disks are blank, for their arrays must not run twice."""
+    """After the other restore: the source's disks are blank, for their arrays must not run twice.
+
+    The rescue system has a folder of the name of a group; a rule says which volume of the other takes the room.
+    """
     stack.machine.check(disks.wipe(disks.PAIR + disks.TRIPLE))
+    stack.machine.check("mkdir /dev/vg1; touch /dev/vg1/thing")
     targets = disks.LARGER_PAIR + disks.LARGER_TRIPLE
-    answer = stack.machine.run(disks.restore(targets, "--grow-all", "--boot bios", "--luks-key /run/key"), 600)
+    options = ("--grow-all", "--rule vg-0/xfs=grow", "--boot bios", "--luks-key /run/key")
+    answer = stack.machine.run(disks.restore(targets, *options), 600)
     # The root has no boot loader: boot repair found it on its volume, with all that its fstab names, and says so.
     assert answer.code == 4, answer.output
     assert "Found Stack Linux" in answer.output
@@ -98,5 +103,15 @@ def test_the_stack_grows_onto_larger_disks(stack: Stack) -> None:
     stack.machine.check(disks.CLOSE)
     was = dict(zip(disks.FILESYSTEMS, map(int, stack.space), strict=True))
     grown = {name for name in was if space[name] > was[name]}
-    # Growth is a matter of partitions: an array over whole disks keeps its size.
-    assert grown == {"vg-0/root", "vg1/striped"}
+    # The array over whole disks grows, too; of the group with the rule no other volume.
+    assert grown == {"vg-0/xfs", "vg1/striped", "md/five"}
+
+
+def test_why_raid_0_of_the_oldest_format_is_refused(stack: Stack) -> None:
+    """Last, on blank disks: what the plan says of mdadm is true."""
+    stack.machine.check(disks.wipe(disks.PAIR))
+    said = stack.machine.run(
+        "mdadm --create /dev/md/old --run --metadata=0.90 --level=0 --raid-devices=2 /dev/vda /dev/vdb"
+    )
+    assert said.code != 0
+    assert "layout" in said.output

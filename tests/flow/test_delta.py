@@ -188,6 +188,9 @@ def test_one_lie_among_truths_is_mended_by_the_read_back(
     report = carry_out(made, journal=journal)
     assert report.rewritten == CHUNK
     assert_restored(target, folder / "old.img")
+    # A line of a file was wrong, not a disk.
+    assert "An earlier run had noted that some of this was written" in report.warnings[0]
+    assert "may be failing" not in report.warnings[0]
 
 
 def test_a_disk_that_was_put_to_other_use_since_is_refused(

@@ -124,7 +124,10 @@ def test_a_plan_for_a_recorded_machine(name: str, run: Run, recorded: Path, tmp_
     refused = run("restore", "--plan", file, "--confirm", plan.digest)
     assert refused.returncode == 3
     assert "is not in this machine" in refused.stderr
-    assert run("plan", "--check", file, "--machine", recorded).returncode == 3, "it was mounted when it was recorded"
+    # What was so when the machine was recorded is asked again of the machine: both commands say it, neither refuses.
+    checked = run("plan", "--check", file, "--machine", recorded)
+    assert checked.returncode == 0, checked.stderr
+    assert "/dev/sda1 is mounted on /" in checked.stdout
 
 
 def test_a_recorded_machine_without_that_disk(run: Run, recorded: Path) -> None:
@@ -147,6 +150,8 @@ def test_two_disks_go_where_it_was_said(run: Run, tmp_path: Path) -> None:
         "disk0": "small.img",
         "disk1": "large.img",
     }
+    dropped = run(*words, "--target", "disk1=large.img", "--target", "disk0=small.img", "--rule", "disk1:1=drop")
+    assert "disk1: Partition 1 is left out" in dropped.stdout, "a note says which disk's partition it means"
     one = run(*words, "--target", "large.img", "--skip", "disk1")
     assert "disk1 of the recovery point is not restored" in one.stdout
 
@@ -229,6 +234,13 @@ def test_an_edited_plan_is_checked_and_every_reason_is_said(run: Run, tmp_path: 
         said = run("plan", "--check", edited(file, tmp_path / "impossible.json", impossible))
         assert said.returncode == 3
         assert reason in said.stderr
+
+    def empty(plan: Any) -> None:
+        plan["steps"] = []
+
+    nothing = run("plan", "--check", edited(file, tmp_path / "empty.json", empty))
+    assert nothing.returncode == 3
+    assert "the plan has no steps: nothing would be restored" in nothing.stderr
 
     def misspell(plan: Any) -> None:
         plan["steps"][1]["table"]["partitions"][0]["filesystem"]["labell"] = "x"

@@ -7,14 +7,14 @@ import msgspec
 import pytest
 
 from core.units import GIB, MIB
-from images.model.layout import DiskIdentity
+from images.model.layout import DiskIdentity, FilesystemKind
 from images.model.machine import Firmware
 from restore.estimate import Rate, Seconds, Work, estimate
 from restore.forecast import remember
 from restore.plan import Plan, TargetDisk
 from restore.rates import RateBook, Reached, read_book, target_rates, write_book
 from restore.report import Report, StepReport
-from restore.steps import RepairBoot, RestoreVolume, Step, VerifyVolume, WipeSignatures
+from restore.steps import RemakeFat, RemakeVolume, RepairBoot, RestoreVolume, Step, VerifyVolume, WipeSignatures
 from restore.targets import Candidate
 
 DAY = datetime.date(2026, 11, 20)
@@ -47,6 +47,28 @@ def test_reading_back_is_free_at_best_but_for_a_sample() -> None:
     assert found.steps[1] == Seconds(0.1, 18.0)
     assert found.read_back == 900 * MIB
     assert found.total == Seconds(2.1, 54.0)
+
+
+def test_what_is_not_allocated_is_not_read_back() -> None:
+    """A logical volume of 100 GiB with 80 MiB in it."""
+    back = VerifyVolume(disk="lv-root", volume="lv-root", offset=0, size=100 * GIB)
+    step = RestoreVolume(
+        disk="lv-root", volume="lv-root", offset=0, size=100 * GIB, data=80 * MIB, zero=20 * MIB, stored=MIB
+    )
+    found = estimate([step, back], RATES, {})
+    # 100 MiB at 50 MiB/s.
+    assert found.steps[1].high == 2.0
+    assert found.read_back == 100 * MIB
+
+
+def test_what_is_made_anew_counts() -> None:
+    common = {"volume": "v", "number": 1, "offset": 0, "size": GIB, "data": 800 * MIB, "stored": 300 * MIB}
+    fat = RemakeFat(disk="disk0", kind=FilesystemKind.FAT32, old_lba=0, **common)  # type: ignore[arg-type]
+    xfs = RemakeVolume(disk="disk0", kind=FilesystemKind.XFS, **common)  # type: ignore[arg-type]
+    found = estimate([fat, xfs], RATES, {})
+    assert (found.written, found.stored) == (1600 * MIB, 600 * MIB)
+    # The repository feeds 1600 MiB at 400 MiB/s at best.
+    assert found.total.low >= 4.0
 
 
 def test_disks_at_the_same_time_or_one_after_another() -> None:

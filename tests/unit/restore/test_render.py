@@ -16,10 +16,11 @@ from images.model.layout import (
     TableKind,
 )
 from images.model.machine import Occupant
+from images.model.stack import Array, ArrayMember
 from restore.estimate import Estimate, Rate, Seconds, Work
 from restore.plan import Plan, TargetDisk
 from restore.render import render
-from restore.steps import CreateTable, GrowFilesystem, RestoreVolume, VerifyVolume, WipeSignatures
+from restore.steps import CreateArray, CreateTable, GrowFilesystem, RestoreVolume, VerifyVolume, WipeSignatures
 
 PAGE = """\
 Plan {digest}
@@ -146,6 +147,29 @@ def a_plan() -> Plan:
 def test_the_page_by_hand() -> None:
     plan = a_plan()
     assert render(plan) == PAGE.format(digest=plan.digest)
+
+
+def test_members_of_an_array_are_not_said_to_stay_empty() -> None:
+    plan = a_plan()
+    array = Array(
+        id="md0",
+        uuid="u",
+        name="",
+        level=1,
+        metadata="1.2",
+        slots=2,
+        members=(ArrayMember(device="disk0-part2", slot=0), ArrayMember(device="disk1", slot=1)),
+        size=GIB,
+    )
+    whole = msgspec.structs.replace(plan.targets[0], source="disk1", captured=())
+    steps = (*plan.steps[:2], CreateArray(disk="md0", array=array))
+    text = render(msgspec.structs.replace(plan, targets=(plan.targets[0], whole), steps=steps, estimate=None))
+    assert "a part of md0, whose content comes with it" in " ".join(text.split())
+    _, first, second = text.split("It will become")
+    assert "becomes a part of md0" in first
+    # What is no partition and holds no filesystem is not drawn as free space.
+    assert second.split("Steps")[0].splitlines()[1].strip() == "a part of md0, whose content comes with it"
+    assert first.count("made, nothing is put in") == 1, "the ESP, for which this plan has no step"
 
 
 class Ritual(WipeSignatures, frozen=True, kw_only=True, tag="secret-ritual"):

@@ -36,7 +36,13 @@ def test_what_was_made_smaller_is_not_said_to_be_proven_by_the_recovery_point() 
     said = shown((step("shrink", 3 * MIB), step("verify", MIB)), (proof("disk0-part1", MIB),))
     assert "disk0-part1: 1.00 MiB proven" in said
     assert "3.00 MiB made smaller or made anew: read back as written" in said
-    assert "made smaller" not in shown((step("verify", MIB),), (proof("disk0-part1", MIB),))
+    assert "data: read back; equal to the recovery point, but for what was made smaller or anew\n" in said
+    plain = shown((step("verify", MIB),), (proof("disk0-part1", MIB),))
+    assert "made smaller" not in plain
+    assert "data: read back and equal to the recovery point\n" in plain
+    alone = shown((step("shrink", 3 * MIB),), ())
+    assert "equal to the recovery point" not in alone
+    assert "data: read back; what was made smaller or anew, as it was written\n" in alone
 
 
 def test_a_volume_that_was_not_read_back_is_named() -> None:

@@ -140,8 +140,21 @@ def test_logical_partitions_lie_in_the_extended_one() -> None:
 
 
 def test_a_plan_names_each_target_once() -> None:
-    assert list(unsound(plan(sources=()))) == ["the plan names no target"]
-    assert list(unsound(plan(sources=("disk0", "disk0")))) == ["the plan names two targets for disk0"]
+    assert "the plan names no target" in unsound(plan(sources=()))
+    assert "the plan names two targets for disk0" in unsound(plan(*sound(*GOOD), sources=("disk0", "disk0")))
+
+
+def test_a_plan_that_would_restore_nothing_is_refused() -> None:
+    assert list(unsound(plan())) == ["the plan has no steps: nothing would be restored"]
+    found = list(unsound(plan(*sound(*GOOD), sources=("disk0", "disk1"))))
+    assert found == ["the plan has a target for disk1, and no step for it"]
+
+
+def test_no_partition_of_a_gpt_is_active() -> None:
+    active = msgspec.structs.replace(GOOD[0], active=True)
+    assert list(unsound(plan(*sound(active, GOOD[1])))) == ["disk0, partition 1 is active: only dos tables know that"]
+    dos = table(active, GOOD[1], kind=TableKind.DOS)
+    assert list(unsound(plan(CreateTable(disk="disk0", table=dos)))) == []
 
 
 @pytest.mark.parametrize("sector_size", [0, -512, 520])
