@@ -1,0 +1,50 @@
+"""What the live system is told of its site, as ``/etc/liferaft/site.json``: the repositories that the wizard offers.
+
+Written by the builder, read by the wizard. It has no part in a restore: a job names its repository itself.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from core.documents import decode_stored
+from core.errors import DamagedError
+
+#: Where it lies in the live system, and where the site's hooks do.
+SITE_DOCUMENT = Path("/etc/liferaft/site.json")
+SITE_HOOKS = Path("/etc/liferaft/hooks")
+SITE_VERSION = 1
+_LIMIT = 1 << 20
+
+
+class SiteRepository(msgspec.Struct, frozen=True, kw_only=True):
+    """A repository of the site: its address, and what it is called (the address when empty)."""
+
+    address: str
+    name: str = ""
+
+
+class SiteDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site says of itself."""
+
+    version: int = SITE_VERSION
+    repositories: tuple[SiteRepository, ...] = ()
+
+
+def read_site(path: Path = SITE_DOCUMENT) -> SiteDocument:
+    """The document of the running live system; an empty one where there is none.
+
+    Raises:
+        DamagedError: it cannot be read, or is not one that this liferaft knows.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_LIMIT)
+    except FileNotFoundError:
+        return SiteDocument()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}.") from None
+    document = decode_stored(content, SiteDocument, name=str(path))
+    if document.version != SITE_VERSION:
+        raise DamagedError(f"{path} has version {document.version}; this liferaft knows {SITE_VERSION}.")
+    return document
