@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.recipe import Menu
 from core.errors import MissingToolError
 from core.process import Runner
 
@@ -32,8 +33,8 @@ BASE_PARAMETERS = (
 )
 #: Where the kernel and the base's initrd lie on the medium.
 KERNEL, INITRD = "live/vmlinuz", "live/initrd.img"
+_PLAIN = Menu()
 _QUIET = ("quiet", "loglevel=3", "systemd.show_status=auto")
-_TIMEOUT_SECONDS = 3
 
 _BIOS_FOLDER = Path("/usr/lib/grub/i386-pc")
 _BIOS_MODULES = (
@@ -55,22 +56,25 @@ class MenuEntry(msgspec.Struct, frozen=True):
     parameters: tuple[str, ...]
 
 
-def menu_entries() -> tuple[MenuEntry, ...]:
+def menu_entries(title: str = "liferaft") -> tuple[MenuEntry, ...]:
     """The menu; the first entry starts by itself."""
     return (
-        MenuEntry("liferaft", _QUIET),
-        MenuEntry("liferaft, copied to RAM (the medium can be removed)", (*_QUIET, "toram")),
-        MenuEntry("liferaft, with all messages (when it does not start)", ("loglevel=7", "systemd.show_status=yes")),
+        MenuEntry(title, _QUIET),
+        MenuEntry(f"{title}, copied to RAM (the medium can be removed)", (*_QUIET, "toram")),
+        MenuEntry(f"{title}, with all messages (when it does not start)", ("loglevel=7", "systemd.show_status=yes")),
     )
 
 
-def grub_menu(medium_id: str, kernel_parameters: tuple[str, ...], initrds: tuple[str, ...] = (INITRD,)) -> str:
+def grub_menu(
+    medium_id: str, kernel_parameters: tuple[str, ...], initrds: tuple[str, ...] = (INITRD,), menu: Menu = _PLAIN
+) -> str:
     """The text of grub.cfg.
 
     Args:
         medium_id: the mark on the medium; the menu looks for it so that it never starts another medium's kernel.
         kernel_parameters: the recipe's words, last on every command line so that they win.
         initrds: what the kernel unpacks, in order, as paths on the medium.
+        menu: the site's title, colours and lines.
     """
     lines = [
         f"search --no-floppy --file --set=root /.disk/{mark_name(medium_id)}",
@@ -82,9 +86,12 @@ def grub_menu(medium_id: str, kernel_parameters: tuple[str, ...], initrds: tuple
         "  fi",
         "fi",
         "set default=0",
-        f"set timeout={_TIMEOUT_SECONDS}",
+        f"set timeout={menu.timeout}",
+        f"set menu_color_normal={menu.color}",
+        f"set menu_color_highlight={menu.highlight}",
+        f"set color_normal={menu.color}",
     ]
-    for entry in menu_entries():
+    for entry in menu_entries(menu.title):
         words = " ".join((*BASE_PARAMETERS, *entry.parameters, *kernel_parameters))
         lines += [
             f"menuentry '{entry.title}' {{",
@@ -92,6 +99,8 @@ def grub_menu(medium_id: str, kernel_parameters: tuple[str, ...], initrds: tuple
             "  initrd " + " ".join(f"/{path}" for path in initrds),
             "}",
         ]
+    # GRUB's text menu shows entries and nothing else; these come back to the menu when they are chosen.
+    lines += [f"menuentry '{line}' {{ true; }}" for line in menu.text]
     return "\n".join(lines) + "\n"
 
 

@@ -20,6 +20,8 @@ from builder.mirror import find_mirror
 from builder.payload import build_payload
 from builder.recipe import Recipe
 from builder.rootfs import Base, build_base
+from builder.site import build_site, complete_site
+from builder.site_files import read_site_files
 from builder.sums import SUMS, ranges_of_files, sums_image
 from core.documents import encode_readable
 from core.errors import DeviceError, UsageError
@@ -92,12 +94,15 @@ def build_iso(
     started = time.monotonic()
     _refuse_bad_target(out)
     _refuse_bad_names(job_files)
+    site = read_site_files(recipe)
     with open_cache(cache_root) as cache:
         mirror = find_mirror(runner)
+        site = complete_site(recipe, site, mirror.sources(recipe.release), cache, runner, sink)
         base = build_base(recipe, mirror, cache, runner, sink)
         layers = (
             Layer("base", base.squashfs, reused=base.reused),
             *build_payload(recipe, base, live, mirror, cache, runner, sink),
+            *build_site(site, base.squashfs, recipe.compression, cache, runner, sink),
         )
         with cache.scratch("iso") as scratch:
             boot = _make_boot_images(base, scratch, runner)
@@ -139,7 +144,7 @@ def _make_boot_images(base: Base, scratch: Path, runner: Runner) -> BootImages:
 def _lay_out(recipe: Recipe, base: Base, layers: tuple[Layer, ...], scratch: Path) -> dict[str, Path]:
     """Which file goes where on the medium; small ones are written to ``scratch``."""
     written = {
-        "boot/grub/grub.cfg": grub_menu(base.medium_id, recipe.kernel_parameters, _initrds(layers)),
+        "boot/grub/grub.cfg": grub_menu(base.medium_id, recipe.kernel_parameters, _initrds(layers), recipe.menu),
         "live/filesystem.module": " ".join(f"{layer.name}.squashfs" for layer in layers) + "\n",
         f".disk/{mark_name(base.medium_id)}": f"{base.medium_id}\n",
         # Debian's signed GRUB looks for this name.

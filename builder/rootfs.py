@@ -54,8 +54,8 @@ def build_base(recipe: Recipe, mirror: Mirror, cache: Cache, runner: Runner, sin
         RefusedError: not root.
         ProcessError: mmdebstrap or mksquashfs failed; the end of its output says why.
     """
-    packages = (*_listed("packages.txt"), *recipe.packages)
-    excludes = _listed("excludes.txt")
+    packages = (*_listed("packages.txt"), *recipe.base_packages)
+    excludes = tuple(pattern for pattern in _listed("excludes.txt") if not recipe.keeps(pattern))
     left_out = _listed("leftout.txt")
     hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()
     sources = mirror.sources(recipe.release)

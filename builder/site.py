@@ -62,8 +62,8 @@ def complete_site(recipe: Recipe, site: Site, sources: Iterable[str], cache: Cac
 
 def build_site(
     site: Site, base: Path, compression: Compression, cache: Cache, runner: Runner, sink: Sink
-) -> Layer | None:
-    """The layer, from the cache or built; None for a medium that no site has a part in.
+) -> tuple[Layer, ...]:
+    """The layer, from the cache or built; none for a medium that no site has a part in.
 
     Args:
         base: the squashfs of the base.
@@ -74,7 +74,7 @@ def build_site(
     """
     whole = _with_base(site, base, runner)
     if not whole.files and not whole.links:
-        return None
+        return ()
     parts: list[str | bytes] = ["site 1", compression]
     for file in whole.files:
         parts += [file.path, oct(file.mode), file.content]
@@ -89,7 +89,7 @@ def build_site(
             pack(tree, folder / f"{LAYER}.squashfs", compression, runner, all_root=True)
 
     folder, reused = cache.entry("site", key_of(parts), make)
-    return Layer(LAYER, folder / f"{LAYER}.squashfs", reused=reused)
+    return (Layer(LAYER, folder / f"{LAYER}.squashfs", reused=reused),)
 
 
 def _check_packages(recipe: Recipe, sources: tuple[str, ...], archive: Callable[[], Archive], cache: Cache) -> None:
