@@ -109,6 +109,27 @@ class SystemRunner:
         return Result(process.returncode, stdout, stderr)
 
 
+def run_on_terminal(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+    """Give this process's own terminal to a program that a person uses (a shell), and wait for its end.
+
+    The one place where a program gets more than a closed standard input. It keeps our environment, because it is the
+    person's, and stays in our session, whose terminal it uses.
+
+    Returns:
+        its exit code, negative for a signal.
+
+    Raises:
+        MissingToolError, LiferaftError: it cannot be started.
+    """
+    log.debug("run on the terminal: %s", shlex.join(argv))
+    try:
+        return subprocess.run(argv, env={**os.environ, **(env or {})}, check=False).returncode
+    except FileNotFoundError:
+        raise missing_tool(argv[0]) from None
+    except OSError as error:
+        raise LiferaftError(f"{argv[0]} could not be started: {error.strerror}") from None
+
+
 def _start(
     argv: Sequence[str],
     shown: tuple[str, ...],

@@ -14,6 +14,7 @@ from core.errors import LiferaftError, UsageError
 from core.events import Event
 from core.process import SystemRunner
 from rescue.cli.terminal import TerminalSink
+from rescue.jobs.records import keep_record
 from rescue.jobs.unattended import (
     After,
     Job,
@@ -89,6 +90,7 @@ def _finish(job: Job | None, result: JobResult, faces: list["_Face"]) -> None:
             send_result(job.report_url, result)
         except LiferaftError as error:
             _tell(faces, f"warning: the report could not be sent: {error.message}")
+    keep_record("job-result", result)
     _tell(faces, result_line(result))
     if job is not None and job.after is not After.STAY:
         _tell(faces, f"The machine will {job.after} now." if not result.error else "The machine stays as it is.")

@@ -7,19 +7,21 @@ behind :class:`rescue.tui.jobs.Jobs`; a screen never calls it in the user interf
 
 import asyncio
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App
+from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from core.errors import UsageError
-from core.process import SystemRunner
+from core.errors import LiferaftError, UsageError
+from core.process import SystemRunner, run_on_terminal
 from rescue.tui import messages
 from rescue.tui.jobs import LATER, Jobs, SystemJobs
+from rescue.tui.journal import JournalHandler
 from rescue.tui.screen import WizardScreen
 from rescue.tui.screens.start import StartScreen
 
@@ -36,14 +38,21 @@ SCREENS: dict[type[messages.Destination], tuple[str, str]] = {
     messages.ToRestoring: ("rescue.tui.screens.restoring", "RestoringScreen"),
     messages.ToResult: ("rescue.tui.screens.result", "ResultScreen"),
     messages.ToProblem: ("rescue.tui.screens.problem", "ProblemScreen"),
+    messages.ToSupport: ("rescue.tui.screens.support", "SupportScreen"),
     messages.ToEnding: ("rescue.tui.screens.ending", "EndingScreen"),
 }
 
-_SHELL = Path("/bin/bash")
+_SHELL = ("/bin/bash", "--login")
+#: A Linux console has no second screen to return to: what the wizard drew would stand there still.
+_CLEAR = "\x1b[H\x1b[2J"
 
 
-class Wizard(App[bool]):
-    """The app. Its result is true when the person wants a shell."""
+class Wizard(App[None]):
+    """The app.
+
+    Args:
+        shell_behind: whoever started it gets their shell back when it ends; false for a service's wizard.
+    """
 
     CSS_PATH = Path(__file__).with_name("wizard.tcss")
     TITLE = "liferaft"
@@ -53,10 +62,11 @@ class Wizard(App[bool]):
         Binding("ctrl+l", "redraw", show=False, priority=True),
     ]
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, *, shell_behind: bool = False) -> None:
         super().__init__()
         self.animation_level = "none"
         self._jobs = jobs
+        self._shell_behind = shell_behind
 
     def get_default_screen(self) -> Screen[None]:
         return StartScreen(self._jobs)
@@ -79,7 +89,18 @@ class Wizard(App[bool]):
             await self.pop_screen()
 
     def on_want_shell(self, message: messages.WantShell) -> None:
-        self.exit(True)
+        """The terminal is the shell's until it ends; a restore goes on beside it, and its news wait."""
+        if message.leave and self._shell_behind:
+            self.exit()
+            return
+        try:
+            with self.suspend():
+                sys.stdout.write(f"{_CLEAR}A root shell. To come back to the wizard: exit\n")
+                sys.stdout.flush()
+                run_on_terminal(_SHELL)
+        except (SuspendNotSupported, LiferaftError) as error:
+            if isinstance(self.screen, WizardScreen):
+                self.screen.say(f"There is no shell on this terminal: {error}", warning=True)
 
     def on_start_screen_ready(self, message: StartScreen.Ready) -> None:
         """The first screen stands: load the rest while the person reads."""
@@ -92,7 +113,7 @@ class Wizard(App[bool]):
     def action_refuse_quit(self) -> None:
         """Nobody ends a restore by accident: the way out is on the start screen."""
         if isinstance(self.screen, WizardScreen):
-            self.screen.say("To leave, go back to the start screen with Esc and choose Shell.")
+            self.screen.say("F2 opens a shell. To leave, go back to the start screen with Esc.")
 
 
 def _load_the_rest() -> None:
@@ -101,10 +122,8 @@ def _load_the_rest() -> None:
 
 
 def run_wizard() -> None:
-    """Run the wizard on this terminal until the person leaves it for a shell.
-
-    Where nothing is behind the wizard (a service of the rescue system) this process becomes that shell, and
-    when the shell ends the service starts the wizard again.
+    """Run the wizard on this terminal until the person leaves it. As a service of the rescue system it has no end,
+    and what it starts is told to the journal.
 
     Raises:
         UsageError: standard input is not a terminal.
@@ -114,13 +133,20 @@ def run_wizard() -> None:
     if not sys.stderr.isatty():
         # Textual draws on standard error, which a service sends to the journal: nobody would see the wizard.
         os.dup2(sys.stdout.fileno(), sys.stderr.fileno())
+    service = os.getppid() == 1
+    if service:
+        _log_to_journal()
     jobs = SystemJobs(SystemRunner())
     try:
-        wants_shell = Wizard(jobs).run(mouse=False)
+        Wizard(jobs, shell_behind=not service).run(mouse=False)
     finally:
         jobs.close()
-    if wants_shell and os.getppid() == 1:
-        # A Linux console has no second screen to return to: what the wizard drew would stand there still.
-        sys.stdout.write("\x1b[H\x1b[2JA root shell. To come back to the wizard: exit\n")
-        sys.stdout.flush()
-        os.execv(_SHELL, [_SHELL.name, "-l"])
+
+
+def _log_to_journal() -> None:
+    """What liferaft logs, programs and their failures among it, goes to the journal and nothing onto the screen."""
+    root = logging.getLogger()
+    root.handlers.clear()
+    root.addHandler(JournalHandler())
+    for package in ("core", "images", "hooks", "restore", "rescue"):
+        logging.getLogger(package).setLevel(logging.DEBUG)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from images.store.access import Access
     from images.store.repository import PointSummary
     from rescue.jobs.repositories import AttachedRepositories, Findings
+    from rescue.jobs.support_places import SupportPlace
     from restore.matching import Matching
     from restore.plan import Plan
     from restore.report import Report
@@ -33,6 +34,8 @@ LATER = {
     "access": "rescue.jobs.access",
     "points": "rescue.jobs.points",
     "restore": "rescue.jobs.restore",
+    "records": "rescue.jobs.records",
+    "support": "rescue.jobs.support_places",
 }
 
 
@@ -68,6 +71,14 @@ class Jobs(Protocol):
 
     def run(self, plan: "Plan", sink: Sink, ask: AskKey) -> "Report":
         """Carry out a plan that the person has confirmed. ``ask``: for the passphrase of an encrypted disk."""
+        ...
+
+    def support_places(self) -> "tuple[SupportPlace, ...]":
+        """Where a support bundle can be saved: sticks, and what is mounted to write."""
+        ...
+
+    def save_support(self, place: "SupportPlace", sink: Sink) -> str:
+        """Save the support bundle there, and let go of the stick; the name of the file."""
         ...
 
     def end(self, ending: Ending) -> None:
@@ -128,6 +139,7 @@ class SystemJobs:
 
     def run(self, plan: "Plan", sink: Sink, ask: AskKey) -> "Report":
         repository = self._typed.get(plan.repository, plan.repository)
+        _load("records").keep_record("plan", plan)
         report: Report = _load("restore").run_plan(
             plan,
             plan.digest,
@@ -137,7 +149,16 @@ class SystemJobs:
             access=self._access(repository),
             keys=Keys(ask=ask),
         )
+        _load("records").keep_record("report", report)
         return report
+
+    def support_places(self) -> "tuple[SupportPlace, ...]":
+        found: tuple[SupportPlace, ...] = _load("support").support_places(self._runner)
+        return found
+
+    def save_support(self, place: "SupportPlace", sink: Sink) -> str:
+        name: str = _load("support").save_to_place(place, self._runner, sink)
+        return name
 
     def end(self, ending: Ending) -> None:
         self._runner.run(["systemctl", "--no-block", ending.value], timeout=60)

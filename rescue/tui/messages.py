@@ -132,6 +132,11 @@ class ToProblem(Destination):
 
 
 @dataclass(frozen=True)
+class ToSupport(Destination):
+    """Save the support bundle to a stick."""
+
+
+@dataclass(frozen=True)
 class ToEnding(Destination):
     """Ask before the machine is restarted or switched off."""
 
@@ -148,15 +153,23 @@ class Go(Message):
 
 
 class Back(Message):
-    """WantShell the present screen."""
+    """Leave the present screen."""
 
 
 class Home(Message):
-    """WantShell all screens but the first."""
+    """Leave all screens but the first."""
 
 
 class WantShell(Message):
-    """End the wizard, for a shell."""
+    """A shell on this terminal; the wizard waits, where it is, until the shell ends.
+
+    Args:
+        leave: end the wizard instead where a shell is behind it already.
+    """
+
+    def __init__(self, *, leave: bool = False) -> None:
+        super().__init__()
+        self.leave = leave
 
 
 class Failed(Message):

@@ -19,7 +19,7 @@ from textual.worker import get_current_worker
 
 from core.errors import LiferaftError
 from rescue.tui.jobs import Jobs
-from rescue.tui.messages import Back, Failed, Go, ToProblem
+from rescue.tui.messages import Back, Failed, Go, ToProblem, WantShell
 from rescue.tui.text import plain
 
 
@@ -118,4 +118,4 @@ class WizardScreen(Screen[None]):
         self.post_message(Back())
 
     def action_shell(self) -> None:
-        self.say("Alt+F2: a root shell, Alt+F1: back here. On a serial line: Shell on the start screen.")
+        self.post_message(WantShell())

@@ -10,7 +10,7 @@ from core.errors import LiferaftError
 from core.units import format_size
 from images.model.machine import Machine
 from rescue.tui.jobs import Jobs
-from rescue.tui.messages import Ending, Go, ToEnding, ToMachine, ToRepository, WantShell
+from rescue.tui.messages import Ending, Go, ToEnding, ToMachine, ToRepository, ToSupport, WantShell
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import cut
 from rescue.tui.widgets.picker import Picker, Row
@@ -18,7 +18,8 @@ from rescue.tui.widgets.picker import Picker, Row
 _CHOICES = (
     Row("restore", ("Restore a machine from a recovery point",)),
     Row("machine", ("Show this machine: disks and network",)),
-    Row("shell", ("Shell: leave the wizard for a command line",)),
+    Row("support", ("Save a support bundle: logs and hardware, without secrets",)),
+    Row("shell", ("Shell: a command line; exit comes back",)),
     Row("reboot", ("Reboot",)),
     Row("poweroff", ("Power off",)),
 )
@@ -28,7 +29,7 @@ class StartScreen(WizardScreen):
     """Restore, look, shell, reboot, power off."""
 
     HEADLINE = "Rescue system"
-    KEYS = "Up/Down: choose   Enter: go on   F2: how to get a shell"
+    KEYS = "Up/Down: choose   Enter: go on   F2: a shell, on every screen"
 
     class Probed(Message):
         """The machine was looked at."""
@@ -73,7 +74,9 @@ class StartScreen(WizardScreen):
             case "machine" if self._machine is not None:
                 self.post_message(Go(ToMachine(self._machine)))
             case "shell":
-                self.post_message(WantShell())
+                self.post_message(WantShell(leave=True))
+            case "support":
+                self.post_message(Go(ToSupport()))
             case "reboot" | "poweroff":
                 self.post_message(Go(ToEnding(Ending(message.key))))
 

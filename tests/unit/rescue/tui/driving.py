@@ -16,7 +16,7 @@ _PATIENCE = 10.0
 class Driver:
     """A running wizard on an 80x24 screen."""
 
-    def __init__(self, app: Wizard, pilot: Pilot[bool]) -> None:
+    def __init__(self, app: Wizard, pilot: Pilot[None]) -> None:
         self.app = app
         self._pilot = pilot
 
@@ -36,6 +36,14 @@ class Driver:
     async def type(self, text: str) -> None:
         await self._pilot.press(*(_KEYS.get(character, character) for character in text))
 
+    async def ended(self) -> None:
+        """Wait until the wizard has ended by itself."""
+        end = asyncio.get_running_loop().time() + _PATIENCE
+        while self.app.is_running and not self.app._exit:
+            if asyncio.get_running_loop().time() > end:
+                raise AssertionError(f"the wizard still runs\n{self.text}")
+            await asyncio.sleep(0.02)
+
     async def see(self, *wanted: str) -> str:
         """Wait until all of these are drawn; what is drawn then."""
         end = asyncio.get_running_loop().time() + _PATIENCE
@@ -50,8 +58,8 @@ _KEYS = {" ": "space", ".": "full_stop", "-": "minus", "/": "slash", ":": "colon
 
 
 @contextlib.asynccontextmanager
-async def wizard(jobs: Jobs) -> AsyncIterator[Driver]:
+async def wizard(jobs: Jobs, *, shell_behind: bool = False) -> AsyncIterator[Driver]:
     """The wizard on a screen of 80x24."""
-    app = Wizard(jobs)
+    app = Wizard(jobs, shell_behind=shell_behind)
     async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
         yield Driver(app, pilot)

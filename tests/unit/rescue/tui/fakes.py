@@ -17,6 +17,7 @@ from rescue.jobs.access import access_from
 from rescue.jobs.points import list_points
 from rescue.jobs.repositories import Findings, FoundRepository
 from rescue.jobs.restore import RestoreChoices, match_disks, plan_restore, run_plan
+from rescue.jobs.support_places import SupportPlace
 from rescue.tui.messages import Ending, Placed
 from restore.matching import Matching
 from restore.plan import Plan
@@ -59,6 +60,7 @@ class FileJobs:
         self.notes: tuple[str, ...] = ()
         self.calls: list[str] = []
         self.endings: list[Ending] = []
+        self.places: tuple[SupportPlace, ...] = ()
         self.access: Access | None = None
         self.watch: Callable[[Event], None] = lambda event: None
 
@@ -97,6 +99,13 @@ class FileJobs:
             sink(event)
 
         return run_plan(plan, plan.digest, SystemRunner(), watched, access=self.access, keys=Keys(ask=ask))
+
+    def support_places(self) -> tuple[SupportPlace, ...]:
+        return self.places
+
+    def save_support(self, place: SupportPlace, sink: Sink) -> str:
+        self.calls.append(f"save {place.device or place.folder}")
+        return "liferaft-support-20261121T093000Z.zip"
 
     def end(self, ending: Ending) -> None:
         self.endings.append(ending)

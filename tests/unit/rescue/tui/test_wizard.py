@@ -11,6 +11,7 @@ from core.errors import LiferaftError, RefusedError
 from core.events import Event, Stage
 from core.units import MIB
 from images.model.machine import Machine
+from rescue.jobs.support_places import SupportPlace
 from rescue.tui.messages import Ending
 from restore.plan import Plan
 from tests.unit.rescue.tui.driving import Driver, wizard
@@ -230,17 +231,49 @@ def test_a_probe_that_fails_leaves_a_usable_first_screen(jobs: FileJobs, monkeyp
 
 
 def test_leaving_is_by_the_menu_only(jobs: FileJobs) -> None:
-    async def road() -> bool | None:
-        async with wizard(jobs) as driver:
+    async def road() -> None:
+        async with wizard(jobs, shell_behind=True) as driver:
             await driver.see("of RAM")
             await driver.press("ctrl+q", "ctrl+c")
             await driver.see("To leave, go back to the start screen")
-            await driver.press("f2")
-            await driver.see("Alt+F2")
-            await driver.press("down", "down", "enter")
-        return driver.app.return_value
+            assert driver.app.is_running
+            await driver.press("down", "down", "down", "enter")
+            await driver.ended()
 
-    assert asyncio.run(road()) is True
+    asyncio.run(road())
+
+
+def test_a_terminal_that_cannot_be_lent_says_so_and_the_wizard_stays(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            for keys in (("f2",), ("down", "down", "down", "enter")):
+                await driver.press(*keys)
+                await driver.see("There is no shell on this terminal", "Rescue system")
+
+    asyncio.run(road())
+
+
+def test_a_support_bundle_is_saved_on_the_chosen_stick(jobs: FileJobs) -> None:
+    jobs.places = (
+        SupportPlace(name="STICK 14.32 GiB on USB DISK", device="/dev/sdb1", kind="vfat"),
+        SupportPlace(name="/mnt, ext4 on /dev/sdc1", folder="/mnt"),
+    )
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("down", "down", "enter")
+            await driver.see("> STICK 14.32 GiB", "/mnt, ext4", "Passphrases")
+            await driver.press("enter")
+            await driver.see("Saved liferaft-support-20261121T093000Z.zip.", "can be taken out")
+            await driver.press("down", "enter")
+            await driver.see("It is in /mnt.")
+            await driver.press("escape")
+            await driver.see("Rescue system")
+
+    asyncio.run(road())
+    assert [call for call in jobs.calls if call.startswith("save")] == ["save /dev/sdb1", "save /mnt"]
 
 
 def test_powering_off_is_asked_first(jobs: FileJobs) -> None:

@@ -1,0 +1,102 @@
+"""Where a support bundle can be saved by someone who has a stick and knows no path.
+
+Offered are FAT and exFAT filesystems on removable or USB disks, which are mounted for the moment of writing, and what
+the person has mounted to write themselves. Not offered is what a machine boots from (an ESP on a USB disk too) and what
+has a journal: that may be the machine's own disk in a USB case.
+"""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import msgspec
+
+from core.errors import DeviceError
+from core.events import Sink
+from core.process import Runner
+from core.units import format_size
+from images.probe import BlockDevice, block_devices
+from rescue.jobs.repositories import PLACE
+from rescue.jobs.support import bundle_path, save_support_bundle
+
+_STICKS = ("vfat", "exfat")
+_OPTIONS = "rw,nosuid,nodev,noexec"
+#: The ESP, as lsblk names it on GPT and on dos tables.
+_ESP = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef")
+
+
+class SupportPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """A place for the bundle.
+
+    Attributes:
+        name: for people.
+        folder: where it is mounted already; empty when it is not.
+        device: the node to mount otherwise; kind: its filesystem.
+    """
+
+    name: str
+    folder: str = ""
+    device: str = ""
+    kind: str = ""
+
+
+def support_places(runner: Runner) -> tuple[SupportPlace, ...]:
+    """What can be offered now; sticks first."""
+    devices = block_devices(runner)
+    mounted = [place for disk in devices for place in _mounted(disk)]
+    return (*(stick for disk in devices for stick in _sticks(disk)), *mounted)
+
+
+def save_to_place(place: SupportPlace, runner: Runner, sink: Sink) -> str:
+    """Save the bundle there; returns the name of the file. What was mounted for it is unmounted, so it is on the stick.
+
+    Raises:
+        ProcessError: the stick cannot be mounted, or not unmounted. DeviceError: it cannot be written.
+    """
+    with ExitStack() as stack:
+        folder = Path(place.folder) if place.folder else _mount(place, runner, stack)
+        path = bundle_path(folder, datetime.datetime.now(datetime.UTC))
+        save_support_bundle(path, runner, sink)
+        return path.name
+
+
+def _mount(place: SupportPlace, runner: Runner, stack: ExitStack) -> Path:
+    own = PLACE / str(os.getpid())
+    folder = own / f"{Path(place.device).name}-support"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeviceError(f"{folder} cannot be made: {error.strerror}.") from None
+    stack.callback(_forget, folder)
+    runner.run(["mount", "-t", place.kind, "-o", _OPTIONS, place.device, str(folder)], timeout=60)
+    stack.callback(runner.run, ["umount", str(folder)], timeout=120)
+    return folder
+
+
+def _forget(folder: Path) -> None:
+    """Remove the mount point; where the stick could not be unmounted that has its own error."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _sticks(disk: BlockDevice) -> Iterator[SupportPlace]:
+    if not (disk.rm or disk.tran == "usb") or disk.ro:
+        return
+    for device in disk.descendants():
+        used = device.ro or device.children or any(device.mountpoints)
+        if device.fstype not in _STICKS or used or (device.parttype or "").lower() in _ESP:
+            continue
+        words = (device.label or "", format_size(device.size), "on", (disk.model or "").strip() or disk.name)
+        name = " ".join(word for word in words if word)
+        yield SupportPlace(name=name, device=device.name, kind=device.fstype)
+
+
+def _mounted(disk: BlockDevice) -> Iterator[SupportPlace]:
+    """What the person has mounted, and can be written."""
+    for device, place in disk.mounts():
+        folder = Path(place)
+        ours = folder == Path("/") or PLACE in folder.parents or Path("/run/live") in folder.parents
+        if not ours and folder.is_dir() and os.access(folder, os.W_OK):
+            yield SupportPlace(name=f"{place}, {device.fstype or 'mounted'} on {device.name}", folder=place)
