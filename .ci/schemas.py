@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 
 from builder.document import MediumDocument
+from builder.inspection import Inspection
+from builder.preflight_findings import PreflightReport
 from builder.recipe import Recipe
 from core.events import Event
 from hooks.contract import HookContext
@@ -17,6 +19,7 @@ from images.model.machine import Machine
 from images.model.manifest import Manifest
 from images.store.document import RepositoryDocument
 from images.store.repository import Catalogue
+from rescue.jobs.support import SupportContents
 from rescue.jobs.unattended import Job, JobResult
 from restore.plan import Plan
 from restore.report import Report
@@ -35,6 +38,9 @@ DOCUMENTS: dict[str, type] = {
     "repository": RepositoryDocument,
     "catalogue": Catalogue,
     "medium": MediumDocument,
+    "inspection": Inspection,
+    "preflight": PreflightReport,
+    "support": SupportContents,
     "recipe": Recipe,
 }
 

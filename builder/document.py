@@ -13,10 +13,13 @@ import msgspec
 
 from core.documents import decode_stored
 from core.errors import DamagedError
+from images.sources import BlockSource, BytesSource
 
 MEDIUM_VERSION = 1
 #: Where it lies on the medium.
 MEDIUM_DOCUMENT = "liferaft/medium.json"
+#: Bytes of a boot image that xorriso fills in.
+_ADDRESSES = ((8, 64), (2548, 2556))
 
 
 class MediumFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +44,8 @@ class MediumDocument(msgspec.Struct, frozen=True, kw_only=True):
         layers: names of the squashfs layers, lowest first.
         initrds: paths of what the boot loader loads as initrd, in order.
         ram: bytes of RAM the machine needs. ram_copied: the same when the medium is copied to RAM.
-        files: every file of the medium but this one, and boot images outside the file system, by path.
+        files: every file of the medium but this one, by path.
+        boot_images: what firmware starts from, ``bios`` and ``efi``: bytes and :func:`boot_image_digest`.
     """
 
     version: int = MEDIUM_VERSION
@@ -57,6 +61,7 @@ class MediumDocument(msgspec.Struct, frozen=True, kw_only=True):
     ram: int
     ram_copied: int
     files: tuple[MediumFile, ...]
+    boot_images: tuple[MediumFile, ...] = ()
 
 
 def describe_files(files: Mapping[str, Path]) -> tuple[MediumFile, ...]:
@@ -67,6 +72,24 @@ def describe_files(files: Mapping[str, Path]) -> tuple[MediumFile, ...]:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         found.append(MediumFile(path=path, size=source.stat().st_size, sha256=digest))
     return tuple(found)
+
+
+def describe_boot_images(bios: Path, efi: Path) -> tuple[MediumFile, ...]:
+    """The images as they are before the ISO is written."""
+    found = []
+    for name, path in (("bios", bios), ("efi", efi)):
+        source = BytesSource(path.read_bytes())
+        found.append(MediumFile(path=name, size=source.size, sha256=boot_image_digest(source)))
+    return tuple(found)
+
+
+def boot_image_digest(image: BlockSource) -> str:
+    """SHA-256 of a boot image without the two places where xorriso writes the image's own address: the boot info table
+    (mkisofs(8), -boot-info-table) and GRUB's (xorriso --grub2-boot-info). In the EFI image they are nothing special."""
+    content = bytearray(image.read_at(0, image.size))
+    for start, end in _ADDRESSES:
+        content[start:end] = bytes(len(content[start:end]))
+    return hashlib.sha256(content).hexdigest()
 
 
 def parse_medium(content: bytes, *, name: str) -> MediumDocument:

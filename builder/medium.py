@@ -13,7 +13,7 @@ import msgspec
 
 from builder.boot import INITRD, KERNEL, bios_boot_code, grub_menu, make_bios_image, make_efi_image, mark_name
 from builder.cache import open_cache
-from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
+from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_images, describe_files
 from builder.iso import BootImages, write_iso
 from builder.layer import Layer
 from builder.mirror import find_mirror
@@ -110,7 +110,9 @@ def build_iso(
             files |= {f"liferaft/{name}": path for name, path in job_files.items()}
             files[SUMS] = scratch / "sums.img"
             files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
-            document = _describe(recipe, base, layers, files)
+            document = msgspec.structs.replace(
+                _describe(recipe, base, layers, files), boot_images=describe_boot_images(boot.bios, boot.efi)
+            )
             files[MEDIUM_DOCUMENT] = scratch / "medium.json"
             files[MEDIUM_DOCUMENT].write_text(encode_readable(document))
             _write(files, boot, out, runner, sink)

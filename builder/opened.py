@@ -176,7 +176,7 @@ class OpenedMedium:
         Raises:
             DamagedError: there is none, or the ISO ends inside it. RefusedError: a folder has none.
         """
-        return self._boot_image(Platform.UEFI)
+        return self.boot_image(Platform.UEFI)
 
     def efi_files(self) -> dict[str, bytes]:
         """Every file of the EFI image, by path (``EFI/BOOT/BOOTX64.EFI``)."""
@@ -186,12 +186,22 @@ class OpenedMedium:
         except (DeviceError, ValueError, EOFError) as error:
             raise DamagedError(f"{self.name}: the EFI image cannot be read: {error}") from None
 
-    def _boot_image(self, platform: int) -> BlockSource:
+    def boot_image(self, platform: int, size: int = 0) -> BlockSource:
+        """The image that El Torito gives to a platform.
+
+        Args:
+            size: bytes, when they are known: the catalog names only what firmware loads first.
+
+        Raises:
+            DamagedError: there is none, or the ISO ends inside it. RefusedError: a folder has none.
+        """
         if self.volume is None or self._source is None:
             raise RefusedError(f"{self.name} is a folder: it has no boot images.")
         found = next((image.extent for image in self.volume.boot_images if image.platform == platform), None)
         if found is None:
             raise DamagedError(f"{self.name}: the boot catalog has no image for platform {platform:#04x}.")
+        if size:
+            found = Extent(found.start, found.start + size)
         if found.end > self._source.size:
             raise DamagedError(
                 f"{self.name} is cut short: a boot image lies at offset {found.start} to {found.end}, "
