@@ -1,0 +1,262 @@
+"""Injecting into a small medium; kmod, cpio, unsquashfs and xorriso say what came of it."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from builder.boot import INITRD
+from builder.document import MEDIUM_DOCUMENT, parse_medium
+from builder.inject import InjectReport
+from core.errors import DamagedError, RefusedError, UsageError
+from core.events import Event, ignore
+from core.process import Runner, SystemRunner
+from rescue.jobs.inject import inject_medium
+from tests.flow.disks import need
+from tests.flow.media import KERNEL_RELEASE, VERMAGIC, make_medium, make_module, make_tree
+
+_ALIAS = "alias=pci:v00001AF4d0000BEEFsv*sd*bc*sc*i*"
+_DEVICE = "pci:v00001AF4d0000BEEFsv00000000sd00000000bc01sc00i00"
+_UPDATES = f"usr/lib/modules/{KERNEL_RELEASE}/updates/liferaft"
+
+
+@pytest.fixture(scope="session")
+def runner() -> Runner:
+    need("gcc", "depmod", "modinfo", "modprobe", "cpio", "mksquashfs", "unsquashfs", "xorriso", "dpkg-deb")
+    return SystemRunner()
+
+
+@pytest.fixture(scope="session")
+def medium(tmp_path_factory: pytest.TempPathFactory, runner: Runner) -> Path:
+    """Its base has ``bus`` and ``oldcard``; its initrd has neither."""
+    folder = tmp_path_factory.mktemp("medium")
+    bus = make_module(folder / "bus.ko", runner, exports=("bus_register",))
+    old = make_module(folder / "oldcard.ko", runner, info=("alias=pci:v00001234d*sv*sd*bc*sc*i*",))
+    other = make_module(folder / "other.ko", runner, imports=("printk",))
+    tree = make_tree(folder / "tree", {"drivers/bus/bus.ko": bus, "drivers/old/oldcard.ko": old}, runner)
+    early = make_tree(folder / "early", {"drivers/other.ko": other}, runner)
+    return make_medium(folder / "iso", tree, early, runner)
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory, runner: Runner) -> Path:
+    """A folder with a driver of a SCSI controller that needs the base's ``bus`` and a firmware file."""
+    folder = tmp_path_factory.mktemp("driver") / "vendor"
+    info = (_ALIAS, "depends=bus", "firmware=acme/card.bin")
+    make_module(folder / "newcard.ko", runner, info=info, imports=("scsi_host_alloc", "bus_register"))
+    return folder
+
+
+def _inject(medium: Path, out: Path, cache: Path, runner: Runner, **words: object) -> InjectReport:
+    sink = words.pop("sink", ignore)
+    return inject_medium(medium, out, cache, sink, runner, **words)  # type: ignore[arg-type] # as the test gives them
+
+
+def _taken(iso: Path, path: str, target: Path, runner: Runner) -> Path:
+    runner.run(["xorriso", "-osirrox", "on", "-indev", str(iso), "-extract", f"/{path}", str(target)])
+    target.chmod(0o644)
+    return target
+
+
+def _live(iso: Path, folder: Path, runner: Runner, layers: tuple[str, ...]) -> Path:
+    """The live system's tree: the layers over each other, as live-boot stacks them."""
+    folder.mkdir()
+    for name in layers:
+        squashfs = _taken(iso, f"live/{name}.squashfs", folder.with_name(f"{name}.squashfs"), runner)
+        runner.run(["unsquashfs", "-q", "-n", "-f", "-d", str(folder), str(squashfs)])
+    return folder
+
+
+def _initrd(iso: Path, folder: Path, runner: Runner, parts: tuple[str, ...]) -> Path:
+    """What the kernel has unpacked before it starts: zstd and cpio, in order."""
+    folder.mkdir()
+    for number, path in enumerate(parts):
+        part = _taken(iso, path, folder.with_name(f"part{number}"), runner)
+        if part.read_bytes().startswith(b"\x28\xb5\x2f\xfd"):
+            runner.run(["zstd", "-q", "-d", str(part), "-o", f"{part}.cpio"])
+            part = Path(f"{part}.cpio")
+        runner.run(["cpio", "-i", "-d", "-u", "--quiet", "-F", str(part)], cwd=str(folder))
+    return folder
+
+
+def _modprobe(root: Path, runner: Runner, *words: str) -> str:
+    return runner.run(["modprobe", "--dirname", str(root), "--set-version", KERNEL_RELEASE, *words]).stdout
+
+
+def test_a_driver_is_found_by_its_device_in_the_live_system_and_in_the_initrd(
+    medium: Path, driver: Path, tmp_path: Path, runner: Runner
+) -> None:
+    before = hashlib.sha256(medium.read_bytes()).hexdigest()
+    firmware = tmp_path / "firmware"
+    (firmware / "acme").mkdir(parents=True)
+    (firmware / "acme/card.bin").write_bytes(b"microcode")
+    (firmware / "unasked.bin").write_bytes(b"more")
+    out = tmp_path / "new.iso"
+    report = _inject(medium, out, tmp_path / "cache", runner, drivers=(driver,), firmware=(firmware,))
+
+    assert report.layer == "inject-1"
+    live = _live(out, tmp_path / "live", runner, ("base", "inject-1"))
+    assert _modprobe(live, runner, "--resolve-alias", _DEVICE).split() == ["newcard"]
+    needed = [Path(line.split()[1]).name for line in _modprobe(live, runner, "--show-depends", "newcard").splitlines()]
+    assert needed == ["bus.ko", "newcard.ko"]
+    assert _modprobe(live, runner, "--resolve-alias", "pci:v00001234d0sv0sd0bc0sc0i0").split() == ["oldcard"]
+    assert (live / "usr/lib/firmware/acme/card.bin").read_bytes() == b"microcode"
+    assert (live / "usr/lib/firmware/unasked.bin").exists()
+
+    initrd = _initrd(out, tmp_path / "initrd", runner, (INITRD, "live/inject-1.img"))
+    shown = [Path(line.split()[1]) for line in _modprobe(initrd, runner, "--show-depends", "newcard").splitlines()]
+    assert [path.name for path in shown] == ["bus.ko", "newcard.ko"], "what it needs came along from the base"
+    assert all(path.exists() for path in shown)
+    assert _modprobe(initrd, runner, "--show-depends", "other"), "what the initrd had is still known"
+    assert (initrd / "usr/lib/firmware/acme/card.bin").read_bytes() == b"microcode"
+    assert not (initrd / "usr/lib/firmware/unasked.bin").exists(), "the initrd has what its drivers ask for"
+    assert (initrd / "lib").is_symlink(), "the initrd's /lib stays a link"
+
+    menu = _taken(out, "boot/grub/grub.cfg", tmp_path / "grub.cfg", runner).read_text()
+    lines = [line for line in menu.splitlines() if line.strip().startswith("initrd")]
+    assert lines and all(line.split() == ["initrd", f"/{INITRD}", "/live/inject-1.img"] for line in lines)
+    order = _taken(out, "live/filesystem.module", tmp_path / "order", runner).read_text()
+    assert order == "base.squashfs inject-1.squashfs\n"
+    assert hashlib.sha256(medium.read_bytes()).hexdigest() == before
+
+
+def test_the_new_medium_describes_itself_and_takes_more(
+    medium: Path, driver: Path, tmp_path: Path, runner: Runner
+) -> None:
+    first, second = tmp_path / "first.iso", tmp_path / "second.iso"
+    _inject(medium, first, tmp_path / "cache", runner, drivers=(driver,))
+    note = tmp_path / "note"
+    note.write_text("hello\n")
+    windows = tmp_path / "nic"
+    (windows / "sub").mkdir(parents=True)
+    (windows / "sub" / "Net.INF").write_text("[Version]\n")
+    report = _inject(first, second, tmp_path / "cache", runner, files=(f"{note}:/etc/note",), windows=(windows,))
+
+    assert report.layer == "inject-2" and report.early == ()
+    document = parse_medium(_taken(second, MEDIUM_DOCUMENT, tmp_path / "m.json", runner).read_bytes(), name="new")
+    assert document.layers == ("base", "inject-1", "inject-2")
+    assert document.initrds == (INITRD, "live/inject-1.img")
+    for file in document.files:
+        taken = _taken(second, file.path, tmp_path / "one", runner)
+        assert (taken.stat().st_size, hashlib.sha256(taken.read_bytes()).hexdigest()) == (file.size, file.sha256)
+        taken.unlink()
+    assert "liferaft/drivers/nic/sub/Net.INF" in {file.path for file in document.files}
+    live = _live(second, tmp_path / "live", runner, document.layers)
+    assert (live / "etc/note").read_text() == "hello\n"
+    assert _modprobe(live, runner, "--resolve-alias", _DEVICE).split() == ["newcard"]
+
+
+def test_a_driver_for_another_kernel_is_refused_and_nothing_is_written(
+    medium: Path, tmp_path: Path, runner: Runner
+) -> None:
+    other = VERMAGIC.replace("6.12.99", "6.1.0")
+    make_module(tmp_path / "drv" / "newcard.ko", runner, vermagic=other)
+    make_module(tmp_path / "drv" / "second.ko", runner, info=("depends=nobody_has_it",))
+    with pytest.raises(RefusedError) as caught:
+        _inject(medium, tmp_path / "new.iso", tmp_path / "cache", runner, drivers=(tmp_path / "drv",))
+    assert caught.value.reasons == (
+        f"{tmp_path}/drv/newcard.ko is for another kernel: vermagic expected {VERMAGIC.strip()!r}, "
+        f"found {other.strip()!r}.",
+        f"{tmp_path}/drv/second.ko: second needs the module nobody_has_it, which is neither on the medium nor among "
+        "the drivers.",
+    )
+    assert [path.name for path in tmp_path.iterdir() if "iso" in path.name] == []
+    assert [path.name for path in (tmp_path / "cache").iterdir() if "partial" in path.name] == []
+
+
+def test_of_a_driver_for_several_kernels_the_fitting_one_is_taken(medium: Path, tmp_path: Path, runner: Runner) -> None:
+    for release in ("6.1.0-1", "6.12.99", "6.18.2"):
+        make_module(
+            tmp_path / "drv" / release / "newcard.ko",
+            runner,
+            vermagic=VERMAGIC.replace("6.12.99", release),
+            info=(_ALIAS,),
+        )
+    out = tmp_path / "new.iso"
+    _inject(medium, out, tmp_path / "cache", runner, drivers=(tmp_path / "drv",))
+    live = _live(out, tmp_path / "live", runner, ("base", "inject-1"))
+    said = runner.run(["modinfo", "-F", "vermagic", str(live / _UPDATES / "newcard.ko")]).stdout
+    assert said.strip() == VERMAGIC.strip()
+
+
+def test_a_package_brings_its_modules_and_settings(medium: Path, driver: Path, tmp_path: Path, runner: Runner) -> None:
+    tree = tmp_path / "package"
+    for name, content in {
+        "DEBIAN/control": b"Package: card\nVersion: 1\nArchitecture: amd64\nMaintainer: t <t@t>\nDescription: t\n",
+        "lib/modules/any/newcard.ko": (driver / "newcard.ko").read_bytes(),
+        "etc/modprobe.d/card.conf": b"options newcard fast=1\n",
+        "lib/firmware/acme/card.bin": b"microcode",
+    }.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(content)
+    package = tmp_path / "card.deb"
+    runner.run(["dpkg-deb", "--build", "--root-owner-group", str(tree), str(package)])
+    warned: list[Event] = []
+    out = tmp_path / "new.iso"
+    _inject(medium, out, tmp_path / "cache", runner, drivers=(package,), sink=warned.append)
+    live = _live(out, tmp_path / "live", runner, ("base", "inject-1"))
+    assert (live / "usr/lib/firmware/acme/card.bin").read_bytes() == b"microcode"
+    assert (live / "etc/modprobe.d/card.conf").read_text() == "options newcard fast=1\n"
+    assert any(event.warning and "Secure Boot" in event.message and "newcard" in event.message for event in warned)
+
+    broken = tmp_path / "broken.deb"
+    broken.write_bytes(package.read_bytes()[:-200])
+    with pytest.raises(DamagedError, match=r"broken\.deb is not a whole Debian package: .+"):
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, drivers=(broken,))
+    assert not (tmp_path / "no.iso").exists()
+
+
+def test_places_without_drivers_are_refused_with_what_they_are(medium: Path, tmp_path: Path, runner: Runner) -> None:
+    windows = tmp_path / "windows"
+    windows.mkdir()
+    (windows / "net.inf").write_text("[Version]\n")
+    with pytest.raises(UsageError, match="has no kernel modules") as caught:
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, drivers=(windows,))
+    assert "--windows-driver" in caught.value.hint
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match=r"has no \.inf"):
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, windows=(empty,))
+    with pytest.raises(UsageError, match="has no files"):
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, firmware=(empty,))
+    assert not (tmp_path / "no.iso").exists()
+
+
+def test_a_damaged_or_cut_medium_is_refused(medium: Path, tmp_path: Path, runner: Runner) -> None:
+    note = tmp_path / "note"
+    note.write_text("hello\n")
+    content = bytearray(medium.read_bytes())
+    place = content.index(b"hsqs")
+    content[place + 200] ^= 1
+    bad = tmp_path / "bad.iso"
+    bad.write_bytes(content)
+    with pytest.raises(DamagedError, match=rf"live/base\.squashfs, at offset {place}, has the digest"):
+        _inject(bad, tmp_path / "no.iso", tmp_path / "cache", runner, files=(f"{note}:/etc/note",))
+    bad.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DamagedError):
+        _inject(bad, tmp_path / "no.iso", tmp_path / "cache", runner, files=(f"{note}:/etc/note",))
+    assert not (tmp_path / "no.iso").exists()
+
+
+def test_the_medium_itself_is_never_the_output(medium: Path, tmp_path: Path, runner: Runner) -> None:
+    note = tmp_path / "note"
+    note.write_text("hello\n")
+    with pytest.raises(UsageError, match="stays as it is"):
+        _inject(medium, medium, tmp_path / "cache", runner, files=(f"{note}:/etc/note",))
+    for word in ("note", f"{note}:relative", f"{note}:/etc/../x"):
+        with pytest.raises(UsageError, match="expected SRC:DEST"):
+            _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, files=(word,))
+
+
+def test_a_job_goes_beside_with_its_passphrase(medium: Path, tmp_path: Path, runner: Runner) -> None:
+    job = tmp_path / "office.json"
+    job.write_text('{"repository": "http://h/r", "match": true, "passphrase_file": "phrase"}')
+    (tmp_path / "phrase").write_text("correct horse\n")
+    (tmp_path / "phrase").chmod(0o600)
+    out = tmp_path / "new.iso"
+    report = _inject(medium, out, tmp_path / "cache", runner, job=job)
+    assert report.layer == "" and report.added == ("liferaft/job.json", "liferaft/phrase")
+    assert _taken(out, "liferaft/job.json", tmp_path / "j", runner).read_text() == job.read_text()
+    job.write_text('{"repositry": "http://h/r", "match": true}')
+    with pytest.raises(UsageError, match="repositry"):
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, job=job)
