@@ -19,6 +19,7 @@ from typing import Any
 from core.errors import DamagedError, LiferaftError, MissingToolError, ProcessError, RefusedError
 from core.process import Runner
 from images.overlay import Overlay, ScratchFullError
+from restore.shrink.leftovers import FSNAME, PREFIX, end_dead_mounts
 
 TOOLS = ("fusermount3",)
 #: The one file in the mounted folder.
@@ -47,7 +48,8 @@ def mounted_overlay(overlay: Overlay, runner: Runner) -> Iterator[Path]:
         LiferaftError: what the overlay met while programs worked on it, instead of what they said of it.
     """
     fuse = _binding()
-    with tempfile.TemporaryDirectory(prefix="liferaft-") as folder:
+    end_dead_mounts(runner)
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         failures: list[BaseException] = []
         thread = threading.Thread(target=_serve, args=(fuse, overlay, folder, failures), name="fuse", daemon=True)
         thread.start()
@@ -84,7 +86,7 @@ def _serve(fuse: ModuleType, overlay: Overlay, folder: str, failures: list[BaseE
     """Answer the kernel until the folder is unmounted."""
     try:
         # One thread: requests of one tool come one after the other, and Python would run one at a time anyway.
-        fuse.FUSE(_Operations(overlay), folder, foreground=True, nothreads=True, fsname="liferaft")
+        fuse.FUSE(_Operations(overlay), folder, foreground=True, nothreads=True, fsname=FSNAME)
     except BaseException as error:  # noqa: BLE001 - it is raised again where the mount is waited for
         failures.append(error)
 

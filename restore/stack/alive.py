@@ -45,15 +45,21 @@ class Alive:
         """Close everything, the uppermost first. Does all it can, and doing it again is harmless.
 
         Raises:
-            LiferaftError: the first thing that did not close, with the others as its hint.
+            LiferaftError: the first thing that did not close, with the others as its hint. Whatever else interrupts
+                (Ctrl-C, a defect) is raised when all the rest was tried.
         """
         problems: list[LiferaftError] = []
+        interrupted: BaseException | None = None
         self._nodes.clear()
         while self._closers:
             try:
                 self._closers.pop()()
             except LiferaftError as error:
                 problems.append(error)
+            except BaseException as error:  # noqa: BLE001 - it is raised again when nothing is left open
+                interrupted = interrupted or error
+        if interrupted is not None:
+            raise interrupted
         if problems:
             first, *others = problems
             raise LiferaftError(

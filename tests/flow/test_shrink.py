@@ -1,7 +1,10 @@
 """Smaller disks on plain files: what is needed at least, by the tools' own judgement; what goes wrong, and goes on."""
 
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
 from restore.plan import Plan
 from restore.report import Report
 from restore.shrink.ext import least_ext
+from restore.shrink.leftovers import end_dead_mounts
 from restore.shrink.mount import obstacle
 from restore.shrink.ntfs import least_ntfs
 from restore.steps import CreateTable, ShrinkVolume, WipeSignatures, WriteHead
@@ -207,3 +211,43 @@ def test_run_again_it_keeps_what_matches_and_mends_the_rest(tmp_path: Path, tree
     assert again.kept > 0
     assert again.verified >= again.written + again.kept
     assert ext_files(partition_file(target, step.offset, step.size)) == ext_files(partition_file(disk, *ROOT))
+
+
+#: Mounts an overlay, says where, and waits to be killed.
+_MOUNTS = """
+import sys
+from pathlib import Path
+from core.process import SystemRunner
+from images.overlay import open_overlay
+from images.sources import open_source
+from restore.shrink.mount import mounted_overlay
+with open_source(Path(sys.argv[1])) as source, open_overlay(source, Path(sys.argv[2])) as overlay:
+    with mounted_overlay(overlay, SystemRunner()) as path:
+        print(path.parent, flush=True)
+        sys.stdin.read()
+"""
+
+
+@FUSE
+def test_what_a_killed_run_left_mounted_is_ended_by_the_next(tmp_path: Path) -> None:
+    image = blank(tmp_path / "image", MIB)
+    words = [sys.executable, "-c", _MOUNTS, str(image), str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        dead = Path(killed.stdout.readline().strip())
+        assert dead.is_mount()
+        killed.kill()
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(dead)
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as alive:
+        assert alive.stdout is not None
+        other = Path(alive.stdout.readline().strip())
+        assert other != dead
+        # It ended the dead one before it mounted its own; a third leaves that one alone.
+        assert not os.path.lexists(dead)
+        assert end_dead_mounts(SystemRunner()) == ()
+        assert os.listdir(other) == ["volume"]
+        assert (other / "volume").stat().st_size == image.stat().st_size
+        alive.communicate()
+    assert alive.returncode == 0
+    assert not os.path.lexists(other)

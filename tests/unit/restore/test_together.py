@@ -1,6 +1,8 @@
 """Work on several disks at once: all of it, the first failure, and that nothing is left running."""
 
+import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -66,6 +68,42 @@ def test_whoever_is_stopped_by_the_user_says_so_alone() -> None:
 
     with pytest.raises(StoppedError, match=r"^stopped by the user$"):
         together({"disk0": stopped, "disk1": lambda: None}, Halt())
+
+
+def test_whoever_presses_ctrl_c_twice_waits_for_the_disks_all_the_same() -> None:
+    """What is written must be at its end before anything is closed: the threads last longer than two interruptions."""
+    halt, writing, ended = Halt(), threading.Barrier(3, timeout=20), list[str]()
+    interrupted = threading.Semaphore(0)
+
+    def slow() -> None:
+        writing.wait()
+        while True:
+            try:
+                halt.check()
+                time.sleep(0.01)
+            except StoppedError:
+                break
+        # The write that is under way ends only after the second interruption.
+        assert interrupted.acquire(timeout=20)
+        ended.append("written")
+
+    def press() -> None:
+        writing.wait()
+        for _ in range(3):
+            time.sleep(0.1)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.1)
+        interrupted.release(2)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            together({"disk0": slow, "disk1": slow}, halt)
+        assert ended == ["written", "written"]
+    finally:
+        interrupted.release(2)
+        presser.join()
 
 
 def test_no_jobs_are_no_work() -> None:

@@ -30,3 +30,23 @@ def test_what_does_not_close_does_not_keep_the_rest_open() -> None:
     with pytest.raises(LiferaftError, match="it is busy"):
         alive.close()
     assert closed == ["group", "array"]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError("gone"), StopIteration()])
+def test_whatever_happens_while_closing_the_rest_is_closed(interruption: BaseException) -> None:
+    alive, closed = Alive(), list[str]()
+
+    def interrupted() -> None:
+        raise interruption
+
+    def busy() -> None:
+        raise DeviceError("it is busy")
+
+    alive.on_close(lambda: closed.append("array"))
+    alive.on_close(busy)
+    alive.on_close(interrupted)
+    alive.on_close(lambda: closed.append("group"))
+    with pytest.raises(type(interruption)):
+        alive.close()
+    assert closed == ["group", "array"]
+    alive.close()
