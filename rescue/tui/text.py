@@ -25,8 +25,12 @@ _PLAIN = str.maketrans(
         "\t": "    ",
     }
 )
-#: Letters that liferaft's console font has: Latin-1, Latin Extended-A, Greek and Cyrillic.
-_LETTERS = ((0xA1, 0x17F), (0x386, 0x45F))
+#: Letters that the console font has (tests/unit/builder/test_font.py): Latin-1, Latin Extended-A, Greek, Cyrillic.
+_LETTERS = ((0xA1, 0x17F), (0x386, 0x3CE), (0x400, 0x45F))
+#: Those among them that Debian's console fonts leave out.
+_UNDRAWN = frozenset(
+    "\u0114\u0115\u0128\u0129\u012c\u012d\u0132\u0133\u0138\u013f\u0140\u0149\u014a\u014b\u014e\u014f"
+) | frozenset("\u0166\u0167\u0168\u0169\u017f\u0387\u038b\u038d\u03a2")
 _BOX = (0x2500, 0x257F)
 
 
@@ -71,6 +75,6 @@ def _shown(character: str) -> bool:
     value = ord(character)
     ascii_text = 0x20 <= value <= 0x7E or character == "\n"
     soft_hyphen = value == 0xAD
-    return not soft_hyphen and (
+    return not (soft_hyphen or character in _UNDRAWN) and (
         ascii_text or any(low <= value <= high for low, high in _LETTERS) or _BOX[0] <= value <= _BOX[1]
     )

@@ -2,11 +2,14 @@
 
 import gzip
 import struct
+from pathlib import Path
 
 import pytest
 
 from builder.font import console_font
 from core.errors import DamagedError
+from rescue.tui.text import plain
+from tests.unit.rescue.tui.driving import DRAWN
 
 
 def _font(count: int = 512, height: int = 16, mode: int = 0x03) -> bytes:
@@ -21,12 +24,13 @@ def _font(count: int = 512, height: int = 16, mode: int = 0x03) -> bytes:
 def _glyphs(font: bytes) -> dict[int, bytes]:
     height = font[3]
     words = [word for (word,) in struct.iter_unpack("<H", font[4 + 512 * height :])]
-    glyphs, slot = {}, 0
+    glyphs, slots, slot = {}, {}, 0
     for word in words:
         if word == 0xFFFF:
             slot += 1
         else:
-            assert word not in glyphs, f"{word:04x} is named twice"
+            # Debian's fonts name the s twice for the same glyph.
+            assert slots.setdefault(word, slot) == slot, f"{word:04x} is named by two glyphs"
             glyphs[word] = font[4 + slot * height : 4 + (slot + 1) * height]
     assert slot == 512
     return glyphs
@@ -53,6 +57,30 @@ def test_letters_stay_and_the_space_stays_in_its_place() -> None:
     for letter in "Aaz0Éßőž ":
         assert after[ord(letter)] == before[ord(letter)]
     assert len(font) > 4 + 512 * 16
+
+
+@pytest.fixture(scope="module")
+def debian_font() -> dict[int, bytes]:
+    """The console font that the medium has, made from Debian's."""
+    source = Path("/usr/share/consolefonts/Uni2-Terminus16.psf.gz")
+    if not source.exists():
+        pytest.skip("the Debian package console-setup-linux is not installed")
+    return _glyphs(console_font(source.read_bytes()))
+
+
+def test_the_console_font_has_every_glyph_that_a_screen_may_draw(debian_font: dict[int, bytes]) -> None:
+    """What tests/unit/rescue/tui/test_screens.py finds on every screen is among these."""
+    drawn = {ord(character) for character in DRAWN}
+    assert drawn >= {ord(character) for character in "Az09>[x]─│┌┐└┘"}
+    assert {chr(value) for value in drawn - set(debian_font)} == set()
+    assert [chr(value) for value in drawn if value != 0x20 and not any(debian_font[value])] == []
+
+
+def test_the_console_font_has_every_character_that_passes_to_the_screen(debian_font: dict[int, bytes]) -> None:
+    """Labels and messages come from disks: what the wizard does not replace, the font must show."""
+    passing = {value for value in range(0x20, 0x30000) if plain(chr(value)) == chr(value)}
+    assert len(passing) > 500
+    assert {f"{value:04x}" for value in passing - set(debian_font)} == set()
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(b"\x72\xb5\x4a\x86rest"), _font(mode=0x01), gzip.compress(b"")])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import string
 from collections.abc import AsyncIterator
 
 from textual.pilot import Pilot
@@ -10,6 +11,8 @@ from rescue.tui.app import Wizard
 from rescue.tui.jobs import Jobs
 
 WIDTH, HEIGHT = 80, 24
+#: What screens may draw: ASCII, and the box-drawing characters that the code page 437 of every VGA font has.
+DRAWN = frozenset(string.printable.strip() + " " + "─│┌┐└┘├┤┬┴┼")
 _PATIENCE = 10.0
 
 

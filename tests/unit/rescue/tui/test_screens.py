@@ -1,7 +1,6 @@
 """Every screen fits 80x24 and draws only what a bare console can show."""
 
 import asyncio
-import string
 import threading
 from pathlib import Path
 
@@ -12,15 +11,13 @@ from core.events import Event, Sink, Stage
 from images.model.layout import DiskIdentity
 from images.stack.keys import AskKey
 from rescue.jobs.repositories import Findings, FoundRepository
+from rescue.jobs.support_places import SupportPlace
 from rescue.tui import messages
 from rescue.tui.app import SCREENS
 from restore.plan import Plan
 from restore.report import Report
-from tests.unit.rescue.tui.driving import HEIGHT, WIDTH, Driver, wizard
+from tests.unit.rescue.tui.driving import DRAWN, HEIGHT, WIDTH, Driver, wizard
 from tests.unit.rescue.tui.fakes import FileJobs, disk
-
-#: ASCII, and the box-drawing characters that the code page 437 of every VGA font has.
-ALLOWED = set(string.printable.strip() + " " + "─│┌┐└┘├┤┬┴┼")
 
 NASTY = "Büro \x1b[31m\u202e’s “disk” 漢字 ▌✓ " + "x" * 200
 
@@ -48,7 +45,7 @@ def check(driver: Driver) -> None:
             assert screen.region.contains_region(widget.region), f"{widget} {widget.region}\n{driver.text}"
     assert screen.max_scroll_y == 0, f"the screen is too low\n{driver.text}"
     assert len(driver.lines) == HEIGHT
-    odd = {character for line in driver.lines for character in line} - ALLOWED
+    odd = {character for line in driver.lines for character in line} - DRAWN
     assert not odd, f"{odd}\n{driver.text}"
     assert driver.lines[0].startswith(" liferaft - ")
     assert ":" in driver.lines[-1], "the last line says what the keys do"
@@ -175,7 +172,7 @@ def test_labels_and_models_cannot_move_the_cursor(jobs: FileJobs, monkeypatch: p
 
     def drawn(driver: Driver) -> None:
         characters = {character for line in driver.lines for character in line}
-        assert characters - ALLOWED <= {"ü"}, driver.text
+        assert characters - DRAWN <= {"ü"}, driver.text
         assert all(len(line) == WIDTH for line in driver.lines)
 
     async def road() -> None:
@@ -257,6 +254,25 @@ def test_the_passphrase_of_an_encrypted_disk_is_asked_for_until_it_is_right(
 
     asyncio.run(road())
     assert typed == ["wrong", "right"]
+
+
+def test_the_support_screen_with_many_sticks_of_odd_names(jobs: FileJobs) -> None:
+    jobs.places = tuple(
+        SupportPlace(name=NASTY.replace("ü", "u"), device=f"/dev/sd{letter}1", kind="vfat")
+        for letter in "bcdefghijklmnop"
+    )
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("down", "down", "enter")
+            await driver.see("> B", "Passphrases")
+            check(driver)
+            await driver.press("enter")
+            await driver.see("Saved")
+            check(driver)
+
+    asyncio.run(road())
 
 
 def test_every_destination_has_its_screen() -> None:
