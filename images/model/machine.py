@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from images.model.layout import DiskIdentity
+from images.model.trust import FirmwareTrust
 
 
 class Firmware(StrEnum):
@@ -82,8 +83,34 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     up: bool = False
 
 
+class MachineDevice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A device that a driver could be needed for.
+
+    Attributes:
+        bus: the kernel's name of its bus (``pci``, ``usb``, ``virtio`` …).
+        address: its name on that bus (``0000:00:1f.2``).
+        modalias: what a driver claims it by.
+        driver: what drives it now; empty for nothing.
+        hidden_disks: NVMe drives that a SATA controller in RAID mode hides behind itself, as the kernel counts them.
+    """
+
+    bus: str
+    address: str
+    modalias: str
+    driver: str = ""
+    hidden_disks: int = 0
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """One machine at one time. ``ram`` in bytes."""
+    """One machine at one time.
+
+    Attributes:
+        ram: bytes that the kernel has, which is less than is installed.
+        modaliases: of all devices, sorted.
+        devices: the same with where they are and what drives them; empty where only a restore's facts were asked for,
+            and in documents of liferaft 0.1.
+        trust: what the firmware lets start; None where it was not asked for, or is a BIOS.
+    """
 
     version: int = 1
     firmware: Firmware
@@ -94,3 +121,5 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[MachineDisk, ...]
     nics: tuple[Nic, ...]
     modaliases: tuple[str, ...]
+    devices: tuple[MachineDevice, ...] = ()
+    trust: FirmwareTrust | None = None
