@@ -14,7 +14,7 @@ from core.errors import DamagedError, ProcessError, RefusedError, UsageError
 from core.process import Runner
 
 #: Where packages put firmware, and settings of kmod, below ``/``.
-_FIRMWARE_FOLDERS = ("usr/lib/firmware", "lib/firmware")
+FIRMWARE_FOLDERS = ("usr/lib/firmware", "lib/firmware")
 _SETTINGS_FOLDERS = ("usr/lib/modprobe.d", "lib/modprobe.d", "etc/modprobe.d")
 
 
@@ -81,7 +81,7 @@ def unpack_package(path: Path, scratch: Path, runner: Runner) -> Path:
 def _folder_source(folder: Path, named: Path, scratch: Path, runner: Runner) -> Source:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
     modules = [path for path in files if is_module(path)]
-    firmware = _below(folder, _FIRMWARE_FOLDERS)
+    firmware = _below(folder, FIRMWARE_FOLDERS)
     settings = _below(folder, _SETTINGS_FOLDERS)
     for package in (path for path in files if path.name.endswith(".deb") and not modules):
         inner = _folder_source(unpack_package(package, scratch, runner), package, scratch, runner)

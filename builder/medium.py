@@ -12,13 +12,16 @@ from types import MappingProxyType
 import msgspec
 
 from builder.boot import INITRD, KERNEL, bios_boot_code, grub_menu, make_bios_image, make_efi_image, mark_name
-from builder.cache import open_cache
+from builder.cache import Cache, open_cache
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_images, describe_files
+from builder.firmware_files import windows_driver_files
 from builder.iso import BootImages, write_iso
 from builder.layer import Layer
 from builder.mirror import find_mirror
+from builder.module_tree import Ground
 from builder.payload import build_payload
 from builder.recipe import Recipe
+from builder.recipe_drivers import NO_MACHINES, MachineDrivers, build_drivers
 from builder.rootfs import Base, build_base
 from builder.site import build_site, complete_site
 from builder.site_files import read_site_files
@@ -78,6 +81,7 @@ def build_iso(
     sink: Sink,
     *,
     job_files: Mapping[str, Path] = MappingProxyType({}),
+    machines: MachineDrivers = NO_MACHINES,
 ) -> BuildReport:
     """Build the medium of ``recipe`` as the hybrid ISO ``out``; the old file stays until the new one is whole.
 
@@ -85,6 +89,7 @@ def build_iso(
         cache_root: the build cache.
         live: the live system's own files (rescue/live).
         job_files: what lies beside the job on the medium, by name.
+        machines: what the machines that the medium is for need.
 
     Raises:
         UsageError: ``out`` cannot be written there.
@@ -95,6 +100,7 @@ def build_iso(
     _refuse_bad_target(out)
     _refuse_bad_names(job_files)
     site = read_site_files(recipe)
+    windows = windows_driver_files(Path(path) for path in recipe.windows.drivers)
     with open_cache(cache_root) as cache:
         mirror = find_mirror(runner)
         site = complete_site(recipe, site, mirror.sources(recipe.release), cache, runner, sink)
@@ -102,12 +108,13 @@ def build_iso(
         layers = (
             Layer("base", base.squashfs, reused=base.reused),
             *build_payload(recipe, base, live, mirror, cache, runner, sink),
+            *_drivers(recipe, machines, base, mirror.sources(recipe.release), cache, runner, sink),
             *build_site(site, base.squashfs, recipe.compression, cache, runner, sink),
         )
         with cache.scratch("iso") as scratch:
             boot = _make_boot_images(base, scratch, runner)
             files = _lay_out(recipe, base, layers, scratch)
-            files |= {f"liferaft/{name}": path for name, path in job_files.items()}
+            files |= {f"liferaft/{name}": path for name, path in job_files.items()} | windows
             files[SUMS] = scratch / "sums.img"
             files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
             document = msgspec.structs.replace(
@@ -135,6 +142,19 @@ def _refuse_bad_names(job_files: Mapping[str, Path]) -> None:
                 f"{name} cannot lie beside the job on the medium.",
                 hint=f"Name it with letters, digits, dots and hyphens, and not {', '.join(_OURS)}.",
             )
+
+
+def _drivers(
+    recipe: Recipe,
+    machines: MachineDrivers,
+    base: Base,
+    sources: tuple[str, ...],
+    cache: Cache,
+    runner: Runner,
+    sink: Sink,
+) -> tuple[Layer, ...]:
+    ground = Ground(kernel=base.kernel_release, trees=(base.squashfs,), initrds=(base.initrd,))
+    return build_drivers(recipe, machines, ground, sources, cache, runner, sink)
 
 
 def _make_boot_images(base: Base, scratch: Path, runner: Runner) -> BootImages:

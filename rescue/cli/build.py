@@ -26,15 +26,22 @@ _WORTH_A_LINE = MIB // 4
     help="The ISO to write. The old file stays until the new one is whole.",
 )
 @click.option("--cache", type=click.Path(path_type=Path), help="The build cache; by default ~/.cache/liferaft.")
+@click.option(
+    "--this-machine",
+    is_flag=True,
+    help="Add what the machine this runs on needs: firmware that its devices ask for, and drivers that DKMS compiled.",
+)
 @json_option
 @progress_option
-def command(recipe: Path | None, out: Path, cache: Path | None, as_json: bool, progress: str) -> None:
+def command(
+    recipe: Path | None, out: Path, cache: Path | None, this_machine: bool, as_json: bool, progress: str
+) -> None:
     """Build the rescue medium: one ISO for CD and USB stick, BIOS and UEFI.
 
     RECIPE is a TOML file (docs/recipe.md); without one the embedded recipe is built. What was built before is
     taken from the cache, so that a change of kernel parameters or of the job takes seconds.
     """
-    report = build_medium(recipe, out, cache, open_sink(progress), SystemRunner())
+    report = build_medium(recipe, out, cache, open_sink(progress), SystemRunner(), this_machine=this_machine)
     if as_json:
         click.echo(encode(report), nl=False)
     else:

@@ -12,16 +12,26 @@ from core.errors import UsageError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from rescue.jobs.access import read_passphrase
+from rescue.jobs.machine_drivers import machine_drivers
 from rescue.jobs.unattended import SECRETS, Job, trusted_keys
 
 
-def build_medium(recipe_path: Path | None, out: Path, cache: Path | None, sink: Sink, runner: Runner) -> BuildReport:
+def build_medium(
+    recipe_path: Path | None,
+    out: Path,
+    cache: Path | None,
+    sink: Sink,
+    runner: Runner,
+    *,
+    this_machine: bool = False,
+) -> BuildReport:
     """Build the rescue medium.
 
     Args:
         recipe_path: a TOML file; the embedded recipe when None.
         out: the ISO to write.
         cache: the build cache; the user's own when None.
+        this_machine: add the firmware and the compiled drivers that the machine this runs on needs.
 
     Raises:
         UsageError: the recipe, its job, or ``out`` is wrong. Nothing was built.
@@ -34,8 +44,11 @@ def build_medium(recipe_path: Path | None, out: Path, cache: Path | None, sink: 
     if job and recipe_path:
         for field in SECRETS:
             secrets |= passphrase_beside(field, getattr(job, field), recipe_path, sink)
+    machines = machine_drivers(recipe, this_machine, runner, sink)
     with as_file(files("rescue.live")) as live:
-        return build_iso(recipe, out, cache or default_cache(), live, runner, sink, job_files=secrets)
+        return build_iso(
+            recipe, out, cache or default_cache(), live, runner, sink, job_files=secrets, machines=machines
+        )
 
 
 def _check_job(recipe: Recipe, path: Path | None) -> Job | None:
