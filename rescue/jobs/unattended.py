@@ -62,6 +62,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         luks_passphrase_file: the same for the encrypted disks of the recovery point.
         passphrase_over_http: allow an ``http://`` address, which everybody in the network can read along.
         require_signature: public keys as PEM text; the recovery point must be signed with one of them.
+        scratch: the folder where filesystems are made smaller, when they must be, a whole path; empty for TMPDIR's.
         report_url: the result is sent there with POST; empty for nowhere.
         after: what to do then.
     """
@@ -85,6 +86,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     luks_passphrase_file: str = ""
     passphrase_over_http: bool = False
     require_signature: tuple[str, ...] = ()
+    scratch: str = ""
     report_url: str = ""
     after: After = After.STAY
 
@@ -95,6 +97,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
             raise ValueError('a job names its target, or targets, or says "match": true')
         if self.grow and self.grow_all:
             raise ValueError("grow and grow_all say different things")
+        if self.scratch and not self.scratch.startswith("/"):
+            raise ValueError(f"scratch is {self.scratch!r}: it is a whole path, which begins with /")
         for field in SECRETS:
             if not getattr(self, field).startswith("http://") or self.passphrase_over_http:
                 continue
@@ -229,7 +233,10 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
         plan = plan_restore_by_rules(job.repository, job.recovery_point, rules, choices, runner, access)
         digest = plan.digest
         show(plan)
-        report = run_plan(plan, digest, runner, sink, repository=job.repository, access=access, keys=keys)
+        scratch = Path(job.scratch) if job.scratch else None
+        report = run_plan(
+            plan, digest, runner, sink, repository=job.repository, access=access, keys=keys, scratch=scratch
+        )
     except LiferaftError as error:
         return failed(error, time.monotonic() - started, digest)
     return JobResult(

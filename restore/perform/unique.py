@@ -110,7 +110,10 @@ def _renew_system(renewals: Sequence[Renewal], nodes: dict[str, Partition], work
             made.done.append(f"unique: new SSH host keys ({', '.join(keys)})")
         if warning:
             made.warnings.append(warning)
-        made.done += [f"unique: {path} is made again at the next start" for path in forget_seeds(root)]
+        forgotten, warning = forget_seeds(root)
+        made.done += [f"unique: {path} is made again at the next start" for path in forgotten]
+        if warning:
+            made.warnings.append(warning)
         _rebuild_initramfs(root, work, made)
         made.warnings += places_still_old(root, renewals)
 

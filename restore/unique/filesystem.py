@@ -1,5 +1,7 @@
 """Giving a filesystem another identity, through its own tools; libblkid is the witness."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from core.errors import DeviceError, RefusedError
@@ -7,6 +9,8 @@ from core.process import Runner
 from images.filesystems.c_ext import Compat
 from images.filesystems.ext import sound_superblock
 from images.filesystems.ntfs import read_ntfs
+from images.filesystems.used import UsedMap
+from images.filesystems.xfs import read_xfs
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource, open_source
 from restore.abilities import EXT, FAT
@@ -16,6 +20,11 @@ from restore.unique.renewal import Renewal
 _HOURS = 24 * 3600.0
 #: e2fsck: 0 clean, 1 something was mended.
 _CHECKED = frozenset({0, 1})
+#: Readers of those whose tools work on a sound filesystem only, and mend nothing before.
+_WANT_CLEAN: dict[FilesystemKind, Callable[[BlockSource], UsedMap | None]] = {
+    FilesystemKind.XFS: read_xfs,
+    FilesystemKind.NTFS: partial(read_ntfs, marked=True),
+}
 
 
 def tools(kind: FilesystemKind) -> tuple[str, ...]:
@@ -44,6 +53,10 @@ def doubt(source: BlockSource, kind: FilesystemKind) -> str:
         return least_btrfs(source).reason
     if kind in EXT and sound_superblock(source).compat & Compat.STABLE_INODES:
         return "its identity is part of its encryption (stable_inodes)"
+    if kind in _WANT_CLEAN:
+        # xfs_admin refuses a log that was not played, ntfslabel a volume that was not let go of: half-way, then.
+        found = _WANT_CLEAN[kind](source)
+        return "" if found is not None and found.trusted else (found.reason if found else f"it holds no {kind}")
     return ""
 
 

@@ -14,10 +14,16 @@ from restore.boot.within import folder_within
 #: NetworkManager(8), systemd-boot(7)).
 FORGOTTEN = (
     "var/lib/systemd/random-seed",
-    "var/lib/systemd/credential.secret",
     "var/lib/NetworkManager/secret_key",
     "boot/efi/loader/random-seed",
 )
+#: The key of encrypted credentials: made again as well, but what it had encrypted is then lost.
+_SECRET = "var/lib/systemd/credential.secret"
+#: Where credentials lie that it may have encrypted, and the units that may carry some (systemd.exec(5)).
+_CREDENTIALS = ("etc/credstore.encrypted", "usr/lib/credstore.encrypted", "boot/efi/loader/credentials")
+_UNITS = ("etc/systemd/system", "etc/systemd/network", "etc/systemd/user")
+_IN_UNITS = (b"LoadCredentialEncrypted=", b"SetCredentialEncrypted=")
+_LARGEST_UNIT = 1 << 20
 _SSH, _HOST_KEYS = "etc/ssh", "ssh_host_*_key*"
 
 
@@ -35,15 +41,43 @@ def renew_machine_id(root: Path, new: str) -> bool:
     return old != new
 
 
-def forget_seeds(root: Path) -> tuple[str, ...]:
-    """Remove what is random once per machine and made again at the next start. Gives their paths."""
+def forget_seeds(root: Path) -> tuple[tuple[str, ...], str]:
+    """Remove what is random once per machine and made again at the next start.
+
+    Returns:
+        their paths, and a warning; empty for none. The key of credentials stays where something needs it: services
+        that do not start are worse than two machines with one key, and the warning says so.
+    """
     gone = []
-    for name in FORGOTTEN:
+    needed = _credentials(root)
+    for name in (*FORGOTTEN, *(() if needed else (_SECRET,))):
         path = _file(root, name)
         if path is not None:
             path.unlink()
             gone.append(f"/{name}")
-    return tuple(gone)
+    if not needed or _file(root, _SECRET) is None:
+        return tuple(gone), ""
+    return tuple(gone), (
+        f"/{_SECRET} is the same as on the source, because {needed} may need it: encrypt these credentials anew on the "
+        "restored machine (systemd-creds), then remove it"
+    )
+
+
+def _credentials(root: Path) -> str:
+    """The first thing found that holds, or names, an encrypted credential; empty for none."""
+    for name in _CREDENTIALS:
+        folder = folder_within(root, name)
+        if folder is not None and folder.is_dir() and any(folder.iterdir()):
+            return f"/{name}"
+    for name in _UNITS:
+        folder = folder_within(root, name)
+        for path in sorted(folder.rglob("*")) if folder is not None else ():
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST_UNIT:
+                continue
+            content = path.read_bytes()
+            if any(word in content for word in _IN_UNITS):
+                return f"/{path.relative_to(root)}"
+    return ""
 
 
 def renew_host_keys(root: Path, inside: Callable[[tuple[str, ...]], str]) -> tuple[tuple[str, ...], str]:

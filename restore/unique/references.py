@@ -45,6 +45,8 @@ PLACES = (
     "efi/EFI/*/grubenv",
     "efi/loader/entries/*.conf",
 )
+#: A dash of a UUID in the name of a unit.
+_DASH = r"\x2d"
 #: Nothing of this kind is larger; what is, is no such file.
 _LIMIT = 4 << 20
 
@@ -53,12 +55,18 @@ def rewrite(content: bytes, renewals: Iterable[Renewal]) -> bytes:
     """The content with each old identity replaced, in the letters' case it is written in; no other byte changes."""
     for renewal in renewals:
         content = _pattern(renewal).sub(partial(_cased, renewal.new), content)
+        if "-" in renewal.old:
+            content = _escaped_pattern(renewal).sub(partial(_cased_escaped, renewal.new), content)
     return content
 
 
 def still_old(content: bytes, renewals: Iterable[Renewal]) -> tuple[Renewal, ...]:
     """The renewals whose old identity is in the content."""
-    return tuple(renewal for renewal in renewals if _pattern(renewal).search(content))
+    return tuple(
+        renewal
+        for renewal in renewals
+        if _pattern(renewal).search(content) or ("-" in renewal.old and _escaped_pattern(renewal).search(content))
+    )
 
 
 def rewrite_places(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]:
@@ -80,8 +88,7 @@ def places_still_old(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]
     for path, content in _files(root):
         shown = f"/{path.relative_to(root)}"
         found += [f"{shown} still names {renewal.old}" for renewal in still_old(content, wanted)]
-        # systemd escapes the dashes of a UUID in the names of units.
-        name = path.name.replace("\\x2d", "-").lower()
+        name = path.name.replace(_DASH, "-").lower()
         found += [
             f"the name of {shown} still has {old}" for old in (each.old for each in wanted) if old.lower() in name
         ]
@@ -102,8 +109,21 @@ def _pattern(renewal: Renewal) -> re.Pattern[bytes]:
     return re.compile(rb"(?<![0-9A-Za-z-])" + re.escape(renewal.old.encode()) + rb"(?![0-9A-Za-z-])", re.IGNORECASE)
 
 
+def _escaped_pattern(renewal: Renewal) -> re.Pattern[bytes]:
+    # As units name devices (systemd.unit(5), "String Escaping for Inclusion in Unit Names"): a dash stands for a slash.
+    old = re.escape(renewal.old.replace("-", _DASH).encode())
+    return re.compile(rb"(?<![0-9A-Za-z])(?<!\\x2d)" + old + rb"(?![0-9A-Za-z]|\\x2d)", re.IGNORECASE)
+
+
+def _cased_escaped(new: str, match: re.Match[bytes]) -> bytes:
+    return _in_case(new, match.group().replace(_DASH.encode(), b"-")).replace(b"-", _DASH.encode())
+
+
 def _cased(new: str, match: re.Match[bytes]) -> bytes:
-    found = match.group()
+    return _in_case(new, match.group())
+
+
+def _in_case(new: str, found: bytes) -> bytes:
     if found.lower() == found:
         return new.lower().encode()
     return new.upper().encode() if found.upper() == found else new.encode()

@@ -56,3 +56,35 @@ def test_stable_inodes_keep_their_identity(tmp_path: Path) -> None:
     volume = tmp_path / "ext"
     run("mke2fs", "-q", "-t", "ext4", "-O", "stable_inodes", volume, "16M")
     assert "holds ext4, which keeps its identity" in refused(volume, tmp_path)
+
+
+def test_an_xfs_whose_log_was_not_played_is_refused_in_the_plan(tmp_path: Path) -> None:
+    need("mkfs.xfs", "xfs_db", "xfs_logprint")
+    volume = tmp_path / "xfs"
+    volume.touch()
+    os.truncate(volume, 320 * MIB)
+    run("mkfs.xfs", "-q", volume)
+    start = _log_start(volume)
+    with volume.open("r+b") as stream:
+        # The flags of the first operation: it says "unmounted" no more (kernel, fs/xfs/libxfs/xfs_log_format.h).
+        stream.seek(start + 512 + 9)
+        stream.write(b"\0")
+    assert "DIRTY" in run("xfs_logprint", "-t", volume, success=(0, 1))
+    assert "holds xfs, which keeps its identity: its log needs recovery" in refused(volume, tmp_path)
+
+
+def _log_start(volume: Path) -> int:
+    """As xfs_db says it: bytes from the start of the volume."""
+    said = run("xfs_db", "-r", "-c", "sb 0", "-c", "addr logstart", "-c", "daddr", volume)
+    return int(said.split()[-1].strip("()")) * 512
+
+
+def test_a_hibernated_windows_is_refused_in_the_plan(tmp_path: Path) -> None:
+    need("mkntfs", "ntfscp")
+    volume, memory = tmp_path / "ntfs", tmp_path / "hiberfil.sys"
+    volume.touch()
+    os.truncate(volume, 20 * MIB)
+    run("mkntfs", "-q", "-F", "-Q", volume)
+    memory.write_bytes(b"hibr" + bytes(8188))
+    run("ntfscp", "-q", volume, memory, "hiberfil.sys")
+    assert "holds ntfs, which keeps its identity" in refused(volume, tmp_path)

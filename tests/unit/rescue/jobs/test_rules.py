@@ -36,6 +36,7 @@ def test_a_job_says_what_becomes_of_partitions() -> None:
         ('"rules": [{"volume": "vg/root", "partition": 1, "rule": "grow"}]', "for a partition or for a volume"),
         ('"rules": [{"volume": "vg/root", "rule": "grow", "size": 5}]', "without a size"),
         ('"grow": true, "grow_all": true', "say different things"),
+        ('"scratch": "work"', "a whole path"),
     ],
 )
 def test_what_a_job_cannot_mean_is_refused(words: str, said: str) -> None:

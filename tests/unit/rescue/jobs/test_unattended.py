@@ -143,9 +143,18 @@ def test_planning_and_restoring_get_what_the_job_says(tmp_path: Path, monkeypatc
         return Plan(recovery_point="p", name="n", created="c", repository="r", targets=(), steps=(), notes=())
 
     def run(
-        plan: Plan, digest: str, runner: object, sink: object, *, repository: str, access: Access, keys: Keys
+        plan: Plan,
+        digest: str,
+        runner: object,
+        sink: object,
+        *,
+        repository: str,
+        access: Access,
+        keys: Keys,
+        scratch: Path | None,
     ) -> Report:
         given.append(access)
+        assert scratch == tmp_path / "scratch"
         assert keys.passphrases == ("four five",)
         raise RefusedError("far enough")
 
@@ -156,6 +165,7 @@ def test_planning_and_restoring_get_what_the_job_says(tmp_path: Path, monkeypatc
     job = Job(
         repository="/r",
         target=TargetRule(serial="A"),
+        scratch=str(tmp_path / "scratch"),
         passphrase_file=str(tmp_path / "pass"),
         luks_passphrase_file=str(tmp_path / "luks"),
     )

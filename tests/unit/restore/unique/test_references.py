@@ -19,6 +19,10 @@ def renewal(old: str, new: str, sort: Sort = Sort.FILESYSTEM) -> Renewal:
     return Renewal(sort=sort, disk="disk0", number=1, old=old, new=new, kind=FilesystemKind.EXT4)
 
 
+def _escaped(identity: str) -> str:
+    return identity.replace("-", "\\x2d")
+
+
 ALL = (renewal(ROOT_OLD, ROOT_NEW), renewal(ESP_OLD, ESP_NEW), renewal(PART_OLD, PART_NEW, Sort.PARTITION))
 
 
@@ -30,6 +34,16 @@ ALL = (renewal(ROOT_OLD, ROOT_NEW), renewal(ESP_OLD, ESP_NEW), renewal(PART_OLD,
         (f"/dev/disk/by-uuid/{ESP_OLD} /boot/efi vfat", f"/dev/disk/by-uuid/{ESP_NEW} /boot/efi vfat"),
         (f"search --fs-uuid --set=root {ESP_OLD.lower()}", f"search --fs-uuid --set=root {ESP_NEW.lower()}"),
         (f"root=PARTUUID={PART_OLD} ro", f"root=PARTUUID={PART_NEW} ro"),
+        # systemd-escape(1) --path --suffix=device /dev/disk/by-uuid/…
+        (
+            f"After=dev-disk-by\\x2duuid-{_escaped(ROOT_OLD)}.device\n",
+            f"After=dev-disk-by\\x2duuid-{_escaped(ROOT_NEW)}.device\n",
+        ),
+        (
+            f"BindsTo=dev-disk-by\\x2duuid-{_escaped(ESP_OLD)}.device",
+            f"BindsTo=dev-disk-by\\x2duuid-{_escaped(ESP_NEW)}.device",
+        ),
+        (f"x-{_escaped(ESP_OLD)}\\x2d00 a{_escaped(ESP_OLD)}", f"x-{_escaped(ESP_OLD)}\\x2d00 a{_escaped(ESP_OLD)}"),
         # Something longer that contains it is something else.
         (f"{ROOT_OLD}0 x{ESP_OLD} {ESP_OLD}-00 {PART_OLD}1", f"{ROOT_OLD}0 x{ESP_OLD} {ESP_OLD}-00 {PART_OLD}1"),
     ],
