@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from core.errors import DeviceError
+from core.files import write_atomically
 
 #: Old entries kept per kind, so that going back to an earlier recipe costs nothing.
 KEPT = 3
@@ -59,6 +60,17 @@ class Cache:
             content.rename(final)
         self._forget(kind)
         return final, False
+
+    def remember(self, name: str, content: bytes) -> None:
+        """Keep a small file that may change: what was known the last time."""
+        write_atomically(self._root / name, content)
+
+    def recall(self, name: str) -> bytes | None:
+        """What :meth:`remember` kept under ``name``; None when nothing was."""
+        try:
+            return (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return None
 
     @contextlib.contextmanager
     def scratch(self, kind: str) -> Iterator[Path]:

@@ -18,6 +18,8 @@ from core.process import Runner
 #: The components beside main: firmware, and what is free but needs what is not.
 _COMPONENTS = "contrib non-free-firmware"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+#: A line of apt-get's simulation: "Inst NAME (VERSION ORIGIN [ARCHITECTURE])".
+_INSTALLED = re.compile(r"^Inst (\S+) \((\S+) ", re.MULTILINE)
 _FIELD = re.compile(r"^(Package|Section): (.+)$", re.MULTILINE)
 
 
@@ -86,12 +88,33 @@ class Archive:
             for path in self.fetch(packages, scratch):
                 self._runner.run(["dpkg-deb", "-x", str(path), str(folder)], timeout=300)
 
+    def resolve(self, packages: Iterable[str]) -> tuple[str, ...]:
+        """What apt would install for ``packages`` and everything essential, without recommendations, as
+        ``NAME VERSION``, sorted.
+
+        Raises:
+            UsageError: a package does not exist. LiferaftError: they do not go together.
+        """
+        wanted = tuple(packages)
+        argv = ["apt-get", *_options(self._folder), "-o", "APT::Install-Recommends=false", "--simulate", "install"]
+        try:
+            said = self._runner.run([*argv, "?essential", "apt", *wanted], timeout=120).stdout
+        except ProcessError as error:
+            self.refuse_unknown(wanted, "The medium")
+            raise LiferaftError(f"apt cannot install the medium's packages together: {error.message}") from error
+        return tuple(sorted(f"{match[1]} {match[2]}" for match in _INSTALLED.finditer(said)))
+
     def _names(self, prefix: str) -> list[str]:
         return self._runner.run(["apt-cache", *_options(self._folder), "pkgnames", prefix]).stdout.split()
 
 
-def open_archive(sources: Iterable[str], cache: Cache, runner: Runner, sink: Sink) -> Archive:
+def open_archive(
+    sources: Iterable[str], cache: Cache, runner: Runner, sink: Sink, *, state: tuple[str, ...] = ()
+) -> Archive:
     """The archive that lines of a sources.list name, with firmware; its lists are fetched at most once a day.
+
+    Args:
+        state: digests of what the archive publishes, where they are known: its lists are fetched once for each state.
 
     Raises:
         MissingToolError: Debian's keys or apt are not on this machine.
@@ -100,7 +123,8 @@ def open_archive(sources: Iterable[str], cache: Cache, runner: Runner, sink: Sin
     if not _KEYRING.is_file():
         raise MissingToolError(f"{_KEYRING} is not there.", hint="apt-get install debian-archive-keyring")
     lines = [f"{line} {_COMPONENTS}" for line in sources]
-    key = key_of(("lists 1", datetime.datetime.now(datetime.UTC).date().isoformat(), *lines))
+    age = state or (datetime.datetime.now(datetime.UTC).date().isoformat(),)
+    key = key_of(("lists 1", *age, *lines))
 
     def make(folder: Path) -> None:
         sink(Event(stage=Stage.BUILD, message="Reading Debian's package lists"))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.mirror import PackageSource
 from core.documents import decode_stored
 from core.errors import DamagedError
 from images.sources import BlockSource, BytesSource
@@ -36,7 +37,8 @@ class MediumDocument(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         version: of this document.
         liferaft: the version that built it.
-        built: when, UTC; with SOURCE_DATE_EPOCH the time that it names.
+        built: the time it belongs to, UTC: when the newest package list it was built from was published, or what
+            SOURCE_DATE_EPOCH named. Not when somebody ran the build: that would make equal media differ.
         release: the Debian release. architecture: Debian's name.
         medium_id: the mark by which the initrd knows a medium it belongs to.
         kernel: its release, as ``uname -r`` gives it.
@@ -44,6 +46,7 @@ class MediumDocument(msgspec.Struct, frozen=True, kw_only=True):
         layers: names of the squashfs layers, lowest first.
         initrds: paths of what the boot loader loads as initrd, in order.
         ram: bytes of RAM the machine needs. ram_copied: the same when the medium is copied to RAM.
+        sources: the package lists it was built from.
         files: every file of the medium but this one, by path.
         boot_images: what firmware starts from, ``bios`` and ``efi``: bytes and :func:`boot_image_digest`.
     """
@@ -60,6 +63,7 @@ class MediumDocument(msgspec.Struct, frozen=True, kw_only=True):
     initrds: tuple[str, ...]
     ram: int
     ram_copied: int
+    sources: tuple[PackageSource, ...] = ()
     files: tuple[MediumFile, ...]
     boot_images: tuple[MediumFile, ...] = ()
 

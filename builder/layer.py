@@ -14,12 +14,14 @@ class Layer(msgspec.Struct, frozen=True):
         initrd: a cpio archive that the boot loader gives to the kernel behind the initrds before it
             (``live/NAME.img``), or None.
         reused: it came from the cache.
+        python: the list of Python packages in it (``name``, tab, ``version``), for the layer that has them.
     """
 
     name: str
     squashfs: Path
     initrd: Path | None = None
     reused: bool = False
+    python: Path | None = None
 
     @property
     def files(self) -> dict[str, Path]:
@@ -27,4 +29,6 @@ class Layer(msgspec.Struct, frozen=True):
         found = {f"live/{self.name}.squashfs": self.squashfs}
         if self.initrd is not None:
             found[f"live/{self.name}.img"] = self.initrd
+        if self.python is not None:
+            found["liferaft/python.txt"] = self.python
         return found

@@ -11,14 +11,23 @@ from types import MappingProxyType
 
 import msgspec
 
-from builder.boot import INITRD, KERNEL, bios_boot_code, grub_menu, make_bios_image, make_efi_image, mark_name
+from builder.boot import (
+    INITRD,
+    KERNEL,
+    bios_boot_code,
+    grub_menu,
+    loopback_menu,
+    make_bios_image,
+    make_efi_image,
+    mark_name,
+)
 from builder.cache import Cache, open_cache
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_images, describe_files
 from builder.firmware_files import windows_driver_files
 from builder.iso import BootImages, write_iso
 from builder.layer import Layer
-from builder.mirror import find_mirror
 from builder.module_tree import Ground
+from builder.origin import DatedRunner, Origin, find_origin
 from builder.payload import build_payload
 from builder.recipe import Recipe
 from builder.recipe_drivers import NO_MACHINES, MachineDrivers, build_drivers
@@ -82,6 +91,7 @@ def build_iso(
     *,
     job_files: Mapping[str, Path] = MappingProxyType({}),
     machines: MachineDrivers = NO_MACHINES,
+    offline: bool = False,
 ) -> BuildReport:
     """Build the medium of ``recipe`` as the hybrid ISO ``out``; the old file stays until the new one is whole.
 
@@ -90,6 +100,7 @@ def build_iso(
         live: the live system's own files (rescue/live).
         job_files: what lies beside the job on the medium, by name.
         machines: what the machines that the medium is for need.
+        offline: do not ask the archive whether it has something newer.
 
     Raises:
         UsageError: ``out`` cannot be written there.
@@ -102,13 +113,14 @@ def build_iso(
     site = read_site_files(recipe)
     windows = windows_driver_files(Path(path) for path in recipe.windows.drivers)
     with open_cache(cache_root) as cache:
-        mirror = find_mirror(runner)
-        site = complete_site(recipe, site, mirror.sources(recipe.release), cache, runner, sink)
-        base = build_base(recipe, mirror, cache, runner, sink)
+        origin = find_origin(recipe, cache, runner, sink, offline=offline)
+        runner = DatedRunner(runner, origin.epoch)
+        site = complete_site(recipe, site, origin.sources, cache, runner, sink)
+        base = build_base(recipe, origin, cache, runner, sink)
         layers = (
             Layer("base", base.squashfs, reused=base.reused),
-            *build_payload(recipe, base, live, mirror, cache, runner, sink),
-            *_drivers(recipe, machines, base, mirror.sources(recipe.release), cache, runner, sink),
+            *build_payload(recipe, base, live, origin, cache, runner, sink),
+            *_drivers(recipe, machines, base, origin.sources, cache, runner, sink),
             *build_site(site, base.squashfs, recipe.compression, cache, runner, sink),
         )
         with cache.scratch("iso") as scratch:
@@ -118,7 +130,7 @@ def build_iso(
             files[SUMS] = scratch / "sums.img"
             files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
             document = msgspec.structs.replace(
-                _describe(recipe, base, layers, files), boot_images=describe_boot_images(boot.bios, boot.efi)
+                _describe(recipe, origin, base, layers, files), boot_images=describe_boot_images(boot.bios, boot.efi)
             )
             files[MEDIUM_DOCUMENT] = scratch / "medium.json"
             files[MEDIUM_DOCUMENT].write_text(encode_readable(document))
@@ -167,6 +179,7 @@ def _lay_out(recipe: Recipe, base: Base, layers: tuple[Layer, ...], scratch: Pat
     """Which file goes where on the medium; small ones are written to ``scratch``."""
     written = {
         "boot/grub/grub.cfg": grub_menu(base.medium_id, recipe.kernel_parameters, _initrds(layers), recipe.menu),
+        "boot/grub/loopback.cfg": loopback_menu(),
         "live/filesystem.module": " ".join(f"{layer.name}.squashfs" for layer in layers) + "\n",
         f".disk/{mark_name(base.medium_id)}": f"{base.medium_id}\n",
         # Debian's signed GRUB looks for this name.
@@ -188,11 +201,13 @@ def _initrds(layers: tuple[Layer, ...]) -> tuple[str, ...]:
     return (INITRD, *(path for layer in layers for path in layer.files if path.endswith(".img")), SUMS)
 
 
-def _describe(recipe: Recipe, base: Base, layers: tuple[Layer, ...], files: Mapping[str, Path]) -> MediumDocument:
+def _describe(
+    recipe: Recipe, origin: Origin, base: Base, layers: tuple[Layer, ...], files: Mapping[str, Path]
+) -> MediumDocument:
     described = describe_files(files)
     return MediumDocument(
         liferaft=tool_name(),
-        built=build_time(),
+        built=build_time(origin),
         release=recipe.release,
         architecture="amd64",
         medium_id=base.medium_id,
@@ -202,15 +217,15 @@ def _describe(recipe: Recipe, base: Base, layers: tuple[Layer, ...], files: Mapp
         initrds=_initrds(layers),
         ram=_RAM_SYSTEM,
         ram_copied=align_up(_RAM_SYSTEM + sum(file.size for file in described), 64 * MIB),
+        sources=origin.state,
         files=described,
     )
 
 
-def build_time() -> datetime.datetime:
-    """Now, or what SOURCE_DATE_EPOCH names: a build that is to be repeated bit for bit has one time."""
+def build_time(origin: Origin) -> datetime.datetime:
+    """What SOURCE_DATE_EPOCH names, or when the packages were published: equal builds give equal media."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    seconds = int(epoch) if epoch.isdecimal() else int(time.time())
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch.isdecimal() else origin.published
 
 
 def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, sink: Sink) -> None:

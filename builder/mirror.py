@@ -1,9 +1,24 @@
-"""Where packages come from: the Debian mirror that this machine's apt is configured with."""
+"""Where packages come from: the recipe's archive or the one that this machine's apt is configured with, and in which
+state it is.
 
+The state is what ``InRelease`` of each suite says: its date and digest. It decides what is built anew and which time
+the medium carries, so that equal states give equal media. Whether the lists are signed by Debian is checked by whoever
+installs from them (mmdebstrap, ``debian``).
+"""
+
+import datetime
+import email.utils
+import hashlib
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 
+from builder.cache import Cache, key_of
+from core.documents import decode_stored, encode
+from core.errors import DamagedError, ProcessError, UnreachableError
+from core.events import Event, Sink, Stage
 from core.process import Runner, find_tool
 
 _RELEASE_FILE = re.compile(r"^'(?P<uri>\S+)/dists/(?P<suite>[^/']+(?:/[^/']+)?)/InRelease'")
@@ -11,24 +26,58 @@ _DEBIAN_SUITES = ("bookworm", "trixie", "forky", "sid", "stable", "testing", "un
 #: Debian's own names, for a host whose apt knows no Debian mirror.
 _OFFICIAL = "http://deb.debian.org/debian"
 _OFFICIAL_SECURITY = "http://deb.debian.org/debian-security"
+#: Every state of the archive since 2005: snapshot.debian.org's "Usage".
+_SNAPSHOTS = "http://snapshot.debian.org/archive/debian"
+_APT_HELPER = "/usr/lib/apt/apt-helper"
+_DATE = re.compile(r"^Date: (.{1,64})$", re.MULTILINE)
+_LARGEST = 16 << 20
+
+
+class PackageSource(msgspec.Struct, frozen=True):
+    """A suite of an archive in one state: when it was published, and the SHA-256 of its InRelease."""
+
+    uri: str
+    suite: str
+    published: datetime.datetime
+    sha256: str
 
 
 class Mirror(msgspec.Struct, frozen=True):
-    """Base URIs of the archive and of its security updates; ``security`` is empty when the host uses none."""
+    """Base URIs of the archive and of its security updates; ``security`` is empty when there is none. ``dated`` is an
+    old state on purpose: its lists may be past their time."""
 
     archive: str
     security: str
+    dated: bool = False
+
+    def suites(self, release: str) -> tuple[tuple[str, str], ...]:
+        """URI and suite of everything for ``release``; the release itself comes first."""
+        found = [(self.archive, release), (self.archive, f"{release}-updates")]
+        if self.security:
+            found.append((self.security, f"{release}-security"))
+        return tuple(found)
 
     def sources(self, release: str) -> tuple[str, ...]:
         """Lines of a sources.list for ``release``, updates included."""
-        lines = [f"deb {self.archive} {release} main", f"deb {self.archive} {release}-updates main"]
-        if self.security:
-            lines.append(f"deb {self.security} {release}-security main")
-        return tuple(lines)
+        options = "[check-valid-until=no] " if self.dated else ""
+        return tuple(f"deb {options}{uri} {suite} main" for uri, suite in self.suites(release))
 
 
-def find_mirror(runner: Runner) -> Mirror:
-    """Ask apt which archive it would update from; Debian's own address when the host is not Debian."""
+def find_mirror(runner: Runner, wanted: str = "", snapshot: str = "") -> Mirror:
+    """The archive to build from.
+
+    Args:
+        wanted: a recipe's own; else the one that apt would update from, or Debian's own address when the host is no
+            Debian.
+        snapshot: a state of the archive (``20261101T000000Z``); of snapshot.debian.org, or of ``wanted`` when that is
+            laid out as snapshot.debian.org is.
+    """
+    if snapshot:
+        archive = wanted.rstrip("/") or _SNAPSHOTS
+        return Mirror(f"{archive}/{snapshot}", f"{archive}-security/{snapshot}", dated=True)
+    if wanted:
+        archive = wanted.rstrip("/")
+        return Mirror(archive, f"{archive}-security" if archive.endswith("/debian") else "")
     if find_tool("apt-get") is None:
         return Mirror(_OFFICIAL, _OFFICIAL_SECURITY)
     return parse_mirror(runner.run(["apt-get", "update", "--print-uris"], timeout=60).stdout)
@@ -47,3 +96,72 @@ def parse_mirror(uris: str) -> Mirror:
     if not plain:
         return Mirror(_OFFICIAL, _OFFICIAL_SECURITY)
     return Mirror((updated or plain)[0], security[0] if security else "")
+
+
+def read_state(
+    mirror: Mirror, release: str, cache: Cache, runner: Runner, sink: Sink, *, offline: bool = False
+) -> tuple[PackageSource, ...]:
+    """In which state the archive is now; when it cannot be asked, in which it was the last time, with a warning.
+
+    Args:
+        offline: do not ask.
+
+    Raises:
+        UnreachableError: it does not answer (or must not be asked), and never was.
+        DamagedError: what it answers is no InRelease.
+    """
+    suites = mirror.suites(release)
+    name = f"state-{key_of(part for pair in suites for part in pair)}.json"
+    problem = "it was not asked (--offline)"
+    if not offline:
+        try:
+            with cache.scratch("state") as scratch:
+                state = tuple(_fetch(uri, suite, scratch, runner) for uri, suite in suites)
+        except ProcessError as error:
+            problem = next((line for line in error.output.splitlines() if line.startswith("E:")), error.message)
+        else:
+            cache.remember(name, encode(state))
+            return state
+    known = cache.recall(name)
+    if known is None:
+        raise UnreachableError(
+            f"{mirror.archive} does not say which packages it has: {problem.removeprefix('E: ')}.",
+            hint="Does this machine reach its Debian mirror? The first build needs it.",
+        )
+    state = decode_stored(known, tuple[PackageSource, ...], name=name)
+    if not offline:
+        when = f"{published(state):%Y-%m-%d}"
+        warning = f"{mirror.archive} cannot be asked; building from what it had on {when}: {problem}"
+        sink(Event(stage=Stage.BUILD, message=warning, warning=True))
+    return state
+
+
+def published(state: Iterable[PackageSource]) -> datetime.datetime:
+    """When the newest suite was published."""
+    return max(source.published for source in state)
+
+
+def parse_release(content: bytes, uri: str, suite: str) -> PackageSource:
+    """An InRelease file.
+
+    Raises:
+        DamagedError: it has no date.
+    """
+    match = _DATE.search(content.decode(errors="replace"))
+    try:
+        when = email.utils.parsedate_to_datetime(match[1] if match else "")
+    except ValueError:
+        raise DamagedError(
+            f"{uri}/dists/{suite}/InRelease, field Date: expected a time, found {match[1] if match else 'none'}.",
+            hint="Does a proxy or a login page answer in the archive's place?",
+        ) from None
+    return PackageSource(uri, suite, when.astimezone(datetime.UTC), hashlib.sha256(content).hexdigest())
+
+
+def _fetch(uri: str, suite: str, folder: Path, runner: Runner) -> PackageSource:
+    """apt's own downloader: it knows the proxies that apt is configured with."""
+    address, target = f"{uri}/dists/{suite}/InRelease", folder / suite.replace("/", "_")
+    runner.run([_APT_HELPER, "download-file", address, str(target)], timeout=120)
+    if not target.is_file() or target.stat().st_size > _LARGEST:
+        raise DamagedError(f"{address}: expected a file of at most {_LARGEST} bytes, found none.")
+    return parse_release(target.read_bytes(), uri, suite)

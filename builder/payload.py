@@ -10,7 +10,7 @@ from pathlib import Path
 from builder.cache import Cache, key_of
 from builder.font import console_font
 from builder.layer import Layer
-from builder.mirror import Mirror
+from builder.origin import Origin
 from builder.recipe import Recipe
 from builder.rootfs import Base, pack
 from builder.wheels import (
@@ -20,6 +20,7 @@ from builder.wheels import (
     dependencies,
     install_dependencies,
     install_wheels,
+    list_packages,
     source_key,
 )
 from core.errors import DamagedError
@@ -38,25 +39,26 @@ main()
 
 
 def build_payload(
-    recipe: Recipe, base: Base, live: Path, mirror: Mirror, cache: Cache, runner: Runner, sink: Sink
+    recipe: Recipe, base: Base, live: Path, origin: Origin, cache: Cache, runner: Runner, sink: Sink
 ) -> tuple[Layer, ...]:
     """Both layers for ``recipe``, lower first, from the cache or built.
 
     Args:
         live: the folder with the live system's own files: ``root/`` as they lie there, ``links.txt``.
     """
-    toolchain = build_toolchain(recipe.release, mirror, cache, runner, sink)
-    runtime_key = key_of(("runtime 2", toolchain.key, recipe.compression, *dependencies()))
+    toolchain = build_toolchain(origin, cache, runner, sink)
+    runtime_key = key_of(("runtime 3", toolchain.key, recipe.compression, *dependencies()))
 
     def make_runtime(folder: Path) -> None:
         with cache.scratch("runtime") as tree:
             install_dependencies(recipe.release, tree / _HOME, toolchain, cache, runner, sink)
             settle_modes(tree)
+            (folder / "python.txt").write_text(list_packages(tree / _HOME))
             pack(tree, folder / "runtime.squashfs", recipe.compression, runner)
 
     runtime_folder, runtime_reused = cache.entry("runtime", runtime_key, make_runtime)
     font = console_font(base.font.read_bytes())
-    own_key = key_of(("liferaft 1", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
+    own_key = key_of(("liferaft 2", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
 
     def make_own(folder: Path) -> None:
         _tell(sink, "Packing liferaft itself")
@@ -73,7 +75,12 @@ def build_payload(
 
     own_folder, own_reused = cache.entry("liferaft", own_key, make_own)
     return (
-        Layer("runtime", runtime_folder / "runtime.squashfs", reused=runtime_reused),
+        Layer(
+            "runtime",
+            runtime_folder / "runtime.squashfs",
+            reused=runtime_reused,
+            python=runtime_folder / "python.txt",
+        ),
         Layer("liferaft", own_folder / "liferaft.squashfs", reused=own_reused),
     )
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import msgspec
 
 from builder.cache import Cache, key_of
-from builder.mirror import Mirror
+from builder.origin import Origin
 from builder.recipe import Compression, Recipe
 from core.errors import LiferaftError, ProcessError, RefusedError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 
 _DATA = "data"
+#: A line of packages.txt.
+_LISTED = "${Package}\\t${Version}\\t${Architecture}\\t${source:Package} ${source:Version}\\n"
 #: Blocks of 128 KiB: with 1 MiB the image is 6 % smaller, but every small file that is read unpacks a whole block.
 _SQUASHFS = {
     Compression.FAST: ("-comp", "zstd", "-Xcompression-level", "3", "-b", "128K"),
@@ -31,7 +33,7 @@ class Base(msgspec.Struct, frozen=True):
 
     Attributes:
         medium_id: the mark by which its initrd knows a medium it belongs to (``.disk/live-uuid``).
-        packages: names and versions of all packages, one per line.
+        packages: name, version, architecture and source of all packages, one per line, between tabs.
         font: a console font of the system's, the start of liferaft's own.
         kernel_release: of its kernel, as ``uname -r`` gives it.
         reused: it came from the cache.
@@ -47,7 +49,7 @@ class Base(msgspec.Struct, frozen=True):
     reused: bool
 
 
-def build_base(recipe: Recipe, mirror: Mirror, cache: Cache, runner: Runner, sink: Sink) -> Base:
+def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sink: Sink) -> Base:
     """The base for ``recipe``, from the cache or built (about two minutes on two cores).
 
     Raises:
@@ -58,9 +60,9 @@ def build_base(recipe: Recipe, mirror: Mirror, cache: Cache, runner: Runner, sin
     excludes = tuple(pattern for pattern in _listed("excludes.txt") if not recipe.keeps(pattern))
     left_out = _listed("leftout.txt")
     hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()
-    sources = mirror.sources(recipe.release)
+    installed = origin.packages(packages, cache, runner, sink)
     lists = ("packages", *packages, "excludes", *excludes, "left out", *left_out)
-    key = key_of(("base 3", recipe.release, recipe.compression, hook, *sources, *lists))
+    key = key_of(("base 4", str(origin.epoch), recipe.compression, hook, *installed, *lists))
 
     def make(folder: Path) -> None:
         refuse_without_root()
@@ -68,7 +70,7 @@ def build_base(recipe: Recipe, mirror: Mirror, cache: Cache, runner: Runner, sin
             tree = scratch / "tree"
             _tell(sink, "Installing Debian for the medium (mmdebstrap)")
             _stage_settings(scratch / "settings", hook, key)
-            _bootstrap(tree, scratch / "settings", recipe.release, mirror, packages, excludes, runner)
+            _bootstrap(tree, scratch / "settings", origin, packages, excludes, runner)
             _take_boot_files(tree, folder, runner)
             _tell(sink, "Packing the live system (squashfs)")
             pack(tree, folder / "filesystem.squashfs", recipe.compression, runner, leave_out=left_out)
@@ -142,8 +144,7 @@ def _stage_settings(folder: Path, hook: str, medium_id: str) -> None:
 def _bootstrap(
     tree: Path,
     settings: Path,
-    release: str,
-    mirror: Mirror,
+    origin: Origin,
     packages: tuple[str, ...],
     excludes: tuple[str, ...],
     runner: Runner,
@@ -161,9 +162,9 @@ def _bootstrap(
         '--customize-hook=find "$1/etc/systemd/system" -name "*.wants" -prune -exec rm -r {} +',
         '--customize-hook=rm -f "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf"',
         '--customize-hook=rm -f "$1/var/lib/dbus/machine-id"',
-        release,
+        origin.release,
         str(tree),
-        *mirror.sources(release),
+        *origin.sources,
     ]
     bootstrap(argv, runner)
 
@@ -193,7 +194,7 @@ def _take_boot_files(tree: Path, folder: Path, runner: Runner) -> None:
         if name == "vmlinuz":
             (folder / "kernel-release.txt").write_text(f"{newest.name.removeprefix('vmlinuz-')}\n")
     shutil.copyfile(tree / "usr/share/consolefonts/Uni2-Terminus16.psf.gz", folder / "console.psf.gz")
-    listing = runner.run(["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", "-f=${Package}\t${Version}\n"])
+    listing = runner.run(["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", f"-f={_LISTED}"])
     (folder / "packages.txt").write_text(listing.stdout)
 
 

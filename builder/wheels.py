@@ -9,13 +9,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from importlib.metadata import requires
+from importlib.metadata import distributions, requires
 from pathlib import Path
 
 import msgspec
 
 from builder.cache import Cache, key_of
-from builder.mirror import Mirror
+from builder.origin import Origin
 from builder.recipe import Release
 from builder.rootfs import bootstrap, refuse_without_root
 from core.errors import RefusedError
@@ -44,17 +44,17 @@ class Toolchain(msgspec.Struct, frozen=True):
     key: str
 
 
-def build_toolchain(release: Release, mirror: Mirror, cache: Cache, runner: Runner, sink: Sink) -> Toolchain:
+def build_toolchain(origin: Origin, cache: Cache, runner: Runner, sink: Sink) -> Toolchain:
     """The build system, from the cache or made by mmdebstrap (about half a minute)."""
-    sources = mirror.sources(release)
-    key = key_of(("toolchain 1", _TOOLCHAIN, *sources))
+    installed = origin.packages(_TOOLCHAIN.split(","), cache, runner, sink)
+    key = key_of(("toolchain 2", str(origin.epoch), *installed))
 
     def make(folder: Path) -> None:
         refuse_without_root()
         _tell(sink, "Making a build system for Python modules (mmdebstrap)")
         argv = ["mmdebstrap", "--mode=unshare", "--variant=apt", f"--include={_TOOLCHAIN}"]
         argv += ['--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
-        bootstrap([*argv, release, str(folder / "tree"), *sources], runner)
+        bootstrap([*argv, origin.release, str(folder / "tree"), *origin.sources], runner)
 
     folder, _ = cache.entry("toolchain", key, make)
     return Toolchain(folder / "tree", key)
@@ -139,6 +139,12 @@ def install_wheels(wheels: Iterable[Path], folder: Path, release: Release, runne
         ["install", "--no-index", "--no-compile", "--target", str(folder), *_target(release), "--no-deps", *names],
         runner,
     )
+
+
+def list_packages(folder: Path) -> str:
+    """Name and version of every package installed in ``folder``, a line each with a tab between, sorted."""
+    found = {f"{part.name}\t{part.version}\n" for part in distributions(path=[str(folder)])}
+    return "".join(sorted(found, key=str.lower))
 
 
 def compile_bytecode(folder: Path, toolchain: Toolchain, runner: Runner) -> None:
