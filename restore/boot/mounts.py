@@ -13,7 +13,7 @@ import msgspec
 
 from core.errors import LiferaftError, ProcessError
 from core.process import Runner
-from images.model.layout import Partition
+from images.model.layout import FilesystemKind, Partition
 from restore.boot.within import folder_within
 from restore.stack.mountable import StackDevice
 
@@ -24,12 +24,39 @@ Held = Partition | StackDevice
 _BINDS = ("/dev", "/dev/pts", "/proc", "/sys", "/run")
 
 
+#: The inode number of the top of every subvolume (kernel: include/uapi/linux/btrfs_tree.h, BTRFS_FIRST_FREE_OBJECTID).
+_SUBVOLUME_INODE = 256
+#: What installers call the subvolume of the root: Ubuntu and Arch, Fedora, Debian.
+_USUAL = ("@", "root", "@rootfs")
+
+
 class FstabLine(msgspec.Struct, frozen=True):
     """One mount of a system's fstab."""
 
     spec: str
     place: str
     kind: str
+    options: str = ""
+
+    @property
+    def subvolume(self) -> str:
+        """The option that names a subvolume of btrfs; empty for none."""
+        if self.kind != "btrfs":
+            return ""
+        found = [option for option in self.options.split(",") if option.startswith(("subvol=", "subvolid="))]
+        return found[-1] if found else ""
+
+
+class Root(msgspec.Struct, frozen=True):
+    """Where the root of a system lies. ``subvolume``: of a btrfs, by name; empty for what is mounted without one."""
+
+    node: str
+    subvolume: str = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options with which it is mounted."""
+        return ("--options", f"subvol={self.subvolume}") if self.subvolume else ()
 
 
 def parse_fstab(text: str) -> tuple[FstabLine, ...]:
@@ -38,7 +65,8 @@ def parse_fstab(text: str) -> tuple[FstabLine, ...]:
     for raw in text.splitlines():
         words = raw.split()
         if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/"):
-            lines.append(FstabLine(_plain(words[0]), _plain(words[1]).rstrip("/") or "/", words[2]))
+            options = _plain(words[3]) if len(words) > 3 else ""
+            lines.append(FstabLine(_plain(words[0]), _plain(words[1]).rstrip("/") or "/", words[2], options))
     return tuple(sorted(lines, key=lambda line: line.place))
 
 
@@ -74,15 +102,15 @@ class MountedSystem(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def mounted_system(root_node: str, nodes: Mapping[str, Held], runner: Runner) -> Iterator[MountedSystem]:
-    """The system whose root filesystem is on ``root_node``, mounted with its other filesystems and the kernel's.
+def mounted_system(found: Root, nodes: Mapping[str, Held], runner: Runner) -> Iterator[MountedSystem]:
+    """The system whose root was found, mounted with its other filesystems and the kernel's.
 
     Args:
         nodes: the partitions of the restored disks and the devices of their stack, by device node.
     """
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liferaft-system-")))
-        stack.enter_context(mount(root_node, root, runner))
+        stack.enter_context(mount(found.node, root, runner, *found.words))
         absent = []
         for line in parse_fstab((root / "etc/fstab").read_text(errors="replace")):
             node = partition_for(line.spec, nodes)
@@ -93,7 +121,8 @@ def mounted_system(root_node: str, nodes: Mapping[str, Held], runner: Runner) ->
                 absent.append(f"{line.place} ({line.spec})")
             else:
                 place.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(mount(node, place, runner))
+                words = ("--options", line.subvolume) if line.subvolume else ()
+                stack.enter_context(mount(node, place, runner, *words))
         for folder in _BINDS:
             place = folder_within(root, folder)
             if place is not None:
@@ -115,8 +144,8 @@ def mount(what: str, place: Path, runner: Runner, *options: str) -> Iterator[Pat
             runner.run(["umount", "--lazy", str(place)], timeout=60)
 
 
-def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], None]) -> str | None:
-    """The node of the first partition or device that holds an operating system: etc/fstab and os-release.
+def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], None]) -> Root | None:
+    """The first partition, device or subvolume that holds an operating system: etc/fstab and os-release.
 
     Args:
         tell: is told of those that could not be looked into.
@@ -128,11 +157,38 @@ def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], N
         with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
             try:
                 with mount(node, Path(folder), runner, "--options", "ro"):
-                    root = Path(folder)
-                    release = (root / "etc/os-release").is_symlink() or (root / "usr/lib/os-release").exists()
-                    if release and (root / "etc/fstab").exists():
-                        return node
+                    if _is_system(Path(folder)):
+                        return Root(node)
+                if filesystem.kind is FilesystemKind.BTRFS:
+                    with mount(node, Path(folder), runner, "--options", "ro,subvolid=5"):
+                        name = _root_subvolume(Path(folder))
+                    if name:
+                        return Root(node, name)
             except LiferaftError as error:
                 name = f"partition {held.number}" if isinstance(held, Partition) else held.id
                 tell(f"{name} could not be looked into: {error.message}")
     return None
+
+
+def _is_system(root: Path) -> bool:
+    release = (root / "etc/os-release").is_symlink() or (root / "usr/lib/os-release").exists()
+    return release and (root / "etc/fstab").is_file()
+
+
+def _root_subvolume(top: Path) -> str:
+    """The name of the subvolume with the system, among those at the top of a btrfs; empty for none.
+
+    A snapshot of it is the same system, too: the one that its own fstab names is meant, else what installers call it.
+    """
+    found = [
+        path
+        for path in sorted(top.iterdir())
+        if "," not in path.name and path.lstat().st_ino == _SUBVOLUME_INODE and path.is_dir() and _is_system(path)
+    ]
+    for path in found:
+        lines = parse_fstab((path / "etc/fstab").read_text(errors="replace"))
+        named = {line.subvolume.removeprefix("subvol=").strip("/") for line in lines if line.place == "/"}
+        if path.name in named:
+            return path.name
+    usual = [path for path in found if path.name in _USUAL]
+    return (usual or found)[0].name if found else ""

@@ -103,13 +103,13 @@ class _Repair:
                 for partition in self._data_partitions()
             }
             nodes |= self._others
-            root_node = find_root(nodes, self._runner, self._say)
-            if root_node is None:
+            found = find_root(nodes, self._runner, self._say)
+            if found is None:
                 self.warn("no Linux system was found on the disk: the boot loader is left as it was captured")
                 return
-            held = nodes[root_node]
+            held = nodes[found.node]
             self._stack_modules = held.modules if isinstance(held, StackDevice) else frozenset()
-            mounted = stack.enter_context(mounted_system(root_node, nodes, self._runner))
+            mounted = stack.enter_context(mounted_system(found, nodes, self._runner))
             root, system = mounted.root, read_system(mounted.root)
             self._say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
             for place in mounted.absent:

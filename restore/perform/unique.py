@@ -91,14 +91,15 @@ def _renew(node: str, renewal: Renewal, work: Work, made: _Made) -> None:
 
 def _renew_system(renewals: Sequence[Renewal], nodes: dict[str, Partition], work: Work, made: _Made) -> None:
     """The references of the Linux on the disks, when there is one."""
-    root_node = find_root(nodes, work.runner, partial(work.say, Stage.UNIQUE))
-    if root_node is None:
+    found = find_root(nodes, work.runner, partial(work.say, Stage.UNIQUE))
+    if found is None:
         made.warnings.append("no Linux system was found: no file was searched for the old identities")
         return
     # First the root alone: until its fstab is rewritten, it names filesystems that are no more.
-    with tempfile.TemporaryDirectory(prefix="liferaft-root-") as folder, mount(root_node, Path(folder), work.runner):
-        changed = list(rewrite_places(Path(folder), renewals))
-    with mounted_system(root_node, nodes, work.runner) as mounted:
+    with tempfile.TemporaryDirectory(prefix="liferaft-root-") as folder:
+        with mount(found.node, Path(folder), work.runner, *found.words):
+            changed = list(rewrite_places(Path(folder), renewals))
+    with mounted_system(found, nodes, work.runner) as mounted:
         root = mounted.root
         changed += rewrite_places(root, renewals)
         made.done += [f"unique: {path} names the new identities" for path in dict.fromkeys(changed)]

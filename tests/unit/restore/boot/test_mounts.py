@@ -4,7 +4,7 @@ from pathlib import Path
 
 from images.model.filesystem import Filesystem
 from images.model.layout import FilesystemKind, Partition, PartitionRole
-from restore.boot.mounts import mounted_system, parse_fstab
+from restore.boot.mounts import Root, mounted_system, parse_fstab
 from tests.runners import ScriptedRunner
 
 FSTAB = "UUID=aa / ext4 defaults 0 1\nUUID=bb /home ext4 defaults 0 2\nUUID=bb /../../outside ext4 defaults 0 2\n"
@@ -36,7 +36,7 @@ def test_links_and_dots_do_not_lead_out_of_the_system(tmp_path: Path) -> None:
 
     runner = ScriptedRunner(answer)
     nodes = {"/dev/one": partition(1, "aa"), "/dev/two": partition(2, "bb")}
-    with mounted_system("/dev/one", nodes, runner) as mounted:
+    with mounted_system(Root("/dev/one"), nodes, runner) as mounted:
         root = mounted.root
         places = {call[-1] for call in runner.calls if call[0] == "mount"}
         assert places >= {str(root / "outside"), str(root) + str(elsewhere), str(root / "var/run")}
@@ -48,3 +48,17 @@ def test_spaces_in_names_are_written_as_numbers() -> None:
     """fstab(5): a space is written as \\040."""
     (line,) = parse_fstab("LABEL=My\\040Disk /srv/My\\040Disk\\134x ext4 defaults 0 2")
     assert (line.spec, line.place) == ("LABEL=My Disk", "/srv/My Disk\\x")
+
+
+def test_subvolumes_are_mounted_as_fstab_says() -> None:
+    """btrfs(5), "subvol" and "subvolid"; other filesystems have no such option."""
+    lines = parse_fstab(
+        "UUID=aa / btrfs defaults,subvol=/@,noatime 0 0\nUUID=aa /home btrfs subvolid=258 0 0\n"
+        "UUID=aa /srv btrfs\nUUID=bb /boot ext4 subvol=@ 0 2\n"
+    )
+    assert [(line.place, line.subvolume) for line in lines] == [
+        ("/", "subvol=/@"),
+        ("/boot", ""),
+        ("/home", "subvolid=258"),
+        ("/srv", ""),
+    ]
