@@ -10,7 +10,7 @@ import struct
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -130,9 +130,12 @@ def load_certificate(der: bytes, *, name: str) -> x509.Certificate:
         DamagedError: it is none; ``name`` says where it lies.
     """
     try:
-        return x509.load_der_x509_certificate(der)
+        certificate = x509.load_der_x509_certificate(der)
+        # These are parsed when they are asked for, and nobody who asks later expects an error.
+        common_name(certificate.subject), common_name(certificate.issuer)
     except ValueError as error:
         raise DamagedError(f"A certificate in {name} cannot be read: {error}.") from None
+    return certificate
 
 
 def _read_signature(message: bytes, file: PeFile) -> Signature:
@@ -191,7 +194,10 @@ def _message_digest(attributes: Element, name: str) -> bytes:
 
 
 def _verify(signer: x509.Certificate, signature: bytes, signed: bytes, algorithm: hashes.HashAlgorithm) -> bool:
-    key = signer.public_key()
+    try:
+        key = signer.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
     # Firmware is bound to RSA (UEFI 2.10 32.2.1: WIN_CERT_TYPE_PKCS_SIGNED_DATA as Authenticode has it).
     if not isinstance(key, rsa.RSAPublicKey):
         return False
@@ -215,7 +221,7 @@ def vouches(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     """Whether ``issuer`` signed ``certificate``."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
