@@ -33,14 +33,18 @@ BASE_PARAMETERS = (
 )
 #: Where the kernel and the base's initrd lie on the medium.
 KERNEL, INITRD = "live/vmlinuz", "live/initrd.img"
+#: The memory test on the medium: ``.bin`` for BIOS, ``.efi`` for UEFI.
+MEMTEST = "boot/memtest"
 _PLAIN = Menu()
-_QUIET = ("quiet", "loglevel=3", "systemd.show_status=auto")
+#: What the first entry adds: a screen without the kernel's own words.
+QUIET = ("quiet", "loglevel=3", "systemd.show_status=auto")
 
 _BIOS_FOLDER = Path("/usr/lib/grub/i386-pc")
 _BIOS_MODULES = (
     "biosdisk iso9660 part_gpt part_msdos search search_fs_file normal configfile linux test echo serial terminal "
-    "sleep reboot halt ls cat all_video minicmd"
+    "sleep reboot halt ls cat all_video minicmd chain drivemap regexp true"
 )
+_NETWORK_MODULES = f"{_BIOS_MODULES} pxe net tftp http"
 _EFI_FILES = {
     "BOOTX64.EFI": Path("/usr/lib/shim/shimx64.efi.signed"),
     "grubx64.efi": Path("/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"),
@@ -48,27 +52,78 @@ _EFI_FILES = {
 }
 _EFI_IMAGE_KIB = 8 * 1024
 
+#: Under Secure Boot GRUB is locked down and starts only what is signed, and Debian does not sign the memory test.
+#: "exit" with an error makes UEFI try the next entry of its boot order. BIOS numbers the disk it started from first.
+_OTHER_ENTRIES = f"""
+if [ "$grub_platform" = pc ]; then
+  menuentry 'Memory test (memtest86+)' {{
+    linux /{MEMTEST}.bin
+  }}
+elif [ "$lockdown" = y ]; then
+  menuentry 'Memory test: switch Secure Boot off first' {{
+    true
+  }}
+else
+  menuentry 'Memory test (memtest86+)' {{
+    chainloader /{MEMTEST}.efi
+  }}
+fi
+if [ "$grub_platform" = efi ]; then
+  menuentry 'Firmware setup' {{
+    fwsetup
+  }}
+fi
+menuentry 'Start from the local disk' {{
+  if [ "$grub_platform" = efi ]; then
+    exit 1
+  fi
+  if [ -n "$iso_path" ]; then
+    set root=hd0
+  fi
+  if regexp '^hd0' "$root"; then
+    drivemap -s hd0 hd1
+    set root=hd1
+  else
+    set root=hd0
+  fi
+  chainloader +1
+}}
+"""
+
 
 class MenuEntry(msgspec.Struct, frozen=True):
-    """One line of the boot menu and what it adds to the command line."""
+    """One line of the boot menu that starts the rescue system.
+
+    Attributes:
+        parameters: what it adds to the command line.
+        medium: it makes sense only where there is a medium, not over the network.
+    """
 
     title: str
     parameters: tuple[str, ...]
+    medium: bool = False
 
 
 def menu_entries(title: str = "liferaft") -> tuple[MenuEntry, ...]:
     """The menu; the first entry starts by itself."""
+    # The last console= is the one that /dev/console means; systemd.wants= is systemd-debug-generator(8)'s.
+    second_port = ("console=ttyS1,115200n8", "systemd.wants=liferaft-tui@ttyS1.service")
+    # Graphics drivers are what turns screens black; without them the firmware's own picture stays.
+    loud = ("loglevel=7", "systemd.show_status=yes", "nomodeset")
     return (
-        MenuEntry(title, _QUIET),
-        MenuEntry(f"{title}, copied to RAM (the medium can be removed)", (*_QUIET, "toram")),
-        MenuEntry(f"{title}, with all messages (when it does not start)", ("loglevel=7", "systemd.show_status=yes")),
+        MenuEntry(title, QUIET),
+        MenuEntry(f"{title}, copied to RAM (the medium can be removed)", (*QUIET, "toram"), medium=True),
+        MenuEntry(f"{title}, also on the second serial port (COM2)", (*QUIET, *second_port)),
+        MenuEntry(f"{title}, all messages, plain graphics (when the screen stays black)", loud),
     )
 
 
 def grub_menu(
     medium_id: str, kernel_parameters: tuple[str, ...], initrds: tuple[str, ...] = (INITRD,), menu: Menu = _PLAIN
 ) -> str:
-    """The text of grub.cfg.
+    """The text of grub.cfg, the same for a medium, an ISO inside a multi-boot stick (``loopback.cfg``) and the network.
+
+    Who starts from elsewhere than the medium sets ``liferaft_words`` (added to the command line) and ``root`` before.
 
     Args:
         medium_id: the mark on the medium; the menu looks for it so that it never starts another medium's kernel.
@@ -77,7 +132,9 @@ def grub_menu(
         menu: the site's title, colours and lines.
     """
     lines = [
-        f"search --no-floppy --file --set=root /.disk/{mark_name(medium_id)}",
+        'if [ -z "$liferaft_words" ]; then',
+        f"  search --no-floppy --file --set=root /.disk/{mark_name(medium_id)}",
+        "fi",
         # UEFI's own console already goes where the firmware was told to send it.
         'if [ "$grub_platform" = pc ]; then',
         "  if serial --unit=0 --speed=115200; then",
@@ -87,21 +144,38 @@ def grub_menu(
         "fi",
         "set default=0",
         f"set timeout={menu.timeout}",
+        'if [ -n "$liferaft_timeout" ]; then',
+        '  set timeout="$liferaft_timeout"',
+        "fi",
         f"set menu_color_normal={menu.color}",
         f"set menu_color_highlight={menu.highlight}",
         f"set color_normal={menu.color}",
     ]
     for entry in menu_entries(menu.title):
-        words = " ".join((*BASE_PARAMETERS, *entry.parameters, *kernel_parameters))
-        lines += [
-            f"menuentry '{entry.title}' {{",
-            f"  linux /{KERNEL} {words}",
-            "  initrd " + " ".join(f"/{path}" for path in initrds),
-            "}",
-        ]
+        lines += _system_entry(entry, kernel_parameters, initrds)
+    lines += _OTHER_ENTRIES.splitlines()
     # GRUB's text menu shows entries and nothing else; these come back to the menu when they are chosen.
     lines += [f"menuentry '{line}' {{ true; }}" for line in menu.text]
     return "\n".join(lines) + "\n"
+
+
+def _system_entry(entry: MenuEntry, kernel_parameters: tuple[str, ...], initrds: tuple[str, ...]) -> list[str]:
+    words = " ".join((*BASE_PARAMETERS, *entry.parameters, "$liferaft_words", *kernel_parameters))
+    lines = [
+        f"menuentry '{entry.title}' {{",
+        f"  linux /{KERNEL} {words}",
+        "  initrd " + " ".join(f"/{path}" for path in initrds) + " $liferaft_initrd",
+        "}",
+    ]
+    return ['if [ -z "$liferaft_initrd" ]; then', *lines, "fi"] if entry.medium else lines
+
+
+def loopback_menu() -> str:
+    """The text of loopback.cfg: what multi-boot sticks read from an ISO that is a file on them.
+
+    By that file's custom, the stick's GRUB has mounted the ISO as ``root`` and says in ``iso_path`` where it lies.
+    """
+    return 'set liferaft_words="findiso=$iso_path"\nsource /boot/grub/grub.cfg\n'
 
 
 def mark_name(medium_id: str) -> str:
@@ -126,6 +200,19 @@ def make_bios_image(folder: Path, medium_id: str, runner: Runner) -> Path:
     runner.run([*argv, "-o", str(core), *_BIOS_MODULES.split()])
     image = folder / "eltorito.img"
     image.write_bytes(loader.read_bytes() + core.read_bytes())
+    return image
+
+
+def make_network_image(folder: Path, runner: Runner) -> Path:
+    """GRUB as BIOS fetches it over the network (PXE), with all it needs; its menu is ``grub/grub.cfg`` on the server.
+
+    Raises:
+        MissingToolError: GRUB's BIOS files are not installed.
+    """
+    _needed(_BIOS_FOLDER / "pxeboot.img", "grub-pc-bin")
+    image = folder / "grub.pxe"
+    argv = ["grub-mkimage", "-O", "i386-pc-pxe", "-d", str(_BIOS_FOLDER), "-p", "/grub", "-o", str(image)]
+    runner.run([*argv, *_NETWORK_MODULES.split()])
     return image
 
 

@@ -26,7 +26,9 @@ from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_imag
 from builder.firmware_files import windows_driver_files
 from builder.iso import BootImages, write_iso
 from builder.layer import Layer
+from builder.loaders import fetch_loaders
 from builder.module_tree import Ground
+from builder.netboot import refuse_bad_folder, write_netboot
 from builder.origin import DatedRunner, Origin, find_origin
 from builder.payload import build_payload
 from builder.recipe import Recipe
@@ -61,9 +63,10 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was built.
 
     Attributes:
-        path: the medium.
+        path: the medium; the netboot set when only that was built.
         size: bytes.
-        sha256: its digest.
+        sha256: its digest; empty for a netboot set.
+        netboot: the netboot set; empty when none was built.
         components: what it is made of, largest first.
         packages: how many Debian packages are in it.
         ram: bytes of RAM the machine needs.
@@ -74,6 +77,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     size: int
     sha256: str
+    netboot: str = ""
     components: tuple[Component, ...]
     packages: int
     ram: int
@@ -83,7 +87,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def build_iso(
     recipe: Recipe,
-    out: Path,
+    out: Path | None,
     cache_root: Path,
     live: Path,
     runner: Runner,
@@ -92,10 +96,13 @@ def build_iso(
     job_files: Mapping[str, Path] = MappingProxyType({}),
     machines: MachineDrivers = NO_MACHINES,
     offline: bool = False,
+    netboot: Path | None = None,
 ) -> BuildReport:
     """Build the medium of ``recipe`` as the hybrid ISO ``out``; the old file stays until the new one is whole.
 
     Args:
+        out: None when only the netboot set is wanted.
+        netboot: the folder that becomes the netboot set of the same medium.
         cache_root: the build cache.
         live: the live system's own files (rescue/live).
         job_files: what lies beside the job on the medium, by name.
@@ -108,7 +115,10 @@ def build_iso(
         ProcessError: a tool failed.
     """
     started = time.monotonic()
-    _refuse_bad_target(out)
+    if out is not None:
+        _refuse_bad_target(out)
+    if netboot is not None:
+        refuse_bad_folder(netboot)
     _refuse_bad_names(job_files)
     site = read_site_files(recipe)
     windows = windows_driver_files(Path(path) for path in recipe.windows.drivers)
@@ -123,9 +133,11 @@ def build_iso(
             *_drivers(recipe, machines, base, origin.sources, cache, runner, sink),
             *build_site(site, base.squashfs, recipe.compression, cache, runner, sink),
         )
+        loaders = fetch_loaders(recipe.release, origin.sources, cache, runner, sink)
         with cache.scratch("iso") as scratch:
             boot = _make_boot_images(base, scratch, runner)
             files = _lay_out(recipe, base, layers, scratch)
+            files |= {f"boot/{name}": path for name, path in loaders.memtest.items()}
             files |= {f"liferaft/{name}": path for name, path in job_files.items()} | windows
             files[SUMS] = scratch / "sums.img"
             files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
@@ -134,8 +146,11 @@ def build_iso(
             )
             files[MEDIUM_DOCUMENT] = scratch / "medium.json"
             files[MEDIUM_DOCUMENT].write_text(encode_readable(document))
-            _write(files, boot, out, runner, sink)
-            return _report(out, document, base, layers, time.monotonic() - started)
+            if netboot is not None:
+                write_netboot(files, document, loaders, netboot, runner, sink)
+            if out is not None:
+                _write(files, boot, out, runner, sink)
+            return _report(out, netboot, document, base, layers, time.monotonic() - started)
 
 
 def _refuse_bad_target(out: Path) -> None:
@@ -247,16 +262,27 @@ def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, 
     sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
 
 
-def _report(out: Path, document: MediumDocument, base: Base, layers: tuple[Layer, ...], seconds: float) -> BuildReport:
+def _report(
+    out: Path | None,
+    netboot: Path | None,
+    document: MediumDocument,
+    base: Base,
+    layers: tuple[Layer, ...],
+    seconds: float,
+) -> BuildReport:
     reused = {path for layer in layers if layer.reused for path in layer.files}
     if base.reused:
         reused |= {KERNEL, INITRD, "liferaft/packages.txt"}
     components = [Component(file.path, file.size, file.path in reused) for file in document.files]
-    with out.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest, size = "", sum(file.size for file in document.files)
+    if out is not None:
+        size = out.stat().st_size
+        with out.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return BuildReport(
-        path=str(out),
-        size=out.stat().st_size,
+        path=str(out or netboot),
+        netboot=str(netboot or ""),
+        size=size,
         sha256=digest,
         components=tuple(sorted(components, key=lambda component: -component.size)),
         packages=len(base.packages.read_text().splitlines()),

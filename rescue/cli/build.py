@@ -21,9 +21,15 @@ _WORTH_A_LINE = MIB // 4
     "-o",
     "--output",
     "out",
-    required=True,
     type=click.Path(path_type=Path),
     help="The ISO to write. The old file stays until the new one is whole.",
+)
+@click.option(
+    "--netboot",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the same medium as a folder for TFTP and web servers: PXE, UEFI HTTP Boot, iPXE. Its README.txt says "
+    "how it is served; its site/ folder is yours and stays when the set is written again.",
 )
 @click.option("--cache", type=click.Path(path_type=Path), help="The build cache; by default ~/.cache/liferaft.")
 @click.option(
@@ -34,14 +40,23 @@ _WORTH_A_LINE = MIB // 4
 @json_option
 @progress_option
 def command(
-    recipe: Path | None, out: Path, cache: Path | None, this_machine: bool, as_json: bool, progress: str
+    recipe: Path | None,
+    out: Path | None,
+    netboot: Path | None,
+    cache: Path | None,
+    this_machine: bool,
+    as_json: bool,
+    progress: str,
 ) -> None:
     """Build the rescue medium: one ISO for CD and USB stick, BIOS and UEFI.
 
     RECIPE is a TOML file (docs/recipe.md); without one the embedded recipe is built. What was built before is
     taken from the cache, so that a change of kernel parameters or of the job takes seconds.
     """
-    report = build_medium(recipe, out, cache, open_sink(progress), SystemRunner(), this_machine=this_machine)
+    if out is None and netboot is None:
+        raise click.UsageError("Say what to write: -o FILE.iso, --netboot DIR, or both.")
+    sink = open_sink(progress)
+    report = build_medium(recipe, out, cache, sink, SystemRunner(), this_machine=this_machine, netboot=netboot)
     if as_json:
         click.echo(encode(report), nl=False)
     else:
@@ -50,7 +65,10 @@ def command(
 
 def _describe(report: BuildReport) -> str:
     lines = [f"{report.path}: {format_size(report.size)}, built in {format_duration(report.seconds)}"]
-    lines.append(f"  sha256 {report.sha256}")
+    if report.sha256:
+        lines.append(f"  sha256 {report.sha256}")
+    if report.netboot:
+        lines.append(f"  the netboot set {report.netboot}; how it is served: {report.netboot}/README.txt")
     for component in report.components:
         if component.size >= _WORTH_A_LINE:
             reused = "  (from the cache)" if component.reused else ""

@@ -18,18 +18,20 @@ from rescue.jobs.unattended import SECRETS, Job, trusted_keys
 
 def build_medium(
     recipe_path: Path | None,
-    out: Path,
+    out: Path | None,
     cache: Path | None,
     sink: Sink,
     runner: Runner,
     *,
     this_machine: bool = False,
+    netboot: Path | None = None,
 ) -> BuildReport:
     """Build the rescue medium.
 
     Args:
         recipe_path: a TOML file; the embedded recipe when None.
-        out: the ISO to write.
+        out: the ISO to write; None when only the netboot set is wanted.
+        netboot: the folder that becomes the netboot set, if any.
         cache: the build cache; the user's own when None.
         this_machine: add the firmware and the compiled drivers that the machine this runs on needs.
 
@@ -44,10 +46,24 @@ def build_medium(
     if job and recipe_path:
         for field in SECRETS:
             secrets |= passphrase_beside(field, getattr(job, field), recipe_path, sink)
+    if job and secrets and netboot and not job.passphrase_over_http:
+        raise UsageError(
+            f"{recipe_path}: [job] names a passphrase beside the recipe, and a netboot set gives files to everybody "
+            "who asks.",
+            hint="Give an https:// address in the job, or allow it with passphrase_over_http = true.",
+        )
     machines = machine_drivers(recipe, this_machine, runner, sink)
     with as_file(files("rescue.live")) as live:
         return build_iso(
-            recipe, out, cache or default_cache(), live, runner, sink, job_files=secrets, machines=machines
+            recipe,
+            out,
+            cache or default_cache(),
+            live,
+            runner,
+            sink,
+            job_files=secrets,
+            machines=machines,
+            netboot=netboot,
         )
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.boot.console import Console, LineTimeoutError
-from tests.boot.place import OUT, OVMF_CODE, OVMF_VARS
+from tests.boot.place import OUT, OVMF_CODE, OVMF_SECURE_CODE, OVMF_SECURE_VARS, OVMF_VARS
 from tests.boot.qmp import Control
 
 
@@ -55,6 +55,19 @@ class Drive:
 
 
 @dataclass(frozen=True)
+class Netboot:
+    """A machine that asks the network first: QEMU's own DHCP and TFTP server (slirp) answers.
+
+    Attributes:
+        folder: what TFTP serves.
+        bootfile: the file that DHCP names; an ``http://`` address for UEFI HTTP Boot.
+    """
+
+    folder: Path
+    bootfile: str
+
+
+@dataclass(frozen=True)
 class Machine:
     """Everything that decides how the machine looks to its guest.
 
@@ -65,6 +78,8 @@ class Machine:
         memory: MiB.
         cpu: QEMU's name. x86-64-v2 and no more: emulated AVX costs time (rescue system to its job: 58 s, with
             ``max`` 72 s), and older CPUs lack what the medium's programs need.
+        netboot: starts from the network, before any drive; None for a machine that does not ask it.
+        secure_boot: UEFI with Microsoft's keys enrolled and Secure Boot enforced.
     """
 
     name: str
@@ -74,6 +89,8 @@ class Machine:
     memory: int = 1024
     cpu: str = "Nehalem"
     extra: tuple[str, ...] = field(default=())
+    netboot: Netboot | None = None
+    secure_boot: bool = False
 
     def run(self) -> "RunningMachine":
         """A context manager: switched on inside, off after."""
@@ -82,21 +99,34 @@ class Machine:
 
 def qemu_argv(machine: Machine, folder: Path, variables: Path) -> list[str]:
     """The emulator's command line. Serial lines and QMP are sockets in ``folder`` that the caller listens on."""
-    argv = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-smp", "2"]
+    # The firmware keeps its variables where only system management mode can write them, or Secure Boot is for show.
+    board = "q35,smm=on" if machine.secure_boot else "q35"
+    argv = ["qemu-system-x86_64", "-machine", board, "-accel", "tcg,thread=multi", "-smp", "2"]
     argv += ["-cpu", machine.cpu, "-m", str(machine.memory), "-nodefaults", "-no-user-config", "-no-reboot"]
     argv += ["-display", "none", "-device", "VGA", "-device", "virtio-rng-pci"]
-    argv += ["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]
+    argv += _network_argv(machine)
     for name in ("ttyS0", "ttyS1", "qmp"):
         argv += ["-chardev", f"socket,id={name},path={folder / name}"]
     argv += ["-serial", "chardev:ttyS0", "-serial", "chardev:ttyS1", "-mon", "chardev=qmp,mode=control"]
     if machine.firmware is Firmware.UEFI:
-        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF_CODE}"]
+        code = OVMF_SECURE_CODE if machine.secure_boot else OVMF_CODE
+        argv += ["-global", f"driver=cfi.pflash01,property=secure,value={'on' if machine.secure_boot else 'off'}"]
+        argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={code}"]
         argv += ["-drive", f"if=pflash,format=raw,file={variables}"]
     if any(drive.controller is Controller.USB for drive in machine.drives):
         argv += ["-device", "qemu-xhci,id=xhci"]
     for index, drive in enumerate(machine.drives):
         argv += _drive_argv(index, drive)
     return [*argv, *machine.extra]
+
+
+def _network_argv(machine: Machine) -> list[str]:
+    """One card on QEMU's user network. Its option ROM (iPXE) is what makes a BIOS ask the network; OVMF has its own."""
+    if machine.netboot is None:
+        return ["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]
+    backend = f"user,id=net0,tftp={machine.netboot.folder},bootfile={machine.netboot.bootfile}"
+    rom = "romfile=," if machine.firmware is Firmware.UEFI else ""
+    return ["-netdev", backend, "-device", f"virtio-net-pci,netdev=net0,{rom}bootindex=0"]
 
 
 def _drive_argv(index: int, drive: Drive) -> list[str]:
@@ -151,7 +181,7 @@ class RunningMachine:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lr-vm-")))
         variables = self.machine.variables or folder / "vars.fd"
         if self.machine.firmware is Firmware.UEFI and not variables.exists():
-            shutil.copyfile(OVMF_VARS, variables)
+            shutil.copyfile(OVMF_SECURE_VARS if self.machine.secure_boot else OVMF_VARS, variables)
         doors = {name: self._listen_at(folder / name) for name in ("ttyS0", "ttyS1", "qmp")}
         errors = self._stack.enter_context((OUT / f"{self.machine.name}.qemu.log").open("wb"))
         self._process = subprocess.Popen(

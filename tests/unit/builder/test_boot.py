@@ -20,7 +20,7 @@ def test_grub_understands_the_menu(tmp_path: Path) -> None:
 
 
 def test_every_entry_says_all_that_keeps_the_disks_alone_and_the_recipe_has_the_last_word() -> None:
-    lines = [line.split() for line in MENU.splitlines() if line.startswith("  linux ")]
+    lines = [line.split() for line in MENU.splitlines() if line.startswith("  linux /live/")]
     assert len(lines) == len(menu_entries())
     for words in lines:
         assert words[1] == "/live/vmlinuz"
@@ -30,9 +30,10 @@ def test_every_entry_says_all_that_keeps_the_disks_alone_and_the_recipe_has_the_
 
 
 def test_only_this_medium_is_started() -> None:
-    assert MENU.startswith(f"search --no-floppy --file --set=root /.disk/{mark_name('0123abcd')}\n")
+    searched = f"  search --no-floppy --file --set=root /.disk/{mark_name('0123abcd')}\n"
+    assert MENU.startswith('if [ -z "$liferaft_words" ]; then\n' + searched + "fi\n")
 
 
 def test_one_entry_copies_to_ram_and_none_but_the_first_is_the_default() -> None:
     assert "set default=0" in MENU
-    assert ["toram" in entry.parameters for entry in menu_entries()] == [False, True, False]
+    assert ["toram" in entry.parameters for entry in menu_entries()] == [False, True, False, False]

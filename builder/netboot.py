@@ -1,0 +1,176 @@
+"""The netboot set: a folder that a TFTP and a web server give to machines without a medium in them.
+
+It has the same kernel, initrds and layers as the ISO and the same menu; beside them what firmware asks for first (shim
+and GRUB for UEFI, GRUB for BIOS, a script for iPXE), and a part for the initrd that fetches the layers over HTTP.
+Made from a medium's files, whoever brings them: a build or a finished ISO. It serves nothing itself.
+"""
+
+import re
+import shutil
+import stat
+from collections.abc import Mapping
+from importlib.resources import files as package_files
+from pathlib import Path
+
+from builder.boot import BASE_PARAMETERS, KERNEL, QUIET, make_network_image
+from builder.document import MEDIUM_DOCUMENT, MediumDocument
+from builder.initrd import InitrdFile, write_initrd
+from builder.loaders import Loaders
+from core.errors import DeviceError, UsageError
+from core.events import Event, Sink, Stage
+from core.files import sync_folder
+from core.process import Runner
+from core.units import format_size
+
+#: The part of the initrd that only machines on the network get.
+NETWORK_INITRD = "live/netboot.img"
+_FETCH = "usr/lib/live/boot/9999-liferaft-fetch"
+_FETCH_LIST = "conf/liferaft-fetch"
+#: What the site writes itself, kept when a set is written again.
+_SITE = ("site/site.cfg", "site/site.ipxe")
+#: GRUB asks for these before its menu and shows an error for each that is missing; empty ones say what is true: the
+#: signed image has all its modules in it.
+_LISTS = tuple(f"grub/x86_64-efi/{name}.lst" for name in ("command", "crypto", "fs", "terminal"))
+#: What the live system is made of, and what lies beside it for jobs. Folders below liferaft/ are only carried.
+_FETCHED = re.compile(r"live/[^/]+\.(squashfs|module)|liferaft/[^/]+|\.disk/[^/]+")
+
+
+def write_netboot(
+    files: Mapping[str, Path], document: MediumDocument, loaders: Loaders, out: Path, runner: Runner, sink: Sink
+) -> int:
+    """Write the set of a medium as the folder ``out``; an older set there is replaced when the new one is whole.
+
+    Args:
+        files: all files of the medium, by path on it.
+        document: the medium's own.
+
+    Returns:
+        Bytes of all files of the set.
+
+    Raises:
+        UsageError: ``out`` is something else than a netboot set or an empty folder.
+        DeviceError: it cannot be written.
+    """
+    refuse_bad_folder(out)
+    partial = out.with_name(f".{out.name}.partial")
+    sink(Event(stage=Stage.BUILD, message=f"Writing the netboot set {out}"))
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for path, source in files.items():
+            _copy(source, partial / path)
+        for name, source in loaders.network.items():
+            _copy(source, partial / name)
+        for path, content in _written(files, document).items():
+            _write(content, partial / path)
+        _copy(make_network_image(partial, runner), partial / "grub.pxe")
+        _keep_site(out, partial)
+        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+        _swap(partial, out)
+    except OSError as error:
+        raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sink(Event(stage=Stage.DONE, message=f"{out} is ready ({format_size(size)}); its README.txt says how it is served"))
+    return size
+
+
+def refuse_bad_folder(out: Path) -> None:
+    """Refuse a folder whose content nobody asked to replace.
+
+    Raises:
+        UsageError: it is a file, its parent does not exist, or other things than a netboot set are in it.
+    """
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"The folder {out.parent} does not exist.", hint=f"mkdir -p {out.parent}")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"{out} is not a folder.", hint="A netboot set is a folder: name one that does not exist yet.")
+    if out.is_dir() and any(out.iterdir()) and not (out / MEDIUM_DOCUMENT).is_file():
+        raise UsageError(
+            f"{out} has other things in it than a netboot set.",
+            hint="Name an empty folder, or one that does not exist.",
+        )
+
+
+def _written(files: Mapping[str, Path], document: MediumDocument) -> dict[str, bytes]:
+    """The files that are only in a netboot set, by path."""
+    data = package_files("builder").joinpath("data", "netboot")
+    found = {
+        "README.txt": data.joinpath("README.txt").read_bytes(),
+        "grub/grub.cfg": data.joinpath("grub.cfg").read_bytes(),
+        "boot.ipxe": ipxe_script(document).encode(),
+        NETWORK_INITRD: network_initrd(files),
+    }
+    found |= {path: data.joinpath(Path(path).name).read_bytes() for path in _SITE}
+    return found | dict.fromkeys(_LISTS, b"")
+
+
+def network_initrd(files: Mapping[str, Path]) -> bytes:
+    """The part of the initrd that fetches the live system, with the list of what that is."""
+    script = package_files("builder").joinpath("data", "live-boot", "9999-liferaft-fetch").read_bytes()
+    fetched = sorted(path for path in files if _FETCHED.fullmatch(path))
+    lines = "".join(f"{files[path].stat().st_size} {path}\n" for path in fetched)
+    return write_initrd(
+        (
+            InitrdFile(_FETCH, stat.S_IFREG | 0o755, script),
+            InitrdFile(_FETCH_LIST, stat.S_IFREG | 0o644, lines.encode()),
+        )
+    )
+
+
+def ipxe_script(document: MediumDocument) -> str:
+    """The script for iPXE: the first entry of the menu, with names relative to the script's own address."""
+    words = " ".join(
+        (*BASE_PARAMETERS, *QUIET, "fetch=${base}", "BOOTIF=01-${net0/mac}", "${job_word}", "${parameters}")
+    )
+    initrds = (*document.initrds, NETWORK_INITRD)
+    # With UEFI the kernel looks for its initrds by the names on its command line, elsewhere that does nothing.
+    names = " ".join(f"initrd={Path(path).name}" for path in initrds)
+    lines = [
+        "#!ipxe",
+        "# Written by liferaft and replaced with every new set: your own settings belong into site/site.ipxe.",
+        "set base ${cwduri}",
+        "imgfetch --name site.ipxe site/site.ipxe && imgexec site.ipxe ||",
+        "imgfree site.ipxe ||",
+        "isset ${job} && set job_word liferaft.job=${job} ||",
+        f"kernel {KERNEL} {names} {' '.join((words, *document.kernel_parameters))} || goto failed",
+        *(f"initrd --name {Path(path).name} {path} || goto failed" for path in initrds),
+        "boot",
+        ":failed",
+        "echo The rescue system cannot be fetched from ${cwduri}; README.txt there says what is needed.",
+        "shell",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source != target:
+        shutil.copyfile(source, target)
+    target.chmod(0o644)
+
+
+def _write(content: bytes, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    target.chmod(0o644)
+
+
+def _keep_site(old: Path, new: Path) -> None:
+    """The site's settings stay, and so does whatever else it has laid beside them."""
+    for path in sorted((old / "site").rglob("*")):
+        if path.is_file():
+            _copy(path, new / path.relative_to(old))
+
+
+def _swap(new: Path, out: Path) -> None:
+    """Put the new folder in the old one's place. Servers read it: mode and moment count."""
+    for folder in (new, *(path for path in new.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    sync_folder(out.absolute().parent)
+    shutil.rmtree(old, ignore_errors=True)
