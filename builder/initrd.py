@@ -25,7 +25,8 @@ _END = "TRAILER!!!"
 #: Debian's own, with every driver, unpacks to about 200 MiB.
 _LARGEST = 1024 * MIB
 _LONGEST_NAME = 4096
-_PIECE = MIB
+#: A few packed bytes may stand for 128 KiB (RFC 8878, RLE blocks): looked at before it is too much.
+_PIECE = 4096
 
 
 class InitrdFile(msgspec.Struct, frozen=True):

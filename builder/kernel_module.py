@@ -178,8 +178,7 @@ def _unpack(content: bytes, name: str) -> bytes:
             whole = lzma.LZMADecompressor(memlimit=_LARGEST)
             plain, ended = whole.decompress(content, max_length=_LARGEST + 1), whole.eof
         elif content.startswith(b"\x28\xb5\x2f\xfd"):
-            with zstandard.ZstdDecompressor(max_window_size=_LARGEST).stream_reader(content) as stream:
-                plain, ended = stream.read(_LARGEST + 1), True
+            plain, ended = _unpack_zstd(content)
         elif content.startswith(b"\x1f\x8b"):
             inflate = zlib.decompressobj(31)
             plain, ended = inflate.decompress(content, _LARGEST + 1), inflate.eof
@@ -192,3 +191,15 @@ def _unpack(content: bytes, name: str) -> bytes:
     if not ended:
         raise DamagedError(f"{name} cannot be unpacked: it ends in the middle, after {len(content)} bytes.")
     return plain
+
+
+def _unpack_zstd(content: bytes) -> tuple[bytes, bool]:
+    """The plain bytes, a little more than the largest at most, and whether the end was reached."""
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_LARGEST).decompressobj()
+    plain = bytearray()
+    # A few packed bytes may stand for 128 KiB (RFC 8878, RLE blocks): looked at before it is too much.
+    for start in range(0, len(content), 4096):
+        if unpacker.eof or len(plain) > _LARGEST:
+            break
+        plain += unpacker.decompress(content[start : start + 4096])
+    return bytes(plain), unpacker.eof
