@@ -17,6 +17,7 @@ from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.units import MIB, format_size
 from images.browse.entry import Entry, Kind
 from images.browse.fat import FatFilesystem
+from images.browse.tree import broken
 from images.model.extents import Extent
 from images.sources import BlockSource, WindowSource, open_source
 
@@ -183,7 +184,7 @@ class OpenedMedium:
         image = self.efi_image()
         try:
             return dict(_fat_files(FatFilesystem(image), 0, "", _BOOT_DEPTH))
-        except (DeviceError, ValueError, EOFError) as error:
+        except (DeviceError, *broken()) as error:
             raise DamagedError(f"{self.name}: the EFI image cannot be read: {error}") from None
 
     def boot_image(self, platform: int, size: int = 0) -> BlockSource:

@@ -179,13 +179,13 @@ class Tree:
             raise DamagedError(f"{where}: {error.message}", hint=error.hint) from None
         except OutsideError as error:
             raise DamagedError(f"{where}: the filesystem is damaged: {error.message}") from None
-        except _broken() as error:
+        except broken() as error:
             text = str(error) or type(error).__name__
             raise DamagedError(f"{where}: the filesystem is damaged ({type(error).__name__}: {text}).") from error
 
 
 @functools.cache
-def _broken() -> tuple[type[Exception], ...]:
+def broken() -> tuple[type[Exception], ...]:
     """What the library and the standard library raise on bytes that break their format's rules.
 
     Asked only when something was raised: loading all readers takes a tenth of a second.
