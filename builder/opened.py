@@ -184,7 +184,9 @@ class OpenedMedium:
         image = self.efi_image()
         try:
             return dict(_fat_files(FatFilesystem(image), 0, "", _BOOT_DEPTH))
-        except (DeviceError, *broken()) as error:
+        except DeviceError as error:
+            raise DamagedError(f"{self.name}: the EFI image cannot be read: {error}") from None
+        except broken() as error:
             raise DamagedError(f"{self.name}: the EFI image cannot be read: {error}") from None
 
     def boot_image(self, platform: int, size: int = 0) -> BlockSource:
