@@ -30,7 +30,7 @@ def mark_offsets(begin: int, end: int, stride: int) -> tuple[int, ...]:
         return ()
     step = align_up(max(stride, (last - first) // MOST, MARK), MARK)
     found = set(range(first, last + 1, step)) | {last}
-    # An address bit that is ignored makes these two the same place.
+    # Of an address bit that is ignored: the first mark and this are the same place, or one of them lies in the ISO.
     found |= {first + (1 << bit) for bit in range(MARK.bit_length() - 1, 63) if first + (1 << bit) <= last}
     return tuple(sorted(found))
 

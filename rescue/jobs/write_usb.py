@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from builder.stick import Written, write_stick
-from builder.stick_data import DataImage, DataKind, data_image
+from builder.stick_data import VOLUME_LABEL, DataImage, DataKind, data_image
 from builder.stick_layout import (
+    DATA_NAME,
     SECTOR,
     StickLayout,
     data_extent,
@@ -198,6 +199,11 @@ def _against(stick: Candidate, iso: Path, choices: StickChoices) -> Iterator[str
         yield f"writing {stick.node} needs root: run it with sudo, or write an image file"
     if stick.inode and stick.inode == inode_of(iso):
         yield f"{stick.node} is the ISO itself"
+    elif iso.is_file() and iso.stat().st_size > stick.size:
+        yield (
+            f"{stick.node} is too small: it has {format_size(stick.size)}, and the ISO has "
+            f"{format_size(iso.stat().st_size)}"
+        )
     if stick.sector_size != SECTOR:
         yield (
             f"{stick.node} has sectors of {stick.sector_size} bytes; the ISO's partition table and EFI image are made "
@@ -325,6 +331,8 @@ def describe(plan: StickPlan) -> str:
     else:
         lines.append("Everything on it is lost:" if stick.contents else "Nothing that is known is on it.")
     lines += [f"  {content}" for content in stick.contents]
+    if not plan.layout.kept and any(occupant.label in (DATA_NAME, VOLUME_LABEL) for occupant in stick.occupants):
+        lines.append("That includes its partition for data; --keep-data would leave it alone.")
     if place is not None and not plan.layout.kept:
         lines.append(f"A partition for data ({plan.choices.filesystem}, {format_size(place.size)}) is made behind it.")
     if plan.repository is not None:
