@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from builder.cache import open_cache
+from builder.cache import Cache, open_cache
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
 from builder.driver_files import driver_source
 from builder.drivers import Content, driver_content, write_layer
@@ -21,9 +21,12 @@ from builder.firmware_files import firmware_files, windows_driver_files
 from builder.iso import BootImages, write_iso
 from builder.iso9660 import Platform
 from builder.layer import Layer
+from builder.loaders import Loaders, fetch_loaders
 from builder.module_tree import Ground
+from builder.netboot import refuse_bad_folder, write_netboot
 from builder.opened import OpenedMedium, open_medium
-from builder.recipe import Compression
+from builder.origin import find_origin
+from builder.recipe import Compression, Recipe, Release
 from builder.sums import SUMS, ranges_of_files, read_sums, sums_image
 from core.documents import encode_readable
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
@@ -62,7 +65,8 @@ class InjectReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it.
 
     Attributes:
-        path, size, sha256: of the new medium.
+        path, size, sha256: of the new ISO; empty and 0 when none was written.
+        netboot: the new netboot set; empty when none was written.
         layer: the name of the layer that was added; empty when only files beside the live system were.
         added: the new or changed files of the medium, by path.
         early: files that went into the initrd, in the live system's paths.
@@ -72,51 +76,73 @@ class InjectReport(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     size: int
     sha256: str
+    netboot: str
     layer: str
     added: tuple[str, ...]
     early: tuple[str, ...]
     seconds: float
 
 
-def inject_iso(
-    iso: Path, out: Path, additions: Additions, cache_root: Path, runner: Runner, sink: Sink
+def inject(
+    source: Path,
+    out: Path | None,
+    netboot: Path | None,
+    additions: Additions,
+    cache_root: Path,
+    runner: Runner,
+    sink: Sink,
 ) -> InjectReport:
-    """Write the medium ``iso`` with ``additions`` as the new ISO ``out``.
+    """Write the medium ``source``, an ISO or a netboot set, with ``additions``.
 
     Args:
+        out: the new ISO, where one is wanted; ``source`` must be one.
+        netboot: the folder of the new netboot set, where one is wanted.
         cache_root: the build cache, where the work is done.
 
     Raises:
-        UsageError: an addition is not what it should be, or ``out`` cannot be written there.
+        UsageError: an addition is not what it should be, or the output cannot be written there.
         RefusedError: a driver does not fit the medium's kernel; the medium is too old to be added to.
         DamagedError: the medium, a module or a package is damaged.
         ProcessError: a tool failed.
     """
     started = time.monotonic()
-    _refuse_bad_target(iso, out)
+    _refuse_bad_targets(source, out, netboot)
     windows = windows_driver_files(additions.windows)
     firmware = firmware_files(additions.firmware)
-    with open_cache(cache_root) as cache, cache.scratch("inject") as scratch, open_medium(iso) as medium:
+    with open_cache(cache_root) as cache, cache.scratch("inject") as scratch, open_medium(source) as medium:
         document = _document_of(medium)
-        _tell(sink, f"Reading {iso} ({format_size(medium.size)})")
+        _tell(sink, f"Reading {source} ({format_size(medium.size)})")
         files = _take_files(medium, document, scratch / "medium")
-        ground = _ground(document, files)
-        content = _content(additions, firmware, ground, scratch, runner, sink)
+        content = _content(additions, firmware, _ground(document, files), scratch, runner, sink)
         layer = _layer(content, document, scratch, runner, sink)
         added = {**windows, **additions.beside, **(layer.files if layer else {})}
         added |= _change(document, files, layer, scratch / "changed") if layer else {}
         if SUMS in files:
             added[SUMS] = _sums(files[SUMS], added, scratch / "sums.img")
-        files |= added
-        files[MEDIUM_DOCUMENT] = scratch / "medium.json"
-        files[MEDIUM_DOCUMENT].write_text(encode_readable(_describe(document, added, layer)))
-        _write(files, _boot_images(iso, medium, files, scratch), out, runner, sink)
-        return _report(out, layer, added, content, started)
+        new = _describe(document, added, layer)
+        whole = {path: file for path, file in files.items() if path in {known.path for known in document.files}}
+        whole |= {**added, MEDIUM_DOCUMENT: scratch / "medium.json"}
+        whole[MEDIUM_DOCUMENT].write_text(encode_readable(new))
+        if netboot is not None:
+            loaders = _loaders(medium, files, document, cache, runner, sink)
+            write_netboot(whole, new, loaders, netboot, runner, sink)
+        if out is not None:
+            _write(whole, _boot_images(source, medium, files, scratch), out, runner, sink)
+        return _report(out, netboot, layer, added, content, started)
 
 
-def _refuse_bad_target(iso: Path, out: Path) -> None:
-    if out.exists() and iso.exists() and out.samefile(iso):
-        raise UsageError(f"{out} is the medium that is added to; it stays as it is.", hint="Name another file with -o.")
+def _refuse_bad_targets(source: Path, out: Path | None, netboot: Path | None) -> None:
+    if out is None and netboot is None:
+        raise UsageError("Where should the new medium go?", hint="-o NEW.iso, or --netboot FOLDER.")
+    for target in (path for path in (out, netboot) if path is not None):
+        if target.exists() and source.exists() and target.samefile(source):
+            raise UsageError(f"{target} is the medium that is added to; it stays as it is.", hint="Name another place.")
+    if netboot is not None:
+        refuse_bad_folder(netboot)
+    if out is None:
+        return
+    if source.is_dir():
+        raise UsageError(f"{source} is a folder, of which no ISO can be made.", hint="--netboot names the new folder.")
     if out.exists() and not out.is_file():
         raise UsageError(f"{out} is not a plain file.", hint="Name the new ISO's file with -o.")
     if not out.absolute().parent.is_dir():
@@ -134,8 +160,6 @@ def _document_of(medium: OpenedMedium) -> MediumDocument:
             f"{medium.name} has no {MEDIUM_DOCUMENT}: it was built before media could be added to.",
             hint="Build it again with this liferaft.",
         )
-    if medium.volume is None:
-        raise UsageError(f"{medium.name} is a folder, and -o names an ISO.", hint="Name the ISO that is added to.")
     return medium.document
 
 
@@ -220,9 +244,9 @@ def _change(document: MediumDocument, files: Mapping[str, Path], layer: Layer, f
 
 
 def _with_part(line: str, part: str) -> str:
-    """The menu's line that loads the initrds, with one more: the digests stay last."""
+    """The menu's line that loads the initrds, with one more: the digests stay last, and behind them what GRUB adds."""
     words = line.rstrip().split(" ")
-    place = words.index(f"/{SUMS}") if f"/{SUMS}" in words else len(words)
+    place = next((place for place, word in enumerate(words) if word == f"/{SUMS}" or word.startswith("$")), len(words))
     return " ".join((*words[:place], f"/{part}", *words[place:]))
 
 
@@ -253,7 +277,7 @@ def _describe(document: MediumDocument, changed: Mapping[str, Path], layer: Laye
     )
 
 
-def _boot_images(iso: Path, medium: OpenedMedium, files: dict[str, Path], scratch: Path) -> BootImages:
+def _boot_images(iso: Path, medium: OpenedMedium, files: Mapping[str, Path], scratch: Path) -> BootImages:
     """What makes the old ISO start, taken out of it: the same programs start the new one."""
     assert medium.volume is not None
     code = scratch / "boot-code.img"
@@ -267,7 +291,7 @@ def _boot_images(iso: Path, medium: OpenedMedium, files: dict[str, Path], scratc
     with efi.open("wb") as stream:
         for offset in range(0, source.size, MIB):
             stream.write(source.read_at(offset, min(MIB, source.size - offset)))
-    return BootImages(code, files.pop(_BIOS_IMAGE), efi)
+    return BootImages(code, files[_BIOS_IMAGE], efi)
 
 
 def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, sink: Sink) -> None:
@@ -288,13 +312,39 @@ def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, 
     sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
 
 
-def _report(out: Path, layer: Layer | None, changed: Iterable[str], content: Content, started: float) -> InjectReport:
-    with out.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+def _loaders(
+    medium: OpenedMedium, files: Mapping[str, Path], document: MediumDocument, cache: Cache, runner: Runner, sink: Sink
+) -> Loaders:
+    """What UEFI asks the network for first: a netboot set has it, for an ISO it comes from the archive."""
+    if medium.volume is None:
+        return Loaders({name: path for name, path in files.items() if name.endswith(".efi") and "/" not in name}, {})
+    try:
+        release = Release(document.release)
+    except ValueError:
+        raise RefusedError(
+            f"{medium.name} is made of {document.release}, of which liferaft has no boot loaders."
+        ) from None
+    origin = find_origin(Recipe(release=release), cache, runner, sink)
+    return fetch_loaders(release, origin.sources, cache, runner, sink)
+
+
+def _report(
+    out: Path | None,
+    netboot: Path | None,
+    layer: Layer | None,
+    changed: Iterable[str],
+    content: Content,
+    started: float,
+) -> InjectReport:
+    digest = ""
+    if out is not None:
+        with out.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return InjectReport(
-        path=str(out),
-        size=out.stat().st_size,
+        path=str(out or ""),
+        size=out.stat().st_size if out else 0,
         sha256=digest,
+        netboot=str(netboot or ""),
         layer=layer.name if layer else "",
         added=tuple(sorted(changed)),
         early=tuple(file.name for file in content.early),

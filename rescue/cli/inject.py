@@ -15,8 +15,9 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command("inject")
-@click.argument("iso", type=_FILE)
-@click.option("-o", "--output", "out", required=True, type=_FILE, help="The new ISO. ISO itself stays as it is.")
+@click.argument("medium", type=_FILE)
+@click.option("-o", "--output", "out", type=_FILE, help="The new ISO. MEDIUM itself stays as it is.")
+@click.option("--netboot", type=_FILE, metavar="FOLDER", help="The new netboot set, with -o or instead of it.")
 @click.option(
     "--driver",
     "drivers",
@@ -55,8 +56,9 @@ _FILE = click.Path(path_type=Path)
 @json_option
 @progress_option
 def command(
-    iso: Path,
-    out: Path,
+    medium: Path,
+    out: Path | None,
+    netboot: Path | None,
     drivers: tuple[Path, ...],
     firmware: tuple[Path, ...],
     windows: tuple[Path, ...],
@@ -66,7 +68,9 @@ def command(
     as_json: bool,
     progress: str,
 ) -> None:
-    """Make a new medium from ISO with drivers, firmware, files or a job added: in seconds, without root.
+    """Make a new medium from MEDIUM with drivers, firmware, files or a job added: in seconds, without root.
+
+    MEDIUM is an ISO or the folder of a netboot set (liferaft build --netboot).
 
     \b
     What was built stays as it is; what is added lies in one more layer above it. So it can be done again:
@@ -77,11 +81,12 @@ def command(
     (liferaft inspect ISO says which). A driver that has to be compiled goes into a recipe ([kernel] dkms).
     """
     report = inject_medium(
-        iso,
+        medium,
         out,
         cache,
         open_sink(progress),
         SystemRunner(),
+        netboot=netboot,
         drivers=drivers,
         firmware=firmware,
         windows=windows,
@@ -95,8 +100,11 @@ def command(
 
 
 def _describe(report: InjectReport) -> str:
-    lines = [f"{report.path}: {format_size(report.size)}, written in {format_duration(report.seconds)}"]
-    lines.append(f"  sha256 {report.sha256}")
+    lines = [f"Written in {format_duration(report.seconds)}"]
+    if report.path:
+        lines += [f"  {report.path}: {format_size(report.size)}", f"  sha256 {report.sha256}"]
+    if report.netboot:
+        lines.append(f"  {report.netboot}: the netboot set")
     lines += [f"  added {path}" for path in report.added]
     if report.early:
         lines.append(f"  {len(report.early)} files of it are in the initrd too: the medium is found through them")

@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from builder.cache import default_cache
-from builder.inject import Additions, InjectReport, inject_iso
+from builder.inject import Additions, InjectReport, inject
 from core.documents import decode_written
 from core.errors import UsageError
 from core.events import Sink
@@ -15,28 +15,31 @@ _JOB = "liferaft/job.json"
 
 
 def inject_medium(
-    iso: Path,
-    out: Path,
+    source: Path,
+    out: Path | None,
     cache: Path | None,
     sink: Sink,
     runner: Runner,
     *,
+    netboot: Path | None = None,
     drivers: tuple[Path, ...] = (),
     firmware: tuple[Path, ...] = (),
     windows: tuple[Path, ...] = (),
     files: tuple[str, ...] = (),
     job: Path | None = None,
 ) -> InjectReport:
-    """Write a new medium from ``iso`` with what is named; ``iso`` stays as it is.
+    """Write a new medium from ``source`` with what is named; ``source`` stays as it is.
 
     Args:
+        source: an ISO or the folder of a netboot set.
+        out: the new ISO. netboot: the new netboot set. At least one of them.
         cache: the build cache; the user's own when None.
         files: ``SRC:DEST`` each, DEST an absolute path in the live system.
         job: a job document (docs/job.md); its passphrase files that are named without a folder are taken along.
 
     Raises:
         UsageError: nothing to add, or a word is wrong. Nothing was written.
-        LiferaftError: as :func:`builder.inject.inject_iso`.
+        LiferaftError: as :func:`builder.inject.inject`.
     """
     if not (drivers or firmware or windows or files or job):
         raise UsageError(
@@ -49,7 +52,7 @@ def inject_medium(
         files=dict(_placed(word) for word in files),
         beside=_beside(job, sink) if job else {},
     )
-    return inject_iso(iso, out, additions, cache or default_cache(), runner, sink)
+    return inject(source, out, netboot, additions, cache or default_cache(), runner, sink)
 
 
 def _placed(word: str) -> tuple[str, Path]:

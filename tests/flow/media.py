@@ -16,6 +16,7 @@ from builder.initrd import read_initrd, write_initrd
 from builder.iso import BootImages, write_iso
 from builder.iso9660 import Platform
 from builder.opened import open_medium
+from builder.sums import SUMS, ranges_of_files, sums_image
 from core.documents import encode_readable
 from core.process import Runner
 
@@ -78,7 +79,7 @@ def make_medium(folder: Path, tree: Path, initrd_tree: Path, runner: Runner) -> 
         cwd=str(initrd_tree),
     )
     texts = {
-        "boot/grub/grub.cfg": grub_menu(MEDIUM_ID, ()),
+        "boot/grub/grub.cfg": grub_menu(MEDIUM_ID, (), (INITRD, SUMS)),
         "live/filesystem.module": "base.squashfs\n",
         f".disk/{mark_name(MEDIUM_ID)}": f"{MEDIUM_ID}\n",
         "liferaft/packages.txt": "linux-image\t6.12.99\n",
@@ -88,6 +89,8 @@ def make_medium(folder: Path, tree: Path, initrd_tree: Path, runner: Runner) -> 
     for number, (name, text) in enumerate(texts.items()):
         files[name] = folder / f"text{number}"
         files[name].write_text(text)
+    files[SUMS] = folder / "sums.img"
+    files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
     document = MediumDocument(
         liferaft="liferaft test",
         built=datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC),
@@ -96,7 +99,7 @@ def make_medium(folder: Path, tree: Path, initrd_tree: Path, runner: Runner) -> 
         medium_id=MEDIUM_ID,
         kernel=KERNEL_RELEASE,
         layers=("base",),
-        initrds=(INITRD,),
+        initrds=(INITRD, SUMS),
         ram=1,
         ram_copied=2,
         files=describe_files(files),
@@ -122,7 +125,12 @@ def rewrite_iso(iso: Path, out: Path, changes: Mapping[str, Callable[[bytes], by
             medium.extract(path, files[path])
         for path, change in changes.items():
             files[path].write_bytes(change(files[path].read_bytes()))
-        fresh = {file.path: file for file in describe_files({path: files[path] for path in changes})}
+        if SUMS in files:
+            files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
+        fresh = {
+            file.path: file
+            for file in describe_files({path: files[path] for path in (*changes, *({SUMS} & files.keys()))})
+        }
         known = tuple(fresh.get(file.path, file) for file in medium.document.files)
         files[MEDIUM_DOCUMENT].write_text(encode_readable(msgspec.structs.replace(medium.document, files=known)))
         efi = folder / "efi.img"

@@ -8,6 +8,10 @@ import pytest
 from builder.boot import INITRD
 from builder.document import MEDIUM_DOCUMENT, parse_medium
 from builder.inject import InjectReport
+from builder.loaders import Loaders
+from builder.netboot import write_netboot
+from builder.opened import open_medium
+from builder.sums import SUMS
 from core.errors import DamagedError, RefusedError, UsageError
 from core.events import Event, ignore
 from core.process import Runner, SystemRunner
@@ -47,7 +51,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory, runner: Runner) -> Path:
     return folder
 
 
-def _inject(medium: Path, out: Path, cache: Path, runner: Runner, **words: object) -> InjectReport:
+def _inject(medium: Path, out: Path | None, cache: Path, runner: Runner, **words: object) -> InjectReport:
     sink = words.pop("sink", ignore)
     return inject_medium(medium, out, cache, sink, runner, **words)  # type: ignore[arg-type] # as the test gives them
 
@@ -114,7 +118,8 @@ def test_a_driver_is_found_by_its_device_in_the_live_system_and_in_the_initrd(
 
     menu = _taken(out, "boot/grub/grub.cfg", tmp_path / "grub.cfg", runner).read_text()
     lines = [line for line in menu.splitlines() if line.strip().startswith("initrd")]
-    assert lines and all(line.split() == ["initrd", f"/{INITRD}", "/live/inject-1.img"] for line in lines)
+    wanted = ["initrd", f"/{INITRD}", "/live/inject-1.img", f"/{SUMS}", "$liferaft_initrd"]
+    assert lines and all(line.split() == wanted for line in lines), "the digests are last of the medium's own"
     order = _taken(out, "live/filesystem.module", tmp_path / "order", runner).read_text()
     assert order == "base.squashfs inject-1.squashfs\n"
     assert hashlib.sha256(medium.read_bytes()).hexdigest() == before
@@ -135,11 +140,20 @@ def test_the_new_medium_describes_itself_and_takes_more(
     assert report.layer == "inject-2" and report.early == ()
     document = parse_medium(_taken(second, MEDIUM_DOCUMENT, tmp_path / "m.json", runner).read_bytes(), name="new")
     assert document.layers == ("base", "inject-1", "inject-2")
-    assert document.initrds == (INITRD, "live/inject-1.img")
+    assert document.initrds == (INITRD, "live/inject-1.img", SUMS)
     for file in document.files:
         taken = _taken(second, file.path, tmp_path / "one", runner)
         assert (taken.stat().st_size, hashlib.sha256(taken.read_bytes()).hexdigest()) == (file.size, file.sha256)
         taken.unlink()
+    sums = _initrd(second, tmp_path / "sums", runner, (SUMS,)) / "usr/lib/liferaft/sums.txt"
+    compared = set()
+    for line in sums.read_text().splitlines():
+        digest, offset, size, path = line.split()
+        taken = _taken(second, path, tmp_path / "one", runner).read_bytes()[int(offset) : int(offset) + int(size)]
+        assert hashlib.blake2b(taken).hexdigest() == digest
+        (tmp_path / "one").unlink()
+        compared.add(path)
+    assert {f"live/{name}.squashfs" for name in document.layers} | {"live/filesystem.module"} <= compared
     assert "liferaft/drivers/nic/sub/Net.INF" in {file.path for file in document.files}
     live = _live(second, tmp_path / "live", runner, document.layers)
     assert (live / "etc/note").read_text() == "hello\n"
@@ -255,8 +269,40 @@ def test_a_job_goes_beside_with_its_passphrase(medium: Path, tmp_path: Path, run
     (tmp_path / "phrase").chmod(0o600)
     out = tmp_path / "new.iso"
     report = _inject(medium, out, tmp_path / "cache", runner, job=job)
-    assert report.layer == "" and report.added == ("liferaft/job.json", "liferaft/phrase")
+    assert report.layer == "" and report.added == ("liferaft/job.json", "liferaft/phrase", SUMS)
     assert _taken(out, "liferaft/job.json", tmp_path / "j", runner).read_text() == job.read_text()
     job.write_text('{"repositry": "http://h/r", "match": true}')
     with pytest.raises(UsageError, match="repositry"):
         _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, job=job)
+
+
+def test_a_netboot_set_takes_the_same_layers(medium: Path, driver: Path, tmp_path: Path, runner: Runner) -> None:
+    need("grub-mkimage")
+    with open_medium(medium) as opened:
+        assert opened.document is not None
+        files = {file.path: tmp_path / "files" / file.path for file in opened.document.files}
+        files[MEDIUM_DOCUMENT] = tmp_path / "files" / MEDIUM_DOCUMENT
+        for path, target in files.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            opened.extract(path, target)
+        signed = {}
+        for name in ("bootx64.efi", "grubx64.efi", "mmx64.efi"):
+            signed[name] = tmp_path / name
+            signed[name].write_bytes(name.encode())
+        old, new = tmp_path / "old", tmp_path / "new"
+        write_netboot(files, opened.document, Loaders(signed, {}), old, runner, ignore)
+    report = _inject(old, None, tmp_path / "cache", runner, netboot=new, drivers=(driver,))
+
+    assert report.netboot == str(new) and report.path == ""
+    assert (new / "live/inject-1.squashfs").is_file() and not (old / "live/inject-1.squashfs").exists()
+    assert [(new / name).read_text() for name in signed] == list(signed)
+    part = new / "live/netboot.img"
+    runner.run(["zstd", "-q", "-d", str(part), "-o", str(tmp_path / "part.cpio")])
+    runner.run(["cpio", "-i", "-d", "--quiet", "-F", str(tmp_path / "part.cpio")], cwd=str(tmp_path))
+    fetched = (tmp_path / "conf/liferaft-fetch").read_text()
+    size = (new / "live/inject-1.squashfs").stat().st_size
+    assert f"{size} live/inject-1.squashfs\n" in fetched
+    script = (new / "boot.ipxe").read_text()
+    assert "initrd --name inject-1.img live/inject-1.img" in script
+    with pytest.raises(UsageError, match="of which no ISO can be made"):
+        _inject(old, tmp_path / "no.iso", tmp_path / "cache", runner, drivers=(driver,))
