@@ -48,6 +48,12 @@ class WizardDriver:
         self._at("Restoring")
         return self._at("Restore finished", timeout=timeout)
 
+    def find_repository(self, words: str) -> list[str]:
+        """From the start screen to the list of repositories, until it shows the words; returns that screen."""
+        self._at("Rescue system", "Started by", timeout=300)
+        self._choose("Restore a machine")
+        return self._at("Choose a repository", words)
+
     def power_off(self) -> None:
         """From the result screen: power off, yes."""
         self._choose("Power off")
