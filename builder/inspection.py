@@ -221,8 +221,8 @@ def _compare(medium: OpenedMedium, file: MediumFile, expected: list[Range], mete
             start=part.offset,
             end=end,
             place=place + part.offset,
-            problem=f"Bytes {part.offset} to {end} differ: expected SHA-256 "
-            f"{expected[part.offset // RANGE_SIZE].sha256[:16]}…, found {part.sha256[:16]}….",
+            problem=f"Bytes {part.offset} to {end} differ: expected SHA-512 "
+            f"{expected[part.offset // RANGE_SIZE].digest[:16]}…, found {part.digest[:16]}….",
         )
     if not wrong:
         yield Finding(

@@ -65,7 +65,7 @@ def build_payload(
         with cache.scratch("liferaft") as tree, cache.scratch("wheel") as wheels:
             install_wheels([build_own_wheel(wheels, cache, runner)], tree / _HOME, recipe.release, runner)
             shutil.rmtree(tree / _HOME / "bin", ignore_errors=True)
-            compile_bytecode(tree / _HOME, toolchain, runner)
+            compile_bytecode(tree / _HOME, toolchain, cache, runner)
             write_file(tree / "usr/bin/liferaft", _LAUNCHER.encode(), executable=True)
             write_file(tree / "usr/share/consolefonts/liferaft.psf", font)
             write_settings(tree, recipe.hostname)

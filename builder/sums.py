@@ -3,6 +3,9 @@
 Before live-boot uses a layer, ``data/check-medium`` hashes it and compares (docs/medium.md, "Before it is used"). The
 digests travel in the initrd, which the boot loader has loaded by then. This finds a rotten stick, a bad copy and a lost
 download; it is no defence against a person who rewrites the initrd, too: that is what Secure Boot and keys are for.
+
+SHA-512, because the initrd's busybox computes it three times as fast as SHA-256 on a processor without instructions for
+either: 110 against 38 MB/s for each processor that QEMU emulates here.
 """
 
 import hashlib
@@ -35,16 +38,16 @@ Verify_checksums ()
 }
 """
 _COMPARED = re.compile(r"live/[^/]+\.squashfs|live/filesystem\.module|liferaft/(?!medium\.json)[^/]+")
-_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64}) (?P<offset>[0-9]{1,16}) (?P<size>[0-9]{1,16}) (?P<path>[!-~]{1,255})")
+_LINE = re.compile(r"(?P<digest>[0-9a-f]{128}) (?P<offset>[0-9]{1,16}) (?P<size>[0-9]{1,16}) (?P<path>[!-~]{1,255})")
 
 
 class Range(msgspec.Struct, frozen=True):
-    """The SHA-256 of a range of a file on the medium; ``offset`` is a multiple of :data:`RANGE_SIZE`, in bytes."""
+    """The SHA-512 of a range of a file on the medium; ``offset`` is a multiple of :data:`RANGE_SIZE`, in bytes."""
 
     path: str
     offset: int
     size: int
-    sha256: str
+    digest: str
 
 
 def belongs(path: str) -> bool:
@@ -59,7 +62,7 @@ def belongs(path: str) -> bool:
 
 def ranges_of(path: str, pieces: Iterable[bytes]) -> Iterator[Range]:
     """The ranges of one file, from its bytes in order."""
-    offset, size, digest = 0, 0, hashlib.sha256()
+    offset, size, digest = 0, 0, hashlib.sha512()
     for piece in pieces:
         view = memoryview(piece)
         while view:
@@ -69,7 +72,7 @@ def ranges_of(path: str, pieces: Iterable[bytes]) -> Iterator[Range]:
             view = view[len(part) :]
             if size == RANGE_SIZE:
                 yield Range(path, offset, size, digest.hexdigest())
-                offset, size, digest = offset + size, 0, hashlib.sha256()
+                offset, size, digest = offset + size, 0, hashlib.sha512()
     if size:
         yield Range(path, offset, size, digest.hexdigest())
 
@@ -86,7 +89,7 @@ def ranges_of_files(files: Mapping[str, Path]) -> tuple[Range, ...]:
 
 def sums_image(ranges: Iterable[Range]) -> bytes:
     """The initrd part for :data:`SUMS`; equal ranges give equal bytes."""
-    text = "".join(f"{part.sha256} {part.offset} {part.size} {part.path}\n" for part in ranges)
+    text = "".join(f"{part.digest} {part.offset} {part.size} {part.path}\n" for part in ranges)
     script = files("builder").joinpath("data/check-medium").read_bytes()
     plain, program = stat.S_IFREG | 0o644, stat.S_IFREG | 0o755
     return write_initrd(
@@ -112,7 +115,7 @@ def read_sums(image: bytes, *, name: str) -> tuple[Range, ...]:
         match = _LINE.fullmatch(line)
         if match is None or int(match["offset"]) % RANGE_SIZE or not 0 < int(match["size"]) <= RANGE_SIZE:
             raise DamagedError(
-                f"{name}, {_SUMS_TEXT}, line {number}: expected 'SHA-256 OFFSET SIZE PATH', found {line[:120]!r}."
+                f"{name}, {_SUMS_TEXT}, line {number}: expected 'SHA-512 OFFSET SIZE PATH', found {line[:120]!r}."
             )
-        found.append(Range(match["path"], int(match["offset"]), int(match["size"]), match["sha256"]))
+        found.append(Range(match["path"], int(match["offset"]), int(match["size"]), match["digest"]))
     return tuple(found)

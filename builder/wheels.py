@@ -5,10 +5,11 @@ network, in a small build system of the same release, whose Python also compiles
 Debian builds better (parted, numpy) comes with the base.
 """
 
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import distributions, requires
 from pathlib import Path
 
@@ -79,12 +80,12 @@ def install_dependencies(
         for requirement in source:
             sdist = scratch / "source"
             _pip(["download", "-d", str(sdist), "--no-deps", "--no-binary", ":all:", requirement], runner)
-            _compile_wheels(sdist, scratch, toolchain, runner)
+            _compile_wheels(sdist, scratch, toolchain, cache, runner)
         _tell(sink, "Installing Python packages")
         install_wheels(scratch.glob("*.whl"), folder, release, runner)
     for unused in [*folder.rglob("tests"), *folder.rglob("test"), folder / "bin"]:
         shutil.rmtree(unused, ignore_errors=True)
-    compile_bytecode(folder, toolchain, runner)
+    compile_bytecode(folder, toolchain, cache, runner)
 
 
 def build_own_wheel(folder: Path, cache: Cache, runner: Runner) -> Path:
@@ -147,35 +148,45 @@ def list_packages(folder: Path) -> str:
     return "".join(sorted(found, key=str.lower))
 
 
-def compile_bytecode(folder: Path, toolchain: Toolchain, runner: Runner) -> None:
+def compile_bytecode(folder: Path, toolchain: Toolchain, cache: Cache, runner: Runner) -> None:
     """Compile what lies in ``folder`` with the medium's Python: a start from a CD must not compile.
 
     The bytecode is never checked against its source (both lie in the same read-only image).
     """
-    inside = toolchain.tree / "tmp" / "bytecode"
-    shutil.copytree(folder, inside, symlinks=True)
-    try:
+    with _inside(toolchain, "bytecode", cache) as inside:
+        shutil.copytree(folder, inside, symlinks=True)
         argv = ["chroot", str(toolchain.tree), "python3", "-m", "compileall", "-q", "--invalidation-mode"]
         argv += ["unchecked-hash", "-s", "/tmp/bytecode", "-p", "/usr/lib/liferaft", "/tmp/bytecode"]
         runner.run(argv, timeout=600)
         shutil.rmtree(folder)
         shutil.copytree(inside, folder, symlinks=True)
-    finally:
-        shutil.rmtree(inside)
 
 
-def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, runner: Runner) -> None:
+def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, cache: Cache, runner: Runner) -> None:
     """Build every source distribution in ``sources`` inside the build system, without network."""
-    inside = toolchain.tree / "tmp" / "source"
-    shutil.copytree(sources, inside)
-    try:
+    with _inside(toolchain, "source", cache) as inside:
+        shutil.copytree(sources, inside)
         names = [f"/tmp/source/{path.name}" for path in sorted(inside.iterdir())]
         argv = ["unshare", "--net", "chroot", str(toolchain.tree), "python3", "-m", "pip", "wheel", "--no-index"]
         runner.run([*argv, "--no-build-isolation", "--no-deps", "-w", "/tmp/source/out", *names], timeout=600)
         for wheel in (inside / "out").glob("*.whl"):
             shutil.copyfile(wheel, wheels / wheel.name)
-    finally:
-        shutil.rmtree(inside)
+
+
+@contextlib.contextmanager
+def _inside(toolchain: Toolchain, name: str, cache: Cache) -> Iterator[Path]:
+    """A folder in the build system that is not there yet, for one build at a time.
+
+    Its name is always the same, because compilers write it into what they make.
+    """
+    with cache.alone(f"toolchain-{toolchain.key}-use"):
+        folder = toolchain.tree / "tmp" / name
+        if folder.exists():  # A killed build left it.
+            shutil.rmtree(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _target(release: Release) -> list[str]:

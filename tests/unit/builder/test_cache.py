@@ -1,6 +1,13 @@
-"""The build cache: whole or not there, keyed by content, made by one build at a time."""
+"""The build cache: whole or not there, keyed by content, used by several builds at once."""
 
+import concurrent.futures
+import errno
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.cache import KEPT, default_cache, key_of, open_cache
-from core.errors import DeviceError
+from core.errors import DeviceError, ProcessError
 
 
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
@@ -50,11 +57,11 @@ def test_what_a_killed_build_left_goes_at_the_next_start(tmp_path: Path) -> None
 
 
 def test_old_entries_go_recent_ones_stay(tmp_path: Path) -> None:
-    with open_cache(tmp_path) as cache:
-        for number in range(KEPT + 2):
+    for number in range(KEPT + 2):
+        with open_cache(tmp_path) as cache:
             folder, _ = cache.entry("base", str(number), lambda folder: None)
             os.utime(folder, (number, number))
-        cache.entry("other", "0", lambda folder: None)
+            cache.entry("other", "0", lambda folder: None)
     kept = sorted(path.name for path in tmp_path.glob("base-*"))
     assert len(kept) <= KEPT and f"base-{KEPT + 1}" in kept
     assert (tmp_path / "other-0").is_dir()
@@ -72,3 +79,86 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="cannot be written"):
         with open_cache(tmp_path / "file" / "cache"):
             pass
+
+
+def test_what_another_build_uses_is_not_forgotten(tmp_path: Path) -> None:
+    with open_cache(tmp_path) as using:
+        used, _ = using.entry("base", "used", lambda folder: None)
+        os.utime(used, (0, 0))
+        for number in range(KEPT + 2):
+            with open_cache(tmp_path) as cache:
+                cache.entry("base", str(number), lambda folder: None)
+        assert used.is_dir()
+    with open_cache(tmp_path) as cache:
+        cache.entry("base", "last", lambda folder: None)
+    assert not used.is_dir()
+
+
+def test_two_builds_make_an_entry_once_and_different_ones_at_the_same_time(tmp_path: Path) -> None:
+    meeting = threading.Barrier(2, timeout=20)
+    made: list[str] = []
+
+    def meet(folder: Path) -> None:
+        meeting.wait()
+
+    def build(own: str) -> None:
+        def make(folder: Path) -> None:
+            time.sleep(0.2)
+            made.append(own)
+
+        with open_cache(tmp_path) as cache:
+            # Both are inside at once, or the barrier breaks.
+            cache.entry("own", own, meet)
+            cache.entry("shared", "k", make)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(build, own) for own in ("a", "b")]:
+            future.result(30)
+    assert len(made) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "own-a", "own-b", "shared-k"]
+
+
+_KILLED = """
+import sys, time
+from pathlib import Path
+from builder.cache import open_cache
+
+def make(folder):
+    (folder / "half").write_text("half")
+    print("inside", flush=True)
+    time.sleep(60)
+
+with open_cache(Path(sys.argv[1])) as cache:
+    cache.entry("base", "k", make)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_build_that_is_ended_leaves_nothing_and_nobody_waits_for_it(tmp_path: Path, end: signal.Signals) -> None:
+    # This is about a process that dies: only a real one does.
+    with subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path)], stdout=-1, stderr=-3, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "inside\n"
+        with open_cache(tmp_path):
+            # It is alive: another build does not take its work away.
+            assert len(list(tmp_path.glob("*.partial"))) == 1
+        process.send_signal(end)
+        process.wait(20)
+    with open_cache(tmp_path) as cache:
+        assert list(tmp_path.glob("*.partial")) == []
+        assert not cache.entry("base", "k", lambda folder: None)[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base-k", "lock"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(folder: Path) -> None:
+        raise ProcessError(("mksquashfs",), 1, "Write failed because No space left on device\n")
+
+    for make in (fill, fail):
+        with pytest.raises(DeviceError, match="No space is left") as caught:
+            with open_cache(tmp_path) as cache:
+                cache.entry("base", "k", make)
+        assert str(tmp_path) in caught.value.message and "--cache" in caught.value.hint
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
