@@ -6,15 +6,17 @@ Nothing is decided here: how much a content needs, whether it comes to other sec
 from collections.abc import Sequence
 
 from core.errors import DamagedError, RefusedError
-from core.units import MIB
+from core.units import MIB, format_size, to_bytes
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
 from images.model.layout import Disk, FilesystemKind, Partition
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.store.repository import Repository
 from restore.abilities import FAT
+from restore.filesystems.limits import limit
 from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import conversion
+from restore.filesystems.xfs_shared import shared_bytes
 from restore.seat import Means, Seat
 from restore.shrink.kinds import SHRINKERS
 
@@ -23,8 +25,19 @@ _SPARE_PERCENT = 10
 _SPARE = 64 * MIB
 
 
-def _by_allocation(volume: Volume, kind: FilesystemKind) -> int:
-    return volume.allocated * (100 + _SPARE_PERCENT) // 100 + (0 if kind in FAT else _SPARE)
+def _by_allocation(needed: int, kind: FilesystemKind) -> int:
+    return needed * (100 + _SPARE_PERCENT) // 100 + (0 if kind in FAT else _SPARE)
+
+
+def growth_reason(source: VolumeSource, kind: FilesystemKind, size: int) -> str:
+    """Why a stored filesystem cannot grow to so many bytes; empty when it can."""
+    try:
+        found = limit(source, kind)
+    except (DamagedError, RefusedError) as error:
+        return error.message.rstrip(".")
+    if found is None or size <= found.size:
+        return ""
+    return f"{kind} cannot grow to {format_size(size)}: {found.why}, which ends at {format_size(found.size)}"
 
 
 def _kind(partition: Partition) -> FilesystemKind:
@@ -76,6 +89,17 @@ class Contents:
                 reasons += [f"partition {seat.source.number} cannot be made anew: {reason}" for reason in found]
         return reasons
 
+    def against_growing(self, seats: Sequence[Seat], sector_size: int) -> list[str]:
+        """Why filesystems cannot become as large as their seats, a line each. ``sector_size``: of the target."""
+        reasons: list[str] = []
+        for seat in seats:
+            volume = self._volumes.get(seat.source.id)
+            if seat.grow and volume is not None:
+                size = to_bytes(seat.partition.sector_count, sector_size)
+                reason = growth_reason(self.open(volume), _kind(seat.source), size)
+                reasons += [f"partition {seat.source.number}: {reason}"] if reason else []
+        return reasons
+
     def open(self, volume: Volume) -> VolumeSource:
         """The stored content of a volume."""
         return open_volume(self._cache, self._point, self._manifest, volume)
@@ -88,13 +112,18 @@ class Contents:
         if volume.mode is CaptureMode.WHOLE:
             return f"it was captured whole ({volume.reason})" if volume.reason else "it was captured whole"
         shrinker = SHRINKERS.get(kind)
-        if shrinker is None:
-            return _by_allocation(volume, kind)
         try:
+            if shrinker is None:
+                return _by_allocation(self._copied(volume, kind), kind)
             needs = shrinker.least(self.open(volume))
         except (DamagedError, RefusedError) as error:
             return error.message.rstrip(".")
         return needs.size if needs.shrinks else needs.reason
+
+    def _copied(self, volume: Volume, kind: FilesystemKind) -> int:
+        """Bytes that a copy of the files takes, without what is new about the filesystem around them."""
+        shared = shared_bytes(self.open(volume)) if kind is FilesystemKind.XFS else 0
+        return volume.allocated + shared
 
     def _against_remaking(self, seat: Seat, sector_size: int) -> Sequence[str]:
         volume = self._volumes.get(seat.source.id)
@@ -114,6 +143,14 @@ class Contents:
                 size = seat.partition.sector_count * sector_size
                 FatCopy(source, filesystem, size, sector_size, old_lba=0, new_lba=0)
                 return ()
-            return remake_doubts(source, kind)
+            doubts = list(remake_doubts(source, kind))
+            needed = 0 if doubts else self._copied(volume, kind)
+            room = to_bytes(seat.partition.sector_count, sector_size)
+            if needed > room:
+                doubts.append(
+                    f"a copy of its files needs {needed} bytes ({format_size(needed)}), and there are {room} "
+                    f"({format_size(room)}): what files share is no longer shared"
+                )
+            return doubts
         except (DamagedError, RefusedError) as error:
             return (error.message.rstrip("."),)

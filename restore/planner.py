@@ -9,13 +9,13 @@ import msgspec
 
 from core.errors import DamagedError, RefusedError
 from core.units import ALIGNMENT, format_size, subtract
-from images.browse.point import ChunkCache
+from images.browse.point import ChunkCache, open_volume
 from images.model.extents import total
 from images.model.layout import Disk
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
 from images.store.repository import Repository
-from restore.contents import Contents
+from restore.contents import Contents, growth_reason
 from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
 from restore.growing import chosen_volumes, disks_that_grow, growable_members, with_members
@@ -30,6 +30,7 @@ from restore.signatures import signature_extents
 from restore.steps import (
     CloseStack,
     CreateTable,
+    GrowFilesystem,
     RepairBoot,
     Step,
     WipeSignatures,
@@ -101,6 +102,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     reasons += rules_reasons([rule for rule in options.rules if rule.partition], [disk.id for disk in disks])
     for disk, candidate, fitted, contents in zip(disks, candidates, fits, stored, strict=True):
         against = [*fitted.reasons, *contents.against_remaking(fitted.seats, candidate.sector_size)]
+        against += contents.against_growing(fitted.seats, candidate.sector_size)
         reasons += [f"{disk.id} to {candidate.node}: {reason}" for reason in against]
     reasons += stack_reasons(whole.layout, named)
     if options.unique and manifest.layout.containers:
@@ -108,14 +110,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     if options.unique:
         reasons += unique_reasons(repository, point, manifest, disks)
     if reasons:
-        hint = "Choose another target; liferaft probe lists the disks of this machine."
-        if options.rules:
-            hint = "Change the rules for partitions, or choose another target."
-        if all("was captured from" in reason for reason in reasons):
-            hint = "Add --onto-source if that is what you want."
-        raise RefusedError(
-            f"Recovery point {point[:12]} cannot be restored there: {reasons[0]}.", hint=hint, reasons=tuple(reasons)
-        )
+        raise _refusal(point, reasons, options)
     manifest = _restored(manifest, fits)
     surveyed = survey_chunks(repository, point, manifest)
     fits = [_carried(disk, fitted, candidate) for disk, fitted, candidate in zip(disks, fits, candidates, strict=True)]
@@ -135,6 +130,9 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     )
     sector_sizes = [candidate.sector_size for candidate in candidates]
     stack = stack_steps(manifest, fits, sector_sizes, surveyed, room, verify=options.verify)
+    against = _against_stack_growth(cache, point, manifest, stack.growing)
+    if against:
+        raise _refusal(point, against, options)
     steps += [*stack.making, *_late_steps(manifest, candidates, fits, surveyed, [*stack.growing, *late], options)]
     if stack.making:
         steps.append(CloseStack(disk=disks[0].id))
@@ -150,6 +148,29 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
         steps=tuple(steps),
         notes=tuple(notes),
     )
+
+
+def _refusal(point: str, reasons: Sequence[str], options: PlanOptions) -> RefusedError:
+    hint = "Choose another target; liferaft probe lists the disks of this machine."
+    if options.rules:
+        hint = "Change the rules, or choose another target."
+    if all("was captured from" in reason for reason in reasons):
+        hint = "Add --onto-source if that is what you want."
+    return RefusedError(
+        f"Recovery point {point[:12]} cannot be restored there: {reasons[0]}.", hint=hint, reasons=tuple(reasons)
+    )
+
+
+def _against_stack_growth(cache: ChunkCache, point: str, manifest: Manifest, growing: Sequence[Step]) -> list[str]:
+    """Why filesystems on devices of the stack cannot become as large as the plan would have them."""
+    stored = {volume.disk: volume for volume in manifest.volumes if volume.role is not VolumeRole.HEAD}
+    reasons: list[str] = []
+    for step in growing:
+        volume = stored.get(step.disk)
+        if isinstance(step, GrowFilesystem) and volume is not None:
+            reason = growth_reason(open_volume(cache, point, manifest, volume), step.kind, step.size)
+            reasons += [f"{step.disk}: {reason}"] if reason else []
+    return reasons
 
 
 def _in_sectors_of(disk: Disk, candidate: Candidate) -> Candidate:
