@@ -21,6 +21,7 @@ from images.store.document import RepositoryDocument
 from images.store.repository import Catalogue
 from rescue.jobs.support import SupportContents
 from rescue.jobs.unattended import Job, JobResult
+from rescue.jobs.write_usb import StickReport
 from restore.plan import Plan
 from restore.report import Report
 
@@ -38,6 +39,7 @@ DOCUMENTS: dict[str, type] = {
     "repository": RepositoryDocument,
     "catalogue": Catalogue,
     "medium": MediumDocument,
+    "stick-report": StickReport,
     "inspection": Inspection,
     "preflight": PreflightReport,
     "support": SupportContents,
