@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from builder.module_index import ModuleIndex
+from builder.opened import open_medium
 from builder.preflight_findings import Finding, FindingKind, MachinePreflight, Severity
 from core.documents import encode
 from core.errors import DamagedError, UsageError
@@ -201,6 +202,28 @@ def test_unsigned_drivers_under_secure_boot(judge: Callable[[Machine], MachinePr
     [found] = of_kind(report, FindingKind.UNSIGNED_DRIVER)
     assert (found.severity, found.modules) == (Severity.BLOCKS, ("ahci",))
     assert of_kind(judge(machine(AHCI)), FindingKind.UNSIGNED_DRIVER) == []
+
+
+def test_ram(bench: Bench, tmp_path: Path) -> None:
+    """A kernel with 1 GiB counts less than that, and is not refused for it."""
+    runner = SystemRunner()
+
+    def needs(ram: int) -> bytes:
+        with open_medium(bench.iso) as opened:
+            assert opened.document is not None
+            return encode(msgspec.structs.replace(opened.document, ram=ram, ram_copied=2 * ram))
+
+    iso = bench.folder / "hungry.iso"
+    run("cp", bench.iso, iso)
+    (tmp_path / "medium.json").write_bytes(needs(GIB))
+    run("xorriso", "-dev", iso, "-map", tmp_path / "medium.json", "/liferaft/medium.json", "-boot_image", "any", "keep")
+    found = {}
+    for megabytes in (900, 950, 1980, 4000):
+        (tmp_path / "machine.json").write_bytes(encode(machine(AHCI, ram=megabytes << 20)))
+        report = preflight(iso, (tmp_path / "machine.json",), runner).machines[0]
+        found[megabytes] = [(one.kind, one.severity) for one in report.findings]
+    note = (FindingKind.RAM, Severity.NOTE)
+    assert found == {900: [(FindingKind.RAM, Severity.BLOCKS)], 950: [note], 1980: [], 4000: []}
 
 
 def test_another_architecture(judge: Callable[[Machine], MachinePreflight]) -> None:
