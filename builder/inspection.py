@@ -246,6 +246,8 @@ def _known_ranges(medium: OpenedMedium) -> dict[str, list[Range]]:
 
 
 def _boot_images(medium: OpenedMedium, document: MediumDocument) -> Iterator[Finding]:
+    if medium.volume is None:  # A folder has none.
+        return
     platforms = {"bios": Platform.BIOS, "efi": Platform.UEFI}
     for image in document.boot_images:
         try:

@@ -38,7 +38,7 @@ Verify_checksums ()
 }
 """
 _COMPARED = re.compile(r"live/[^/]+\.squashfs|live/filesystem\.module|liferaft/(?!medium\.json)[^/]+")
-_LINE = re.compile(r"(?P<digest>[0-9a-f]{128}) (?P<offset>[0-9]{1,16}) (?P<size>[0-9]{1,16}) (?P<path>[!-~]{1,255})")
+_LINE = re.compile(r"(?P<digest>[0-9a-f]{128}) (?P<offset>[0-9]{1,16}) (?P<size>[0-9]{1,16}) (?P<path>\S[^\n]{0,1023})")
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ def sums_image(ranges: Iterable[Range]) -> bytes:
     plain, program = stat.S_IFREG | 0o644, stat.S_IFREG | 0o755
     return write_initrd(
         (
-            InitrdFile(_SUMS_TEXT, plain, text.encode()),
+            InitrdFile(_SUMS_TEXT, plain, text.encode(errors="surrogateescape")),
             InitrdFile(_SCRIPT, program, script),
             InitrdFile(_HOOK, plain, _HOOK_TEXT.encode()),
         )
@@ -111,7 +111,7 @@ def read_sums(image: bytes, *, name: str) -> tuple[Range, ...]:
     if text is None:
         raise DamagedError(f"{name} has no {_SUMS_TEXT}: expected the digests of the medium.")
     found = []
-    for number, line in enumerate(text.decode("ascii", "replace").splitlines(), 1):
+    for number, line in enumerate(text.decode(errors="surrogateescape").splitlines(), 1):
         match = _LINE.fullmatch(line)
         if match is None or int(match["offset"]) % RANGE_SIZE or not 0 < int(match["size"]) <= RANGE_SIZE:
             raise DamagedError(
