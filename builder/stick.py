@@ -30,6 +30,10 @@ _PIECE = 4 * MIB
 _LYING = "Do not use this stick: it keeps less than it says, or it is failing. Return it."
 
 
+class UnprovenError(DeviceError):
+    """The stick does not give back what was written."""
+
+
 class StickTarget(Protocol):
     """The opened stick. Offsets and lengths are bytes, multiples of its sectors."""
 
@@ -72,7 +76,7 @@ def write_stick(
         suspect: the stick may be smaller than it says: find out. An image file is not.
 
     Raises:
-        DeviceError: the stick failed, or does not give back what was written. It does not start.
+        UnprovenError: it does not give back what was written. DeviceError: it failed. Either way it starts nothing.
     """
     writing = _Writing(iso, target, layout, sink)
     marks = _Marks(target, layout) if suspect and not layout.kept else None
@@ -130,11 +134,7 @@ class _Writing:
         self._write_seconds += time.monotonic() - started
 
     def verify_body(self) -> None:
-        """Read it back and compare.
-
-        Raises:
-            DeviceError: it is not what was written.
-        """
+        """Read it back and compare. Raises UnprovenError."""
         started = time.monotonic()
         meter = Meter(self._sink, Stage.VERIFY, max(self._iso.size - HEAD, 0))
         with ticking(meter):
@@ -197,7 +197,7 @@ class _Writing:
         if found != content:
             wrong = next(n for n in range(0, len(content), SECTOR) if found[n : n + SECTOR] != content[n : n + SECTOR])
             where = f"LBA {(at + wrong) // SECTOR} (byte {at + wrong})"
-            raise DeviceError(
+            raise UnprovenError(
                 f"{self._target.node}: {where} does not hold what was written.",
                 hint=_LYING,
             )
@@ -219,10 +219,10 @@ class _Marks:
         self._target.flush()
 
     def verify(self) -> None:
-        """Raises DeviceError: a place does not hold its mark."""
+        """Raises UnprovenError: a place does not hold its mark."""
         lost = [at for at in self.offsets if self._target.read_at(at, MARK) != mark_content(self._seed, at)]
         if lost:
-            raise DeviceError(
+            raise UnprovenError(
                 f"{self._target.node} says that it has {format_size(self._target.size)}, and of "
                 f"{counted(len(self.offsets), 'place')} that were written {len(lost)} do not hold what was put there, "
                 f"the first at {format_size(lost[0])} (byte {lost[0]}).",

@@ -25,8 +25,8 @@ from rescue.jobs.write_usb import StickChoices, StickPlan, StickReport, describe
 
 
 @click.command("write-usb")
-@click.argument("iso", type=click.Path(path_type=Path))
-@click.argument("device", type=click.Path(path_type=Path))
+@click.argument("iso", type=click.Path(path_type=Path, readable=False))
+@click.argument("device", type=click.Path(path_type=Path, readable=False))
 @click.option("--data", is_flag=True, help="Make a partition for data behind the ISO, in all of the rest.")
 @click.option(
     "--filesystem",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from builder.stick import Written, write_stick
+from builder.stick import UnprovenError, Written, write_stick
 from builder.stick_data import VOLUME_LABEL, DataImage, DataKind, data_image
 from builder.stick_layout import (
     DATA_NAME,
@@ -162,7 +162,13 @@ def write_planned(plan: StickPlan, runner: Runner, sink: Sink) -> StickReport:
         # Before the stick is opened: a filesystem that cannot be made costs nobody a stick.
         data = stack.enter_context(_new_data(plan, runner))
         target = stack.enter_context(open_target(plan.stick))
-        written = write_stick(iso, target, plan.layout, data, sink, suspect=not plan.stick.plain)
+        try:
+            written = write_stick(iso, target, plan.layout, data, sink, suspect=not plan.stick.plain)
+        except UnprovenError:
+            raise
+        except DeviceError as error:
+            hint = "It starts nothing now. Write it again; if that fails too, take another stick."
+            raise DeviceError(error.message, hint=hint) from None
     warnings = _tell_kernel(plan, runner)
     repository = None
     if plan.repository is not None and plan.layout.data is not None:

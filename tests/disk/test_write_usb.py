@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builder.stick_data import DataKind
-from core.errors import RefusedError
+from core.errors import DeviceError, RefusedError
 from core.events import ignore
 from core.process import SystemRunner
 from core.units import GIB, MIB
@@ -98,6 +98,23 @@ def test_the_systems_own_disk_is_refused(iso: Path) -> None:
     found = reasons(iso, Path(disk[-2]))
     assert "is mounted on /" in found
     assert "is the disk that this system runs from" in found
+    said = run("lsblk", "--noheadings", "--nodeps", "--output", "RM,TRAN", disk[-2]).split()
+    assert ("--not-removable" in found) is (said[0] == "0" and "usb" not in said)
+
+
+def test_a_stick_that_fails_half_way(iso: Path, tmp_path: Path) -> None:
+    place = tmp_path / "mnt"
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=3m", "none", place)
+    try:
+        stick = blank(place / "stick.img", 64 * MIB)
+        with pytest.raises(DeviceError, match="writing .* failed: No space left") as caught:
+            write(iso, stick)
+        assert caught.value.hint.startswith("It starts nothing now.")
+        with stick.open("rb") as stream:
+            assert not any(stream.read(512))
+    finally:
+        run("umount", place)
 
 
 @contextlib.contextmanager
