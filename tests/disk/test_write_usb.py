@@ -108,7 +108,7 @@ def test_a_stick_that_fails_half_way(iso: Path, tmp_path: Path) -> None:
     run("mount", "-t", "tmpfs", "-o", "size=3m", "none", place)
     try:
         stick = blank(place / "stick.img", 64 * MIB)
-        with pytest.raises(DeviceError, match="writing .* failed: No space left") as caught:
+        with pytest.raises(DeviceError, match=r"writing .* failed: No space left") as caught:
             write(iso, stick)
         assert caught.value.hint.startswith("It starts nothing now.")
         with stick.open("rb") as stream:
