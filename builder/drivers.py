@@ -6,7 +6,7 @@ The tables are made over what the medium has and what is added: those of the top
 
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import msgspec
 
 from builder.driver_files import Chosen, Source, choose_modules
 from builder.early import is_early, with_needs
+from builder.firmware_files import asked_files
 from builder.initrd import InitrdFile, write_initrd
 from builder.kernel_module import read_module
 from builder.layer import Layer
@@ -58,58 +59,55 @@ def driver_content(
     blobs = {name: path for source in sources for name, path in source.firmware.items()} | dict(firmware)
     settings = {f"etc/modprobe.d/{name}": path for source in sources for name, path in source.settings.items()}
     files = {f"{FIRMWARE}/{name}": path for name, path in blobs.items()} | settings
-    if not sources:
-        return Content(files=files)
-    tree = unpack_modules(ground, scratch / "modules", runner)
-    needs = tree.dependencies()
-    chosen = choose_modules(sources, tree)
-    _tell_about(chosen, sink)
-    needed = {name for found in chosen for name in found.module.firmware} - blobs.keys()
-    if missing := sorted(name for name in needed if "*" not in name):
-        _warn(sink, f"The added drivers may ask for firmware that was not added with them: {', '.join(missing)}.")
+    if not files and not sources:
+        return Content()
+    below = unpack_initrd_modules(ground, scratch / "initrd")
+    early: dict[str, Path] = {}
+    if sources:
+        tree = unpack_modules(ground, scratch / "modules", runner)
+        chosen = choose_modules(sources, tree)
+        _tell_about(chosen, blobs.keys(), sink)
+        modules, early = _place_modules(chosen, tree, below, sink)
+        with ThreadPoolExecutor(1) as beside:
+            # depmod unpacks every module: the larger half of the time.
+            tables = beside.submit(tree.make_tables, runner)
+            early |= {**below.make_tables(runner), **settings} if early else {}
+            files |= modules | tables.result()
+    early |= _early_firmware(blobs, below)
+    return Content(
+        files=files,
+        early=tuple(InitrdFile(name, stat.S_IFREG | 0o644, path.read_bytes()) for name, path in early.items()),
+    )
+
+
+def _place_modules(
+    chosen: tuple[Chosen, ...], tree: ModuleTree, below: ModuleTree, sink: Sink
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Lay the modules into both trees; what is new in the live system's and in the initrd's, by path."""
+    needs = {**tree.dependencies(), **{found.module.name: found.module.depends for found in chosen}}
+    files: dict[str, Path] = {}
     for found in chosen:
-        path = f"{MODULES}/{ground.kernel}/{_FOLDER}/{found.path.name}"
+        path = f"{MODULES}/{tree.kernel}/{_FOLDER}/{found.path.name}"
         files[path] = found.path
         _place(found.path, tree.root / path)
-    with ThreadPoolExecutor(1) as beside:
-        # depmod unpacks every module: the larger half of the time.
-        tables = beside.submit(tree.make_tables, runner)
-        early = _early(chosen, tree, needs, blobs, settings, ground, scratch / "initrd", runner, sink)
-        files |= tables.result()
-    return Content(files=files, early=early)
-
-
-def _early(
-    chosen: tuple[Chosen, ...],
-    tree: ModuleTree,
-    needs: Mapping[str, tuple[str, ...]],
-    blobs: Mapping[str, Path],
-    settings: Mapping[str, Path],
-    ground: Ground,
-    scratch: Path,
-    runner: Runner,
-    sink: Sink,
-) -> tuple[InitrdFile, ...]:
-    """What the initrd needs: early drivers, those that replace what it has, all that these need, firmware, tables."""
-    below = unpack_initrd_modules(ground, scratch)
     there, where = below.names(), tree.names()
     names = {found.module.name for found in chosen}
-    wanted = {found.module.name for found in chosen if is_early(found.module) or found.module.name in there}
-    if not wanted:
-        return ()
-    needs = {**needs, **{found.module.name: found.module.depends for found in chosen}}
-    wanted = {name for name in with_needs(wanted, needs) if name in where and (name in names or name not in there)}
-    files: dict[str, Path] = {}
-    for name in sorted(wanted):
-        path = str(where[name].relative_to(tree.root))
-        files[path] = where[name]
-        _place(where[name], below.root / path)
-    files |= below.make_tables(runner)
-    asked = {name for path in [where[name] for name in wanted] for name in read_module(path).firmware}
-    files |= {f"{FIRMWARE}/{name}": path for name, path in blobs.items() if name in asked}
-    _tell(sink, f"Drivers that the medium itself may hang on go into the initrd too: {', '.join(sorted(wanted))}")
-    everything = {**files, **settings}
-    return tuple(InitrdFile(name, stat.S_IFREG | 0o644, path.read_bytes()) for name, path in everything.items())
+    first = {found.module.name for found in chosen if is_early(found.module) or found.module.name in there}
+    wanted = sorted(name for name in with_needs(first, needs) if name in where and (name in names or name not in there))
+    early = {str(where[name].relative_to(tree.root)): where[name] for name in wanted}
+    for path, source in early.items():
+        _place(source, below.root / path)
+    if wanted:
+        _tell(sink, f"Drivers that the medium itself may hang on go into the initrd too: {', '.join(wanted)}")
+    return files, early
+
+
+def _early_firmware(blobs: Mapping[str, Path], below: ModuleTree) -> dict[str, Path]:
+    """What the modules of the initrd ask for: a driver that looks for its firmware there is not asked again later."""
+    if not blobs:
+        return {}
+    asked = {name for path in below.names().values() for name in read_module(path).firmware}
+    return {f"{FIRMWARE}/{name}": path for name, path in asked_files(asked, blobs).items()}
 
 
 def write_layer(name: str, content: Content, folder: Path, compression: Compression, runner: Runner) -> Layer:
@@ -132,13 +130,16 @@ def write_layer(name: str, content: Content, folder: Path, compression: Compress
     return Layer(name, squashfs, part)
 
 
-def _tell_about(chosen: tuple[Chosen, ...], sink: Sink) -> None:
+def _tell_about(chosen: tuple[Chosen, ...], firmware: Collection[str], sink: Sink) -> None:
     for found in chosen:
         replaces = ", in place of the medium's own" if found.replaces else ""
         _tell(sink, f"Driver {found.module.name} from {found.path}{replaces}")
     unsigned = sorted(found.module.name for found in chosen if not found.module.signed)
     if unsigned:
         _warn(sink, f"Not signed, so that a kernel under Secure Boot will not load them: {', '.join(unsigned)}.")
+    asked = {name for found in chosen for name in found.module.firmware}
+    if missing := sorted(name for name in asked if name not in firmware and "*" not in name):
+        _warn(sink, f"The added drivers may ask for firmware that was not added with them: {', '.join(missing)}.")
 
 
 def _place(source: Path, target: Path) -> None:

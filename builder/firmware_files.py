@@ -4,7 +4,8 @@ Firmware goes where the kernel looks for it; Windows drivers lie on the medium b
 Windows. Neither is looked into: only whether anything of the kind is there.
 """
 
-from collections.abc import Iterable
+import fnmatch
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from core.errors import UsageError
@@ -36,6 +37,16 @@ def firmware_files(paths: Iterable[Path]) -> dict[str, Path]:
         if not inside:
             raise UsageError(f"The firmware folder {path} has no files.")
         found |= inside
+    return found
+
+
+def asked_files(names: Iterable[str], offered: Mapping[str, Path]) -> dict[str, Path]:
+    """Those of ``offered`` (path below the firmware folder to the file) that modules ask for by ``names``, which may
+    hold wildcards."""
+    asked = set(names)
+    found = {name: offered[name] for name in sorted(asked & offered.keys())}
+    for pattern in sorted(name for name in asked if any(letter in name for letter in "*?[")):
+        found |= {name: path for name, path in offered.items() if fnmatch.fnmatchcase(name, pattern)}
     return found
 
 

@@ -4,8 +4,7 @@ From the modaliases of machine documents to modules of the medium's kernel, from
 kernel for. What no module drives is the preflight's to say.
 """
 
-import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -56,14 +55,6 @@ def firmware_needs(
         packages=tuple(sorted({package for package in holders.values() if package})),
         unknown=tuple(name for name, package in holders.items() if not package),
     )
-
-
-def needed_files(needs: FirmwareNeeds, offered: Mapping[str, Path]) -> dict[str, Path]:
-    """Those of ``offered`` (path below the firmware folder to the file) that are asked for."""
-    plain = {name: offered[name] for name in needs.names & offered.keys()}
-    for pattern in (name for name in needs.names if any(letter in name for letter in "*?[")):
-        plain |= {name: path for name, path in offered.items() if fnmatch.fnmatchcase(name, pattern)}
-    return plain
 
 
 def _index(tree: ModuleTree) -> ModuleIndex:

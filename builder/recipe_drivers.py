@@ -10,9 +10,9 @@ from builder.debian import Archive, open_archive
 from builder.dkms import build_dkms
 from builder.driver_files import FIRMWARE_FOLDERS, Source, driver_source
 from builder.drivers import driver_content, write_layer
-from builder.firmware_files import firmware_files
+from builder.firmware_files import asked_files, firmware_files
 from builder.layer import Layer
-from builder.machine_needs import firmware_needs, needed_files
+from builder.machine_needs import firmware_needs
 from builder.module_tree import Ground, firmware_on, unpack_modules
 from builder.recipe import Recipe
 from core.errors import UsageError
@@ -83,7 +83,7 @@ def _layer(
     runner: Runner,
     sink: Sink,
 ) -> Layer:
-    parts: list[str | bytes] = ["drivers 1", recipe.compression, ground.kernel, *map(str, ground.trees)]
+    parts: list[str | bytes] = ["drivers 2", recipe.compression, ground.kernel, *map(str, ground.trees)]
     for source in found:
         for path in (*source.modules, *source.firmware.values(), *source.settings.values()):
             parts += [path.name, path.read_bytes()]
@@ -138,7 +138,7 @@ def _asked(
     """The firmware that machines need, and no other file of the packages that have it."""
     tree = unpack_modules(ground, scratch / "asked", runner)
     needs = firmware_needs(machines, modules, tree, firmware_on(ground, runner))
-    files = needed_files(needs, _packaged(needs.packages, sources, cache, runner, sink))
+    files = asked_files(needs.names, _packaged(needs.packages, sources, cache, runner, sink))
     what = ", ".join(sorted(files)) or "none"
     sink(Event(stage=Stage.BUILD, message=f"Firmware that the machines may need: {what}"))
     if needs.unknown:

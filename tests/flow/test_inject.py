@@ -36,7 +36,7 @@ def medium(tmp_path_factory: pytest.TempPathFactory, runner: Runner) -> Path:
     folder = tmp_path_factory.mktemp("medium")
     bus = make_module(folder / "bus.ko", runner, exports=("bus_register",))
     old = make_module(folder / "oldcard.ko", runner, info=("alias=pci:v00001234d*sv*sd*bc*sc*i*",))
-    other = make_module(folder / "other.ko", runner, imports=("printk",))
+    other = make_module(folder / "other.ko", runner, info=("firmware=acme/hba-*.bin",), imports=("printk",))
     tree = make_tree(folder / "tree", {"drivers/bus/bus.ko": bus, "drivers/old/oldcard.ko": old}, runner)
     early = make_tree(folder / "early", {"drivers/other.ko": other}, runner)
     return make_medium(folder / "iso", tree, early, runner)
@@ -94,6 +94,7 @@ def test_a_driver_is_found_by_its_device_in_the_live_system_and_in_the_initrd(
     firmware = tmp_path / "firmware"
     (firmware / "acme").mkdir(parents=True)
     (firmware / "acme/card.bin").write_bytes(b"microcode")
+    (firmware / "acme/hba-2.bin").write_bytes(b"hba")
     (firmware / "unasked.bin").write_bytes(b"more")
     out = tmp_path / "new.iso"
     report = _inject(medium, out, tmp_path / "cache", runner, drivers=(driver,), firmware=(firmware,))
@@ -114,6 +115,7 @@ def test_a_driver_is_found_by_its_device_in_the_live_system_and_in_the_initrd(
     assert _modprobe(initrd, runner, "--show-depends", "other"), "what the initrd had is still known"
     assert (initrd / "usr/lib/firmware/acme/card.bin").read_bytes() == b"microcode"
     assert not (initrd / "usr/lib/firmware/unasked.bin").exists(), "the initrd has what its drivers ask for"
+    assert (initrd / "usr/lib/firmware/acme/hba-2.bin").exists(), "a driver that is there already asks only once"
     assert (initrd / "lib").is_symlink(), "the initrd's /lib stays a link"
 
     menu = _taken(out, "boot/grub/grub.cfg", tmp_path / "grub.cfg", runner).read_text()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.machine_needs import firmware_needs, needed_files
+from builder.firmware_files import asked_files
+from builder.machine_needs import firmware_needs
 from builder.module_tree import ModuleTree
 from core.process import Runner, SystemRunner
 from images.model.machine import Firmware, Machine, SecureBoot
@@ -72,4 +73,4 @@ def test_wildcards_take_every_file_that_fits(tree: ModuleTree, tmp_path: Path, r
     added = make_module(tmp_path / "added.ko", runner, info=("firmware=brcm/fw-*.bin", "firmware=plain.bin"))
     needs = firmware_needs((), (added,), tree, frozenset())
     offered = dict.fromkeys(("brcm/fw-1.bin", "brcm/fw-2.bin", "brcm/other.bin", "plain.bin", "more"), tmp_path)
-    assert set(needed_files(needs, offered)) == {"brcm/fw-1.bin", "brcm/fw-2.bin", "plain.bin"}
+    assert set(asked_files(needs.names, offered)) == {"brcm/fw-1.bin", "brcm/fw-2.bin", "plain.bin"}
