@@ -5,9 +5,12 @@ Specification and USB's class codes (the numbers); Microsoft's VMBus channel GUI
 """
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
+
+from images.model.machine import MachineDevice
 
 
 class Role(StrEnum):
@@ -120,3 +123,10 @@ def _pci_role(pci: PciId) -> Role:
     if (pci.base, pci.sub) == (0x0C, 0x03) and pci.interface == _USB_DEVICE_MODE:
         return Role.OTHER
     return _PCI_ROLES.get((pci.base, pci.sub)) or _PCI_BASES.get(pci.base, Role.OTHER)
+
+
+def undriven(devices: Iterable[MachineDevice]) -> tuple[str, ...]:
+    """Of a machine that runs: what a rescue needs and nothing drives, as ``storage controller 8086:9a0b``."""
+    needed = (Role.STORAGE, Role.NETWORK, Role.USB_HOST)
+    found = ((role_of(device.modalias), device) for device in devices if not device.driver)
+    return tuple(dict.fromkeys(f"{role} {hardware_id(device.modalias)}" for role, device in found if role in needed))

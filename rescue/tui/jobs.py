@@ -7,13 +7,17 @@ from a CD must not wait for it.
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from core.events import Sink
 from core.process import Runner
 from images.model.machine import Machine
 from images.probe import probe_machine
+from images.probe_hardware import read_devices
 from images.stack.keys import AskKey, Keys
 from images.store.passphrase import Passphrase
 from rescue.tui.messages import Ending, Placed
@@ -102,7 +106,7 @@ class SystemJobs:
         self._passphrases: dict[str, Passphrase] = {}
 
     def probe(self) -> Machine:
-        return probe_machine(self._runner)
+        return msgspec.structs.replace(probe_machine(self._runner), devices=read_devices(Path("/")))
 
     def find_repositories(self) -> "Findings":
         # Whoever is back at the choice of a repository has left the one whose passphrase was typed.

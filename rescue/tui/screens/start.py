@@ -6,6 +6,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from builder.device_role import undriven
 from core.errors import LiferaftError
 from core.units import format_size
 from images.model.machine import Machine
@@ -84,14 +85,16 @@ class StartScreen(WizardScreen):
         """There is nothing behind the first screen."""
 
 
-def describe(machine: Machine) -> tuple[str, str, str]:
-    """Three lines: the machine, how it was started, disks and network."""
+def describe(machine: Machine) -> tuple[str, ...]:
+    """Three lines: the machine, how it was started, disks and network; a fourth when something has no driver."""
     product = machine.product or "Unknown machine"
     disks = ", ".join(f"{disk.node.removeprefix('/dev/')} {format_size(disk.size)}" for disk in machine.disks)
+    missing = undriven(machine.devices)
     return (
         f"{product}, {machine.architecture}, {format_size(machine.ram)} of RAM",
         f"Started by {machine.firmware.upper()}, Secure Boot {machine.secure_boot}. {network_line(machine)}",
         f"Disks: {disks}" if disks else "No disks. Is the controller in RAID or VMD mode, or its driver missing?",
+        *((f"No driver on this medium for: {', '.join(missing)}",) if missing else ()),
     )
 
 

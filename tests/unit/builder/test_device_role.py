@@ -2,7 +2,8 @@
 
 import pytest
 
-from builder.device_role import Role, hardware_id, is_raid_mode, is_vmd, role_of
+from builder.device_role import Role, hardware_id, is_raid_mode, is_vmd, role_of, undriven
+from images.model.machine import MachineDevice
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,16 @@ def test_raid_modes() -> None:
 def test_hardware_is_named_as_lspci_and_lsusb_do() -> None:
     assert hardware_id("pci:v00008086d000015F3sv00008086sd00000000bc02sc00i00") == "8086:15f3"
     assert hardware_id("usb:v046DpC31Cd6401dc00dsc00dp00ic03isc01ip01in00") == "046d:c31c"
+
+
+def test_of_a_running_machine_only_what_it_needs_and_lacks_is_said() -> None:
+    vmd = "pci:v00008086d00009A0Bsv00000000sd00000000bc01sc04i00"
+    sound = "pci:v00008086d0000A348sv00001028sd00000860bc04sc03i00"
+    card = "pci:v00008086d000015F3sv00008086sd00000000bc02sc00i00"
+    devices = (
+        MachineDevice(bus="pci", address="0000:00:0e.0", modalias=vmd),
+        MachineDevice(bus="pci", address="0000:00:0f.0", modalias=vmd),
+        MachineDevice(bus="pci", address="0000:00:1f.3", modalias=sound),
+        MachineDevice(bus="pci", address="0000:02:00.0", modalias=card, driver="igc"),
+    )
+    assert undriven(devices) == ("storage controller 8086:9a0b",)
