@@ -6,6 +6,7 @@ pulls the stick out in between has one that no firmware starts, never one that s
 the opened device are the caller's.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -167,7 +168,13 @@ class _Writing:
             self._compare(piece, at)
         self._write(head[:MARK], 0)
         self._target.flush()
-        self._compare(head[:MARK], 0)
+        try:
+            self._compare(head[:MARK], 0)
+        except UnprovenError:
+            with contextlib.suppress(DeviceError):
+                self._target.write_zeros(0, MARK)
+                self._target.flush()
+            raise
 
     def result(self) -> Written:
         return Written(

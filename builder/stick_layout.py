@@ -61,6 +61,17 @@ def iso_table(iso: BlockSource) -> PartitionTable | None:
     return read_gpt(iso)
 
 
+def stick_table(stick: BlockSource) -> PartitionTable | None:
+    """The GPT that a stick has now, by its backup where the primary is gone; None when it has none.
+
+    The mark in LBA 0 does not count: it goes first when a stick is written, and comes last.
+    """
+    try:
+        return read_gpt(stick)
+    except DamagedError:
+        return None
+
+
 def plain_layout(iso: int, table: PartitionTable | None, size: int) -> StickLayout:
     """The ISO alone.
 

@@ -21,10 +21,10 @@ from builder.stick_layout import (
     SECTOR,
     StickLayout,
     data_extent,
-    iso_table,
     layout_keeping,
     layout_with_data,
     plain_layout,
+    stick_table,
 )
 from builder.stick_source import StickSource, judge_iso, open_iso
 from core.errors import DeviceError, RefusedError, UsageError
@@ -236,7 +236,7 @@ def _lay_out(source: StickSource, stick: Candidate, choices: StickChoices) -> St
         linux = choices.filesystem is DataKind.EXT4
         return layout_with_data(source.size, source.table, stick.size, uuid.uuid4(), linux=linux)
     with open_source(Path(stick.node), sector_size=SECTOR) as now:
-        table = iso_table(now)
+        table = stick_table(now)
     if table is None:
         raise RefusedError(
             f"{stick.node} has no GPT: there is no data partition to keep.", hint="Write it with --data, or without."

@@ -63,15 +63,19 @@ class MemoryStick:
         true: bytes that it really has; 0: as many as it says.
         wraps: what lies behind the true end comes round to the start; otherwise it is thrown away.
         cut: writes after which it is pulled out, the last one half done; -1 for never.
+        torn: bytes of the last one that are done, when it is not half of it.
     """
 
-    def __init__(self, size: int, *, true: int = 0, wraps: bool = False, cut: int = -1, content: bytes = b"") -> None:
+    def __init__(
+        self, size: int, *, true: int = 0, wraps: bool = False, cut: int = -1, torn: int = -1, content: bytes = b""
+    ) -> None:
         self.node = "/dev/memory"
         self.size = size
         self.writes = 0
         self._true = true or size
         self._wraps = wraps
         self._cut = cut
+        self._torn = torn
         self.content = bytearray(content or bytes(self._true))
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
@@ -79,7 +83,7 @@ class MemoryStick:
         assert offset % 512 == 0 and len(data) % 512 == 0, (offset, len(data))
         pulled = self.writes == self._cut
         if pulled:
-            data = bytes(data)[: len(data) // 1024 * 512]
+            data = bytes(data)[: self._torn if self._torn >= 0 else len(data) // 1024 * 512]
         self.writes += 1
         for at in range(offset, offset + len(data), 4096):
             piece = bytes(data[at - offset : at - offset + 4096])

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner
 
-from builder.stick import HEAD, write_stick
+from builder.stick import HEAD, UnprovenError, write_stick
 from builder.stick_data import DataKind, data_image
 from builder.stick_layout import (
     StickLayout,
@@ -23,6 +23,7 @@ from builder.stick_layout import (
     layout_keeping,
     layout_with_data,
     plain_layout,
+    stick_table,
 )
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.events import ignore
@@ -246,24 +247,40 @@ def _cuts(writes: int) -> Iterator[int]:
     yield from (cut for cut in range(writes) if cut < 6 or cut > writes - 14 or cut % 40 == 0)
 
 
+@pytest.mark.parametrize(("cut", "torn"), [(0, 512), (0, 1024), (0, 1536), (0, -1), (1, -1), (1, 0), (2, -1), (4, -1)])
 def test_a_stick_that_was_pulled_out_can_be_written_again_with_its_data(
-    iso: Path, layouts: dict[str, StickLayout]
+    cut: int, torn: int, iso: Path, layouts: dict[str, StickLayout]
 ) -> None:
     layout = layouts["kept"]
     stick = MemoryStick(layout.size)
     _written(iso, stick, layouts["data"])
-    cut = MemoryStick(layout.size, cut=3, content=bytes(stick.content))
+    pulled = MemoryStick(layout.size, cut=cut, torn=torn, content=bytes(stick.content))
     with pytest.raises(PowerCutError):
-        _written(iso, cut, layout)
-    table = iso_table(BytesSource(bytes(cut.content)))
-    assert table is not None
-    assert [part.name for part in table.partitions] == ["LIFERAFT-DATA"]
+        _written(iso, pulled, layout)
+    table = stick_table(BytesSource(bytes(pulled.content)))
     with open_source(iso) as source:
         own = iso_table(source)
-    assert own is not None
+    assert table is not None and own is not None
     again = layout_keeping(layout.iso, own, table, layout.size)
     assert again.data is not None and layouts["data"].data is not None
     assert (again.data.start_lba, again.data.uuid) == (layouts["data"].data.start_lba, layouts["data"].data.uuid)
+    _written(iso, pulled_in := MemoryStick(layout.size, content=bytes(pulled.content)), again)
+    assert starts(pulled_in.content, iso.read_bytes())
+
+
+def test_a_stick_whose_first_page_does_not_hold_starts_nothing(iso: Path) -> None:
+    class Faulty(MemoryStick):
+        def write_at(self, offset: int, data: bytes | memoryview) -> None:
+            super().write_at(offset, data)
+            if offset == 0:
+                self.content[100] ^= 1
+
+    with open_source(iso) as source:
+        layout = plain_layout(source.size, iso_table(source), 16 * MIB)
+    stick = Faulty(16 * MIB)
+    with pytest.raises(UnprovenError, match=r"LBA 0 \(byte 0\)"):
+        _written(iso, stick, layout)
+    assert bytes(stick.content[510:512]) == bytes(2)
 
 
 @pytest.mark.parametrize("wraps", [True, False])
