@@ -1,0 +1,109 @@
+"""The drivers layer of a build, from files alone; the archive and the compiler are a scripted runner."""
+
+from pathlib import Path
+
+import pytest
+
+from builder.boot import INITRD
+from builder.cache import open_cache
+from builder.dkms import build_dkms
+from builder.layer import Layer
+from builder.module_tree import Ground
+from builder.opened import open_medium
+from builder.recipe import Firmware, Kernel, Recipe
+from builder.recipe_drivers import MachineDrivers, build_drivers
+from core.errors import LiferaftError, ProcessError, UsageError
+from core.events import ignore
+from core.process import Result, Runner, SystemRunner
+from tests.flow.disks import need
+from tests.flow.media import KERNEL_RELEASE, make_medium, make_module, make_tree
+from tests.runners import ScriptedRunner
+
+_SOURCES = ("deb http://deb.debian.org/debian trixie main",)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Runner:
+    need("gcc", "depmod", "modprobe", "cpio", "mksquashfs", "unsquashfs", "xorriso")
+    return SystemRunner()
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory, runner: Runner) -> Ground:
+    folder = tmp_path_factory.mktemp("ground")
+    old = make_module(folder / "old.ko", runner)
+    tree = make_tree(folder / "tree", {"old.ko": old}, runner)
+    early = make_tree(folder / "early", {"old.ko": old}, runner)
+    iso = make_medium(folder / "iso", tree, early, runner)
+    with open_medium(iso) as medium:
+        medium.extract("live/base.squashfs", folder / "base")
+        medium.extract(INITRD, folder / "initrd")
+    return Ground(kernel=KERNEL_RELEASE, trees=(folder / "base",), initrds=(folder / "initrd",))
+
+
+def _build(recipe: Recipe, ground: Ground, root: Path, runner: Runner) -> tuple[Layer, ...]:
+    with open_cache(root) as cache:
+        return build_drivers(recipe, MachineDrivers(), ground, _SOURCES, cache, runner, ignore)
+
+
+def test_a_recipe_without_drivers_has_no_layer(ground: Ground, tmp_path: Path, runner: Runner) -> None:
+    assert _build(Recipe(), ground, tmp_path / "cache", runner) == ()
+
+
+def test_the_same_drivers_are_not_packed_twice(ground: Ground, tmp_path: Path, runner: Runner) -> None:
+    make_module(tmp_path / "drv/new.ko", runner, info=("alias=pci:v1234*",), imports=("register_netdev",))
+    (tmp_path / "fw").write_bytes(b"1")
+    recipe = Recipe(kernel=Kernel(modules=(str(tmp_path / "drv"),)), firmware=Firmware(files=(str(tmp_path / "fw"),)))
+    [first] = _build(recipe, ground, tmp_path / "cache", runner)
+    [second] = _build(recipe, ground, tmp_path / "cache", runner)
+    assert (first.reused, second.reused) == (False, True)
+    assert first.files == second.files and set(first.files) == {"live/drivers.squashfs", "live/drivers.img"}
+    (tmp_path / "fw").write_bytes(b"2")
+    [third] = _build(recipe, ground, tmp_path / "cache", runner)
+    assert not third.reused
+    runner.run(["unsquashfs", "-q", "-n", "-d", str(tmp_path / "live"), str(third.squashfs)])
+    assert (tmp_path / "live/usr/lib/firmware/fw").read_bytes() == b"2"
+    (tmp_path / "live/lib").symlink_to("usr/lib")
+    argv = ["modprobe", "--dirname", str(tmp_path / "live"), "--set-version", KERNEL_RELEASE]
+    assert runner.run([*argv, "--resolve-alias", "pci:v1234d1"]).stdout.split() == ["new"]
+
+
+def test_firmware_alone_needs_no_tables(ground: Ground, tmp_path: Path, runner: Runner) -> None:
+    (tmp_path / "fw.bin").write_bytes(b"1")
+    [layer] = _build(Recipe(firmware=Firmware(files=(str(tmp_path / "fw.bin"),))), ground, tmp_path / "cache", runner)
+    listing = runner.run(["unsquashfs", "-l", "-d", "", str(layer.squashfs)]).stdout.split()
+    assert "/usr/lib/firmware/fw.bin" in listing and not any("modules" in name for name in listing)
+    assert layer.initrd is None, "no driver of the initrd asks for it"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        (
+            "E: Unable to locate package linux-headers-6.12.99-test\nE: mmdebstrap failed",
+            "no longer has the headers of the kernel 6.12.99-test",
+        ),
+        (
+            "Building module:\nnew.c:12:5: error: unknown type name 'sizet'\nError! Bad return status",
+            "could not be compiled for the kernel 6.12.99-test: new.c:12:5: error: unknown type name",
+        ),
+    ],
+)
+def test_why_a_driver_was_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, wanted: str) -> None:
+    def fail(argv: tuple[str, ...]) -> Result:
+        raise ProcessError(argv, 25, said)
+
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with open_cache(tmp_path / "cache") as cache, pytest.raises(LiferaftError, match=wanted):
+        build_dkms(("new-dkms",), (), KERNEL_RELEASE, _SOURCES, cache, ScriptedRunner(fail), ignore)
+    assert not list((tmp_path / "cache").glob("dkms-*"))
+
+
+def test_a_folder_that_is_no_dkms_source(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "cache") as cache:
+        never = ScriptedRunner(lambda argv: pytest.fail(f"{argv} was run"))
+        with pytest.raises(UsageError, match=r"it has no dkms\.conf"):
+            build_dkms((), (tmp_path,), KERNEL_RELEASE, _SOURCES, cache, never, ignore)
+        (tmp_path / "dkms.conf").write_text("PACKAGE_NAME=$(hostname)\n")
+        with pytest.raises(UsageError, match="PACKAGE_NAME and PACKAGE_VERSION"):
+            build_dkms((), (tmp_path,), KERNEL_RELEASE, _SOURCES, cache, never, ignore)
