@@ -126,7 +126,12 @@ def _network_argv(machine: Machine) -> list[str]:
         return ["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile="]
     backend = f"user,id=net0,tftp={machine.netboot.folder},bootfile={machine.netboot.bootfile}"
     rom = "romfile=," if machine.firmware is Firmware.UEFI else ""
-    return ["-netdev", backend, "-device", f"virtio-net-pci,netdev=net0,{rom}bootindex=0"]
+    argv = ["-netdev", backend, "-device", f"virtio-net-pci,netdev=net0,{rom}bootindex=0"]
+    if machine.netboot.bootfile.startswith("http:"):
+        # OVMF would try PXE first, on both protocols, and give up on each after half a minute.
+        for protocol in ("IPv4", "IPv6"):
+            argv += ["-fw_cfg", f"name=opt/org.tianocore/{protocol}PXESupport,string=n"]
+    return argv
 
 
 def _drive_argv(index: int, drive: Drive) -> list[str]:

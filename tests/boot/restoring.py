@@ -61,11 +61,11 @@ class Lab:
         """The repository folder."""
         return self.folder / "repo"
 
-    def serve(self, name: str) -> RepositoryServer:
-        """A server over the repository, for one restore."""
+    def serve(self, name: str, documents: Path | None = None) -> RepositoryServer:
+        """A server over the repository, for one restore; ``documents`` is what lies below ``/``."""
         folder = self.folder / f"server-{name}"
         folder.mkdir(exist_ok=True)
-        return RepositoryServer(self.repository, folder)
+        return RepositoryServer(self.repository, folder, documents)
 
     def capture(self, source: Source) -> str:
         """Capture a source's disk (once); returns the recovery point's id."""
@@ -84,6 +84,13 @@ class Lab:
         liferaft(["build", str(path), "-o", str(iso)], self.runner)
         self.timeline.say(f"built the medium {iso.name}, {format_size(iso.stat().st_size)}")
         return iso
+
+    def netboot_set(self, name: str) -> Path:
+        """Build the netboot set of the embedded recipe."""
+        folder = self.folder / f"{name}-set"
+        liferaft(["build", "--netboot", str(folder)], self.runner)
+        self.timeline.say(f"built the netboot set {folder.name}")
+        return folder
 
     def blank_disk(self, name: str) -> Path:
         """A target: all zeroes, larger than any source."""

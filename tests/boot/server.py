@@ -50,15 +50,18 @@ http {{
 class RepositoryServer:
     """nginx over a repository folder. A context manager.
 
+    Args:
+        documents: what else it serves, below ``/``; a folder of its own by default.
+
     Attributes:
         port: on this machine's loopback.
         reports: JSON documents that were POSTed to ``/report``, oldest first.
     """
 
-    def __init__(self, repository: Path, folder: Path) -> None:
+    def __init__(self, repository: Path, folder: Path, documents: Path | None = None) -> None:
         self._repository = repository
         self._folder = folder
-        self._documents = folder / "documents"
+        self._documents = documents or folder / "documents"
         self._stack = ExitStack()
         self._arrived = threading.Condition()
         self.reports: list[dict[str, Any]] = []
