@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from builder.document import MediumDocument
+from builder.inject import InjectReport
 from builder.inspection import Inspection
 from builder.preflight_findings import PreflightReport
 from builder.recipe import Recipe
@@ -40,6 +41,7 @@ DOCUMENTS: dict[str, type] = {
     "catalogue": Catalogue,
     "medium": MediumDocument,
     "stick-report": StickReport,
+    "inject-report": InjectReport,
     "inspection": Inspection,
     "preflight": PreflightReport,
     "support": SupportContents,
