@@ -24,12 +24,13 @@ from core.errors import DeviceError, RefusedError, UsageError
 from core.process import Runner
 from images.model.layout import DiskIdentity
 from images.model.machine import MachineDisk, Occupant
-from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, machine_disk
+from images.probe import BlockDevice, block_devices, disk_holding, disk_of_path, machine_disk, medium_obstacle
 from images.sources import FileSource, open_source
 from images.store.backend import LocalBackend
 from images.store.connect import connect
 from images.survey import image_sector_size
 from restore.backing import backing_inode, inode_of, loops_over
+from restore.medium import carries_medium
 from restore.occupants import contents_of, occupants_of
 from restore.plan import TargetDisk
 
@@ -94,8 +95,10 @@ def name_target(path: Path, repository: str, runner: Runner) -> Candidate:
 def disk_candidate(
     disk: MachineDisk, repository: str, devices: tuple[BlockDevice, ...], *, loop: bool = False
 ) -> Candidate:
-    """A disk of the probe as a candidate."""
+    """A disk of the probe as a candidate. ``devices``: of this machine; none for a disk of a recorded one."""
     obstacles = list(disk.obstacles)
+    if devices and carries_medium(disk.node):
+        obstacles.append(medium_obstacle(disk.node))
     folder = _local_folder(repository)
     if folder is not None:
         carrier = disk_of_path(devices, folder)

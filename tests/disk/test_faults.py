@@ -11,6 +11,7 @@ from core.errors import DeviceError, ExitCode, RefusedError
 from core.events import Event, Stage, ignore
 from core.process import SystemRunner
 from core.units import MIB
+from images.probe import MEDIUM_LABEL
 from rescue.jobs.capture import capture_disks
 from restore.plan import Plan
 from tests.disk.test_loop_disks import loop
@@ -105,6 +106,54 @@ def _for_node(made: Plan, node: Path) -> Plan:
     """A plan that was made when the loop device had another number, or nothing was on it."""
     target = msgspec.structs.replace(made.targets[0], file=str(node))
     return msgspec.structs.replace(made, targets=(target,))
+
+
+def test_the_rescue_medium_is_refused_in_the_plan_and_in_an_edited_one(
+    repository: Path, file: Path, tmp_path: Path
+) -> None:
+    """An image with the label of our media, as written to a stick: on a device, nothing of it mounted."""
+    need("xorriso")
+    with loop(file) as node:
+        made = plan(repository, node)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_bytes(bytes(MIB))
+    medium = tmp_path / "medium.iso"
+    run("xorriso", "-as", "mkisofs", "-quiet", "-V", f"{MEDIUM_LABEL}_1", "-o", medium, tmp_path / "tree")
+    with file.open("r+b") as stream:
+        stream.write(medium.read_bytes())
+    before = file.read_bytes()
+    with loop(file) as node:
+        with pytest.raises(RefusedError) as raised:
+            plan(repository, node)
+        assert f"{node} carries the rescue medium" in raised.value.reasons
+        with pytest.raises(RefusedError) as raised:
+            carry_out(_for_node(made, node))
+    assert f"{node} carries the rescue medium" in raised.value.reasons
+    assert raised.value.code is ExitCode.REFUSED
+    assert file.read_bytes() == before
+
+
+def test_a_kernels_write_error_ends_in_its_own_words(repository: Path, tmp_path: Path) -> None:
+    """The file below the device has no room for a part of it: the kernel fails the writes there, and only there."""
+    place = tmp_path / "small"
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place)
+    try:
+        file = place / "target.img"
+        file.touch()
+        os.truncate(file, SIZE)
+        with loop(file) as node:
+            made = plan(repository, node)
+            with pytest.raises(DeviceError, match=f"{node}: .*(Input/output error|No space left)") as raised:
+                carry_out(made)
+        assert raised.value.code is ExitCode.FAILED
+        assert "Running the same restore again" in raised.value.hint or "failing" in raised.value.hint
+        # What is behind the plan's ranges is as it was: nothing.
+        with file.open("rb") as stream:
+            stream.seek(18 * MIB)
+            assert not any(stream.read(5 * MIB))
+    finally:
+        run("umount", place)
 
 
 def test_a_disk_that_carries_the_repository_is_refused(disk: Path, file: Path, tmp_path: Path) -> None:

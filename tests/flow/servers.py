@@ -26,7 +26,8 @@ class RangeServer(http.server.ThreadingHTTPServer):
 
     Attributes:
         fault: names what goes wrong: ``drop`` (close), ``short`` (half the body), ``cut N`` (N bytes of the body),
-            ``flip`` (one bit), ``STATUS`` or ``STATUS SECONDS`` (with Retry-After).
+            ``flip`` (one bit), ``wait MILLISECONDS`` (before the answer), ``STATUS`` or ``STATUS SECONDS`` (with
+            Retry-After).
         requests: (method, path) of every request; headers: those of every request, in the same order.
         connections: how many were opened. sent: bytes of bodies.
         redirect: send every visitor to that server instead. password: the Authorization that is asked for.
@@ -98,6 +99,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.headers.append(self.headers)
         fault, _, number = self.server.fault(self.command, self.path, before).partition(" ")
         path = self.server.folder / urllib.parse.urlsplit(self.path).path.lstrip("/")
+        if fault == "wait":
+            time.sleep(int(number) / 1000)
         if fault == "drop":
             self.close_connection = True
             self.connection.close()

@@ -237,6 +237,42 @@ def test_a_server_that_does_not_come_back(repository: Path, target: Path, disk: 
     assert_restored(target, disk)
 
 
+def test_a_server_that_stalls_is_named_with_its_stage(
+    repository: Path, target: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer for two seconds, where half a second counts as a stall: who watches is told, and it goes on."""
+    monkeypatch.setattr("core.events.Meter.STALL", 0.5)
+    monkeypatch.setattr("core.events.ticking.__wrapped__.__defaults__", (0.1,))
+    events: list[Event] = []
+    with serving(repository) as server:
+        made = plan(server.url, target)
+        waited: list[str] = []
+
+        def stall(method: str, path: str, before: int) -> str:
+            if not path.endswith(".pack") or len(waited) >= 4:
+                return ""
+            waited.append(path)
+            return "wait 2000"
+
+        def watch(event: Event) -> None:
+            events.append(event)
+            # Not before: what is looked at before the first write is no stage that counts bytes.
+            if event.stage is Stage.STREAM:
+                server.fault = stall
+
+        report = carry_out(made, watch)
+    assert waited
+    assert report.verified
+    assert_restored(target, disk)
+    assert_rest_untouched(made, "disk0", target)
+    stalled = [event for event in events if event.stalled]
+    # Writing, and the read-back behind it, which has nothing to do meanwhile either.
+    assert Stage.STREAM in {event.stage for event in stalled} <= {Stage.STREAM, Stage.VERIFY}
+    assert max(event.stalled for event in stalled) > 1.0
+    assert {event.message for event in stalled} <= {"Writing", "Reading back"}
+    assert events[-1].stage is Stage.DONE
+
+
 def test_wrong_bytes_from_a_cache_are_asked_for_again(repository: Path, target: Path, disk: Path) -> None:
     with serving(repository) as server:
         made = plan(server.url, target)
