@@ -1,8 +1,9 @@
-"""What the live system is told of its site, as ``/etc/liferaft/site.json``: the repositories that the wizard offers.
+"""What the live system is told of its site: the repositories that the wizard offers, and where the site's hooks lie.
 
-Written by the builder, read by the wizard. It has no part in a restore: a job names its repository itself.
+Written by the builder, read by the wizard and by whoever restores. A job names its repository itself.
 """
 
+import urllib.parse
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,12 @@ class SiteRepository(msgspec.Struct, frozen=True, kw_only=True):
 
     address: str
     name: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The address without a password that may be in it."""
+        parts = urllib.parse.urlsplit(self.address)
+        return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class SiteDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,3 +55,8 @@ def read_site(path: Path = SITE_DOCUMENT) -> SiteDocument:
     if document.version != SITE_VERSION:
         raise DamagedError(f"{path} has version {document.version}; this liferaft knows {SITE_VERSION}.")
     return document
+
+
+def site_hooks(folder: Path = SITE_HOOKS) -> Path | None:
+    """The site's hooks in the running live system; None where there are none."""
+    return folder if folder.is_dir() else None

@@ -50,8 +50,19 @@ def command(
 ) -> None:
     """Build the rescue medium: one ISO for CD and USB stick, BIOS and UEFI.
 
-    RECIPE is a TOML file (docs/recipe.md); without one the embedded recipe is built. What was built before is
-    taken from the cache, so that a change of kernel parameters or of the job takes seconds.
+    RECIPE is a TOML file (docs/recipe.md) that says what the medium has beside what every one has: packages,
+    drivers and firmware, network, SSH keys, time zone, keyboard, certificates, hooks, repositories, a restore job.
+    Without one the embedded recipe is built. All that a recipe names is checked before anything long begins.
+
+    What was built before is taken from the cache: a change of network, keys, menu or job takes seconds; one of
+    packages, release or Wi-Fi installs Debian anew, which takes two to three minutes and needs root.
+
+    \b
+    Example, site.toml:       time_zone = "Europe/Berlin"
+                              [ssh]
+                              keys = ["id_ed25519.pub"]
+                              [[repository]]
+                              address = "https://backup.example/repo"
     """
     if out is None and netboot is None:
         raise click.UsageError("Say what to write: -o FILE.iso, --netboot DIR, or both.")

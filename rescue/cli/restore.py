@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from builder.site_document import site_hooks
 from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner
@@ -115,7 +116,7 @@ def command(
         runner,
         sink,
         repository=repository,
-        hooks=hooks,
+        hooks=hooks or site_hooks(),
         access=access,
         keys=keys,
         journal=journal,

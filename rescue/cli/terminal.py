@@ -149,7 +149,8 @@ progress_option = click.option(
 hooks_option = click.option(
     "--hooks",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder of the site's own programs, run before and after the work (docs/hooks.md).",
+    help="A folder of the site's own programs, run before and after the work (docs/hooks.md). "
+    "Without it, a restore takes those of the medium's recipe, where there are any.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 repository_option = click.option(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.site_document import SITE_DOCUMENT, SiteRepository, read_site
 from core.errors import LiferaftError
 from core.process import Runner
 from core.units import format_size
@@ -67,10 +68,11 @@ class FoundRepository(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a search found, and a sentence for each place it could not look into."""
+    """What a search found, and a sentence for each place it could not look into; what the site offers beside it."""
 
     repositories: tuple[FoundRepository, ...]
     notes: tuple[str, ...]
+    offered: tuple[SiteRepository, ...] = ()
 
 
 class AttachedRepositories:
@@ -78,10 +80,12 @@ class AttachedRepositories:
 
     Args:
         place: where mount points are made.
+        site: the document of the site whose medium this is.
     """
 
-    def __init__(self, runner: Runner, *, place: Path = PLACE) -> None:
+    def __init__(self, runner: Runner, *, place: Path = PLACE, site: Path = SITE_DOCUMENT) -> None:
         self._runner = runner
+        self._site = site
         self._place = place
         self._own = place / str(os.getpid())
         self._mounted: list[Path] = []
@@ -103,7 +107,12 @@ class AttachedRepositories:
                 for repository in self._look(disk, device, notes):
                     status = os.stat(repository.path)  # noqa: PTH116 - only the identity of the folder
                     found.setdefault((status.st_dev, status.st_ino), repository)
-            return Findings(repositories=tuple(found.values()), notes=tuple(notes))
+            offered: tuple[SiteRepository, ...] = ()
+            try:
+                offered = read_site(self._site).repositories
+            except LiferaftError as error:
+                notes.append(error.message)
+            return Findings(repositories=tuple(found.values()), notes=tuple(notes), offered=offered)
 
     def keep(self, location: str) -> None:
         """Let go of everything but the filesystem that holds the chosen repository (a path, or a URL for none)."""

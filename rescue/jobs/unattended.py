@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.site_document import site_hooks
 from core.documents import decode_written, encode
 from core.errors import ExitCode, LiferaftError, RefusedError, UsageError
 from core.events import Event, Sink, Stage
@@ -235,7 +236,15 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
         show(plan)
         scratch = Path(job.scratch) if job.scratch else None
         report = run_plan(
-            plan, digest, runner, sink, repository=job.repository, access=access, keys=keys, scratch=scratch
+            plan,
+            digest,
+            runner,
+            sink,
+            repository=job.repository,
+            hooks=site_hooks(),
+            access=access,
+            keys=keys,
+            scratch=scratch,
         )
     except LiferaftError as error:
         return failed(error, time.monotonic() - started, digest)

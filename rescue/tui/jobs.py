@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from builder.site_document import site_hooks
 from core.events import Sink
 from core.process import Runner
 from images.model.machine import Machine
@@ -149,6 +150,7 @@ class SystemJobs:
             plan.digest,
             self._runner,
             sink,
+            hooks=site_hooks(),
             repository=repository,
             access=self._access(repository),
             keys=Keys(ask=ask),

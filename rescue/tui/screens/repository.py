@@ -17,6 +17,7 @@ from rescue.tui.text import wrap
 from rescue.tui.widgets.picker import Picker, Row
 
 if TYPE_CHECKING:  # the screen stands before the job is loaded
+    from builder.site_document import SiteRepository
     from rescue.jobs.repositories import Findings, FoundRepository
 
 _ADDRESS = "address"
@@ -44,7 +45,7 @@ class RepositoryScreen(WizardScreen):
 
     def body(self) -> Iterable[Widget]:
         yield Static("Where are the recovery points?", classes="text", markup=False)
-        yield Picker(_rows(()))
+        yield Picker(_rows((), ()))
         yield Static("", id="notes", classes="text warning", markup=False)
 
     def on_screen_resume(self) -> None:
@@ -53,12 +54,13 @@ class RepositoryScreen(WizardScreen):
     def on_repository_screen_searched(self, message: Searched) -> None:
         self.finished()
         found = message.findings.repositories
-        self.query_one(Picker).show(_rows(found))
+        offered = message.findings.offered
+        self.query_one(Picker).show(_rows(found, offered))
         lines = [line for note in message.findings.notes for line in wrap(note, self.size.width - 2)]
         if len(lines) > _NOTES_SHOWN:
             lines = [*lines[: _NOTES_SHOWN - 1], f"... and {len(lines) - _NOTES_SHOWN + 1} more lines like these."]
         self.query_one("#notes", Static).update("\n".join(lines))
-        if not found:
+        if not found and not offered:
             self.say("No repository was found on the attached disks. Attach one and look again, or type an address.")
 
     def on_picker_chosen(self, message: Picker.Chosen) -> None:
@@ -80,7 +82,7 @@ class RepositoryScreen(WizardScreen):
         self.start(lambda: self.Searched(self.jobs.find_repositories()), "Looking for repositories on all disks")
 
 
-def _rows(found: tuple[FoundRepository, ...]) -> list[Row]:
+def _rows(found: tuple[FoundRepository, ...], offered: tuple[SiteRepository, ...]) -> list[Row]:
     rows = []
     for repository in found:
         count = f"{repository.points} recovery points" if repository.points != 1 else "1 recovery point"
@@ -97,6 +99,10 @@ def _rows(found: tuple[FoundRepository, ...]) -> list[Row]:
                 enabled=not repository.problem,
             )
         )
+    # The site's own, whether or not they can be reached now.
+    for one in offered:
+        lines = (one.name, f"  {one.shown}") if one.name else (one.shown,)
+        rows.append(Row(one.address, lines))
     return [
         *rows,
         Row(_ADDRESS, ("Type an address: http://server/folder, or a path",)),

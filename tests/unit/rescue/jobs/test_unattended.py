@@ -149,10 +149,12 @@ def test_planning_and_restoring_get_what_the_job_says(tmp_path: Path, monkeypatc
         sink: object,
         *,
         repository: str,
+        hooks: Path | None,
         access: Access,
         keys: Keys,
         scratch: Path | None,
     ) -> Report:
+        assert hooks is None
         given.append(access)
         assert scratch == tmp_path / "scratch"
         assert keys.passphrases == ("four five",)
