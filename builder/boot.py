@@ -115,6 +115,9 @@ def menu_entries(title: str = "liferaft") -> tuple[MenuEntry, ...]:
         MenuEntry(f"{title}, copied to RAM (the medium can be removed)", (*QUIET, "toram"), medium=True),
         MenuEntry(f"{title}, also on the second serial port (COM2)", (*QUIET, *second_port)),
         MenuEntry(f"{title}, all messages, plain graphics (when the screen stays black)", loud),
+        MenuEntry(
+            f"{title}: self-test (is the medium whole, what does it see?)", (*QUIET, "liferaft.selftest"), medium=True
+        ),
     )
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "prune": "rescue.cli.prune",
     "rebuild-index": "rescue.cli.rebuild_index",
     "restore": "rescue.cli.restore",
+    "self-test": "rescue.cli.self_test",
     "show": "rescue.cli.show",
     "snapshots": "rescue.cli.snapshots",
     "support-bundle": "rescue.cli.support_bundle",
