@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from core.units import MIB
-from restore.steps import RestoreVolume, Step, VerifyVolume
+from restore.steps import RestoreVolume, Step, VerifyVolume, WriteHead
 
 #: One chunk in so many is read back at the end in any case (``stream.py``); the rest may be, behind the writing.
 _READ_BACK_LEAST = 64
@@ -120,7 +120,7 @@ def estimate(steps: Sequence[Step], rates: Sequence[Rate], learned: Mapping[str,
         steps=tuple(_rounded(span) for span in spans),
         total=_rounded(_total(steps, spans, known)),
         stored=sum(_count(step, "stored") for step in steps),
-        written=sum(_count(step, "data") for step in steps),
+        written=sum(_count(step, "data") + _head(step) for step in steps),
         zeroed=sum(step.zero for step in data.values()),
         read_back=read_back,
         rates=tuple(rates),
@@ -150,6 +150,10 @@ def _count(step: Step, field: str) -> int:
     """Bytes that a step says in a field; steps of other modules use the same names."""
     found = getattr(step, field, 0)
     return found if isinstance(found, int) else 0
+
+
+def _head(step: Step) -> int:
+    return sum(extent.size for extent in step.extents) if isinstance(step, WriteHead) else 0
 
 
 def _streaming(disk: str, data: int, zero: int, known: _Known) -> Seconds:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from core.units import GIB, MIB
+from images.model.extents import Extent
 from images.model.layout import DiskIdentity, FilesystemKind
 from images.model.machine import Firmware
 from restore.estimate import Rate, Seconds, Work, estimate
@@ -14,7 +15,16 @@ from restore.forecast import remember
 from restore.plan import Plan, TargetDisk
 from restore.rates import RateBook, Reached, read_book, target_rates, write_book
 from restore.report import Report, StepReport
-from restore.steps import RemakeFat, RemakeVolume, RepairBoot, RestoreVolume, Step, VerifyVolume, WipeSignatures
+from restore.steps import (
+    RemakeFat,
+    RemakeVolume,
+    RepairBoot,
+    RestoreVolume,
+    Step,
+    VerifyVolume,
+    WipeSignatures,
+    WriteHead,
+)
 from restore.targets import Candidate
 
 DAY = datetime.date(2026, 11, 20)
@@ -59,6 +69,11 @@ def test_what_is_not_allocated_is_not_read_back() -> None:
     # 100 MiB at 50 MiB/s.
     assert found.steps[1].high == 2.0
     assert found.read_back == 100 * MIB
+
+
+def test_boot_code_is_written_too() -> None:
+    head = WriteHead(disk="disk0", volume="disk0-head", extents=(Extent(0, 446), Extent(512, MIB)))
+    assert estimate([head, volume("disk0", 8 * MIB)], RATES, {}).written == 446 + MIB - 512 + 8 * MIB
 
 
 def test_what_is_made_anew_counts() -> None:
