@@ -88,13 +88,16 @@ def _start_findings(machine: Machine, abilities: MediumAbilities) -> Iterator[Fi
 
 def _ram_findings(machine: Machine, abilities: MediumAbilities) -> Iterator[Finding]:
     document = abilities.document
+    needed = document.ram_copied if abilities.fetched else document.ram
     has = f"the machine has {format_size(machine.ram)}"
-    if machine.ram < document.ram - _KEPT_BACK:
+    if machine.ram < needed - _KEPT_BACK:
         yield Finding(
             kind=FindingKind.RAM,
             severity=Severity.BLOCKS,
-            message=f"The medium needs {format_size(document.ram)} of RAM, {has}.",
-            remedy="Leave out packages that the recipe adds, or give the machine more RAM.",
+            message=f"The medium needs {format_size(needed)} of RAM, {has}.",
+            remedy="Start it from CD or stick."
+            if abilities.fetched and machine.ram >= document.ram - _KEPT_BACK
+            else "Leave out packages that the recipe adds, or give the machine more RAM.",
         )
     elif machine.ram < document.ram_copied - _KEPT_BACK:
         yield Finding(

@@ -27,11 +27,14 @@ _FIRMWARE = "usr/lib/firmware"
 _TABLES = ("alias", "dep", "softdep", "builtin", "builtin.modinfo")
 _KERNEL_RELEASE = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~_-]{0,80}")
 _KERNEL_LIMIT = 256 * 1024 * 1024
-#: What is where in the EFI image, by what people call it (UEFI 2.10 3.5.1.1 names the first per architecture).
+#: File names of the programs, in the EFI image below EFI/BOOT and in a netboot folder at its top (UEFI 2.10 3.5.1.1
+#: gives the first its name).
 _BOOT_FILES = {
-    "amd64": {"shim": "EFI/BOOT/BOOTX64.EFI", "GRUB": "EFI/BOOT/GRUBX64.EFI"},
-    "arm64": {"shim": "EFI/BOOT/BOOTAA64.EFI", "GRUB": "EFI/BOOT/GRUBAA64.EFI"},
+    "amd64": {"shim": "BOOTX64.EFI", "GRUB": "GRUBX64.EFI"},
+    "arm64": {"shim": "BOOTAA64.EFI", "GRUB": "GRUBAA64.EFI"},
 }
+_BOOT_FOLDER = "EFI/BOOT/"
+_PROGRAM_LIMIT = 64 * 1024 * 1024
 _COMPRESSED = (".xz", ".zst")
 
 
@@ -50,6 +53,7 @@ class MediumAbilities:
         index: which module drives what.
         firmware: files below the firmware folder.
         chain: what firmware starts.
+        fetched: it is a netboot set, whose layers a machine has in RAM.
     """
 
     def __init__(
@@ -60,10 +64,13 @@ class MediumAbilities:
         chain: StartChain,
         scratch: Path,
         runner: Runner,
+        *,
+        fetched: bool,
     ) -> None:
         self.document = document
         self.index = index
         self.chain = chain
+        self.fetched = fetched
         self.firmware = frozenset(
             path.removeprefix(f"{_FIRMWARE}/")
             for layer in layers
@@ -133,7 +140,9 @@ def read_abilities(medium: OpenedMedium, runner: Runner) -> Iterator[MediumAbili
         scratch = Path(folder)
         layers = tuple(_open_layer(medium, name, runner) for name in document.layers)
         index = _read_index(layers, document, scratch, runner)
-        yield MediumAbilities(document, index, layers, _read_chain(medium, document), scratch, runner)
+        chain = _read_chain(medium, document)
+        fetched = medium.volume is None
+        yield MediumAbilities(document, index, layers, chain, scratch, runner, fetched=fetched)
 
 
 def _open_layer(medium: OpenedMedium, name: str, runner: Runner) -> _Layer:
@@ -192,15 +201,24 @@ def _text(path: Path | None) -> str:
 
 
 def _read_chain(medium: OpenedMedium, document: MediumDocument) -> StartChain:
-    """The programs that Secure Boot judges, when this medium starts from UEFI as a disk or CD."""
+    """The programs that Secure Boot judges, when this medium starts from UEFI."""
     try:
-        files = {path.upper(): content for path, content in medium.efi_files().items()}
+        files = _programs(medium)
         places = _BOOT_FILES.get(document.architecture, {})
-        missing = [path for path in places.values() if path.upper() not in files]
+        missing = [name for name in places.values() if name not in files]
         if missing or not places:
-            return StartChain(problem=f"The medium's EFI image has no {', '.join(missing) or 'known programs'}.")
-        programs = [read_program(files[path.upper()], name=name) for name, path in places.items()]
+            return StartChain(problem=f"The medium has no {' and no '.join(missing) or 'programs for UEFI'}.")
+        programs = [read_program(files[file], name=name) for name, file in places.items()]
         kernel = medium.read(KERNEL, _KERNEL_LIMIT)
         return StartChain((*programs, read_program(kernel, name="kernel")))
     except (RefusedError, DamagedError) as error:
         return StartChain(problem=error.message)
+
+
+def _programs(medium: OpenedMedium) -> dict[str, bytes]:
+    """The programs for UEFI by file name, in capitals: FAT does not tell them apart."""
+    if medium.volume is not None:
+        found = {path.upper(): content for path, content in medium.efi_files().items()}
+        return {path.removeprefix(_BOOT_FOLDER): content for path, content in found.items()}
+    names = [path for path in medium.paths if path.upper().endswith(".EFI") and "/" not in path]
+    return {name.upper(): medium.read(name, _PROGRAM_LIMIT) for name in names}

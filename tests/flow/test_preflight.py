@@ -226,6 +226,26 @@ def test_ram(bench: Bench, tmp_path: Path) -> None:
     assert found == {900: [(FindingKind.RAM, Severity.BLOCKS)], 950: [note], 1980: [], 4000: []}
 
 
+def test_a_netboot_folder(bench: Bench, tmp_path: Path) -> None:
+    """As write_netboot lays it out: the medium's files, and what firmware asks for at the top."""
+    folder = tmp_path / "netboot"
+    with open_medium(bench.iso) as opened:
+        assert opened.document is not None
+        for path in opened.paths:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            opened.extract(path, folder / path)
+        hungry = msgspec.structs.replace(opened.document, ram=GIB, ram_copied=2 * GIB)
+    (folder / "liferaft/medium.json").write_bytes(encode(hungry))
+    document = tmp_path / "machine.json"
+    document.write_bytes(encode(machine(AHCI, NVME, ram=1500 << 20)))
+    found = preflight(folder, (document,), SystemRunner()).machines[0].findings
+    assert [(one.kind, one.severity) for one in found] == [
+        (FindingKind.RAM, Severity.BLOCKS),
+        (FindingKind.DRIVER, Severity.BLOCKS),
+    ]
+    assert found[0].remedy == "Start it from CD or stick."
+
+
 def test_another_architecture(judge: Callable[[Machine], MachinePreflight]) -> None:
     [found] = of_kind(judge(machine(AHCI, architecture="aarch64")), FindingKind.ARCHITECTURE)
     assert found.severity is Severity.BLOCKS and "arm64" in found.remedy
