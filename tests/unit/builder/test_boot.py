@@ -36,4 +36,4 @@ def test_only_this_medium_is_started() -> None:
 
 def test_one_entry_copies_to_ram_and_none_but_the_first_is_the_default() -> None:
     assert "set default=0" in MENU
-    assert ["toram" in entry.parameters for entry in menu_entries()] == [False, True, False, False]
+    assert ["toram" in entry.parameters for entry in menu_entries()] == [False, True, False, False, False]
