@@ -111,5 +111,19 @@ def wipe(disks: tuple[str, ...]) -> str:
 
 def restore(disks: tuple[str, ...], *options: str) -> str:
     """The command that restores everything to these disks, in the order of the captured ones."""
-    targets = " ".join(f"--target disk{number}=/dev/{disk}" for number, disk in enumerate(disks))
-    return f"liferaft restore stack --repo /run/store/r --yes --progress text {targets} {' '.join(options)}\n"
+    return f"liferaft restore stack --repo /run/store/r --yes --progress text {_targets(disks)} {' '.join(options)}\n"
+
+
+def plan_and_restore(disks: tuple[str, ...], planning: str, restoring: str) -> str:
+    """The same in two steps; prints the estimate of the plan and the report, each as one line of JSON."""
+    return f"""
+liferaft plan stack --repo /run/store/r {_targets(disks)} {planning} -o /run/plan.json 2>/run/said
+digest=$(sed -n 's/.*--confirm //p' /run/said)
+liferaft restore --plan /run/plan.json --confirm $digest --progress none {restoring} --json >/run/report.json
+python3 -c 'import json; print(json.dumps(json.load(open("/run/plan.json"))["estimate"]))'
+python3 -c 'import json; print(json.dumps(json.load(open("/run/report.json"))))'
+"""
+
+
+def _targets(disks: tuple[str, ...]) -> str:
+    return " ".join(f"--target disk{number}=/dev/{disk}" for number, disk in enumerate(disks))
