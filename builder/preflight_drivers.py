@@ -181,5 +181,5 @@ def _finding(one: Judged, kind: FindingKind, severity: Severity, message: str, r
 
 def counted(judged: Iterable[Judged]) -> tuple[int, int]:
     """How many devices a rescue system cares for, and how many of them the medium drives."""
-    cared = [one for one in judged if one.role not in _SPARED]
+    cared = [one for one in judged if one.role not in _SPARED and one.role is not Role.WIRELESS]
     return len(cared), sum(one.driven for one in cared)

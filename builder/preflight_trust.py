@@ -26,7 +26,10 @@ from images.model.trust import FirmwareTrust, SignatureDatabase
 
 _SWITCH_OFF = "switch Secure Boot off in the firmware's setup while restoring"
 _NEWER = "Build the medium anew with today's shim and GRUB (liferaft build)"
-_UPDATE_DB = "Enrol the missing certificate with the machine's firmware update (fwupdmgr update; Windows Update)"
+_UPDATE_DB = (
+    "Allow the missing certificate in the firmware's setup (often as Microsoft's third-party or UEFI CA), or get it with "
+    "a firmware update"
+)
 
 
 class _Anchors(msgspec.Struct, frozen=True):
