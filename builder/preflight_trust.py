@@ -27,8 +27,8 @@ from images.model.trust import FirmwareTrust, SignatureDatabase
 _SWITCH_OFF = "switch Secure Boot off in the firmware's setup while restoring"
 _NEWER = "Build the medium anew with today's shim and GRUB (liferaft build)"
 _UPDATE_DB = (
-    "Allow the missing certificate in the firmware's setup (often as Microsoft's third-party or UEFI CA), or get it with "
-    "a firmware update"
+    "Allow the missing certificate in the firmware's setup (often as Microsoft's third-party or UEFI CA), or get it "
+    "with a firmware update"
 )
 
 
