@@ -79,7 +79,7 @@ def unpack_package(path: Path, scratch: Path, runner: Runner) -> Path:
 
 
 def _folder_source(folder: Path, named: Path, scratch: Path, runner: Runner) -> Source:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     modules = [path for path in files if is_module(path)]
     firmware = _below(folder, FIRMWARE_FOLDERS)
     settings = _below(folder, _SETTINGS_FOLDERS)

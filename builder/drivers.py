@@ -35,10 +35,12 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         files: path in the live system, without a leading slash, to the file that goes there.
         early: what its part of the initrd has.
+        links: path in the live system, without a leading slash, to what the link there says.
     """
 
     files: dict[str, Path] = msgspec.field(default_factory=dict)
     early: tuple[InitrdFile, ...] = ()
+    links: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def driver_content(
@@ -119,6 +121,9 @@ def write_layer(name: str, content: Content, folder: Path, compression: Compress
     tree = folder / "tree"
     for path, source in content.files.items():
         _place(source, tree / path)
+    for path, target in content.links.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).symlink_to(target)
     settle_modes(tree)
     squashfs = folder / f"{name}.squashfs"
     pack(tree, squashfs, compression, runner, all_root=True)

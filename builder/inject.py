@@ -22,6 +22,7 @@ from builder.iso import BootImages, write_iso
 from builder.iso9660 import Platform
 from builder.layer import Layer
 from builder.loaders import Loaders, fetch_loaders
+from builder.medium import refuse_bad_names
 from builder.module_tree import Ground
 from builder.netboot import refuse_bad_folder, write_netboot
 from builder.opened import OpenedMedium, open_medium
@@ -107,6 +108,7 @@ def inject(
     """
     started = time.monotonic()
     _refuse_bad_targets(source, out, netboot)
+    refuse_bad_names(name for name in map(_beside_job, additions.beside) if name != "job.json")
     windows = windows_driver_files(additions.windows)
     firmware = firmware_files(additions.firmware)
     with open_cache(cache_root) as cache, cache.scratch("inject") as scratch, open_medium(source) as medium:
@@ -129,6 +131,10 @@ def inject(
         if out is not None:
             _write(whole, _boot_images(source, medium, files, scratch), out, runner, sink)
         return _report(out, netboot, layer, added, content, started)
+
+
+def _beside_job(path: str) -> str:
+    return path.removeprefix("liferaft/")
 
 
 def _refuse_bad_targets(source: Path, out: Path | None, netboot: Path | None) -> None:
@@ -200,28 +206,36 @@ def _content(
     packages.mkdir()
     sources = [driver_source(path, packages, runner) for path in additions.drivers]
     content = driver_content(sources, firmware, ground, scratch, runner, sink)
-    return msgspec.structs.replace(content, files=content.files | _live_files(additions.files))
+    files, links = _live_files(additions.files)
+    return msgspec.structs.replace(content, files=content.files | files, links=links)
 
 
-def _live_files(named: Mapping[str, Path]) -> dict[str, Path]:
-    """Single files for what was named, folders with all that is in them."""
-    found: dict[str, Path] = {}
+def _live_files(named: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Files and links by their paths in the live system: what was named, and all that is in named folders."""
+    files: dict[str, Path] = {}
+    links: dict[str, str] = {}
     for target, source in named.items():
-        if source.is_dir():
-            inside = [path for path in sorted(source.rglob("*")) if path.is_file()]
-            found |= {f"{target}/{path.relative_to(source).as_posix()}": path for path in inside}
-        elif source.is_file():
-            found[target] = source
-        else:
+        if source.is_file():
+            files[target] = source
+            continue
+        if not source.is_dir():
             raise UsageError(f"The file {source} does not exist.", hint="--file SRC:DEST, SRC on this machine.")
-    return found
+        for path in sorted(source.rglob("*")):
+            name = f"{target}/{path.relative_to(source).as_posix()}"
+            if path.is_symlink():
+                links[name] = str(path.readlink())
+            elif path.is_file():
+                files[name] = path
+            elif not path.is_dir():
+                raise UsageError(f"{path} is neither a file nor a folder nor a link: it cannot go on a medium.")
+    return files, links
 
 
 def _layer(content: Content, document: MediumDocument, scratch: Path, runner: Runner, sink: Sink) -> Layer | None:
-    if not content.files:
+    if not content.files and not content.links:
         return None
     number = next(n for n in range(1, len(document.layers) + 2) if f"{_NAME}-{n}" not in document.layers)
-    _tell(sink, f"Packing {len(content.files)} files")
+    _tell(sink, f"Packing {len(content.files) + len(content.links)} files")
     folder = scratch / "layer"
     folder.mkdir()
     return write_layer(f"{_NAME}-{number}", content, folder, Compression.SMALL, runner)

@@ -38,5 +38,10 @@ def write_iso(files: dict[str, Path], boot: BootImages, out: Path, runner: Runne
     argv += ["-c", "boot/boot.cat", "-b", _BIOS_IMAGE, "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]
     argv += ["--grub2-boot-info", "-eltorito-alt-boot", "-e", "--interval:appended_partition_2:all::", "-no-emul-boot"]
     argv += ["-graft-points", f"{_BIOS_IMAGE}={boot.bios}"]
-    argv += [f"{name}={path}" for name, path in sorted(files.items())]
+    argv += [f"{_graft(name)}={_graft(str(path))}" for name, path in sorted(files.items())]
     runner.run(argv, timeout=900)
+
+
+def _graft(name: str) -> str:
+    """A name as it is written on one side of a graft point (mkisofs(8), -graft-points)."""
+    return name.replace("\\", "\\\\").replace("=", "\\=")

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -119,7 +119,7 @@ def build_iso(
         _refuse_bad_target(out)
     if netboot is not None:
         refuse_bad_folder(netboot)
-    _refuse_bad_names(job_files)
+    refuse_bad_names(job_files)
     site = read_site_files(recipe)
     windows = windows_driver_files(Path(path) for path in recipe.windows.drivers)
     with open_cache(cache_root) as cache:
@@ -162,7 +162,12 @@ def _refuse_bad_target(out: Path) -> None:
         raise UsageError(f"{out} is not a plain file.", hint="Build a file first, then copy it to the stick.")
 
 
-def _refuse_bad_names(job_files: Mapping[str, Path]) -> None:
+def refuse_bad_names(job_files: Iterable[str]) -> None:
+    """Refuse names beside the job that are taken, or that no medium can hold.
+
+    Raises:
+        UsageError: naming it.
+    """
     for name in job_files:
         if name in _OURS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
             raise UsageError(

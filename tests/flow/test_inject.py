@@ -134,10 +134,15 @@ def test_the_new_medium_describes_itself_and_takes_more(
     _inject(medium, first, tmp_path / "cache", runner, drivers=(driver,))
     note = tmp_path / "note"
     note.write_text("hello\n")
+    (tmp_path / "units/wants").mkdir(parents=True)
+    (tmp_path / "units/a.service").write_text("[Unit]\n")
+    (tmp_path / "units/wants/a.service").symlink_to("../a.service")
     windows = tmp_path / "nic"
     (windows / "sub").mkdir(parents=True)
     (windows / "sub" / "Net.INF").write_text("[Version]\n")
-    report = _inject(first, second, tmp_path / "cache", runner, files=(f"{note}:/etc/note",), windows=(windows,))
+    (windows / "odd =\\name.sys").write_bytes(b"sys")
+    files = (f"{note}:/etc/note", f"{tmp_path / 'units'}:/etc/units")
+    report = _inject(first, second, tmp_path / "cache", runner, files=files, windows=(windows,))
 
     assert report.layer == "inject-2" and report.early == ()
     document = parse_medium(_taken(second, MEDIUM_DOCUMENT, tmp_path / "m.json", runner).read_bytes(), name="new")
@@ -159,6 +164,9 @@ def test_the_new_medium_describes_itself_and_takes_more(
     assert "liferaft/drivers/nic/sub/Net.INF" in {file.path for file in document.files}
     live = _live(second, tmp_path / "live", runner, document.layers)
     assert (live / "etc/note").read_text() == "hello\n"
+    assert (live / "etc/units/wants/a.service").readlink() == Path("../a.service")
+    with open_medium(second) as opened:
+        assert opened.read("liferaft/drivers/nic/odd =\\name.sys") == b"sys"
     assert _modprobe(live, runner, "--resolve-alias", _DEVICE).split() == ["newcard"]
 
 
@@ -273,6 +281,10 @@ def test_a_job_goes_beside_with_its_passphrase(medium: Path, tmp_path: Path, run
     report = _inject(medium, out, tmp_path / "cache", runner, job=job)
     assert report.layer == "" and report.added == ("liferaft/job.json", "liferaft/phrase", SUMS)
     assert _taken(out, "liferaft/job.json", tmp_path / "j", runner).read_text() == job.read_text()
+    job.write_text('{"repository": "http://h/r", "match": true, "passphrase_file": "medium.json"}')
+    (tmp_path / "phrase").rename(tmp_path / "medium.json")
+    with pytest.raises(UsageError, match="cannot lie beside the job"):
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, job=job)
     job.write_text('{"repositry": "http://h/r", "match": true}')
     with pytest.raises(UsageError, match="repositry"):
         _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, job=job)
