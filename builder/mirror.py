@@ -44,17 +44,20 @@ class PackageSource(msgspec.Struct, frozen=True):
 
 class Mirror(msgspec.Struct, frozen=True):
     """Base URIs of the archive and of its security updates; ``security`` is empty when there is none. ``dated`` is an
-    old state on purpose: its lists may be past their time."""
+    old state on purpose: its lists may be past their time. ``backports``: the release's backports count too."""
 
     archive: str
     security: str
     dated: bool = False
+    backports: bool = False
 
     def suites(self, release: str) -> tuple[tuple[str, str], ...]:
         """URI and suite of everything for ``release``; the release itself comes first."""
         found = [(self.archive, release), (self.archive, f"{release}-updates")]
         if self.security:
             found.append((self.security, f"{release}-security"))
+        if self.backports:
+            found.append((self.archive, f"{release}-backports"))
         return tuple(found)
 
     def sources(self, release: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import msgspec
 from builder.cache import Cache, key_of
 from builder.debian import open_archive
 from builder.mirror import Mirror, PackageSource, find_mirror, published, read_state
-from builder.recipe import Recipe
+from builder.recipe import KernelFlavour, Recipe
 from core.events import Sink
 from core.process import Result, Runner
 
@@ -60,6 +60,8 @@ def find_origin(recipe: Recipe, cache: Cache, runner: Runner, sink: Sink, *, off
         UnreachableError: the archive does not answer and never did.
     """
     mirror = find_mirror(runner, recipe.mirror, recipe.snapshot)
+    if recipe.kernel.flavour is KernelFlavour.BACKPORTS:
+        mirror = msgspec.structs.replace(mirror, backports=True)
     state = read_state(mirror, recipe.release, cache, runner, sink, offline=offline)
     return Origin(mirror, recipe.release, state)
 

@@ -4,6 +4,7 @@ Facts only; ``recipe_file`` reads them from TOML, ``recipe_check`` refuses value
 files that they name.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -56,6 +57,16 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     flavour: KernelFlavour = KernelFlavour.STOCK
     modules: tuple[str, ...] = ()
     dkms: tuple[str, ...] = ()
+
+    def package(self, stock: str, release: Release) -> str:
+        """The package that brings the kernel, as apt takes it, in the place of the stock one."""
+        match self.flavour:
+            case KernelFlavour.CLOUD:
+                return stock.replace("linux-image-", "linux-image-cloud-")
+            case KernelFlavour.BACKPORTS:
+                return f"{stock}/{release}-backports"
+            case KernelFlavour.STOCK:
+                return stock
 
 
 class Firmware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -155,10 +166,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     menu: Menu = Menu()
     job: dict[str, Any] | None = None
 
-    @property
-    def base_packages(self) -> tuple[str, ...]:
-        """Debian packages that this recipe adds to the base."""
-        return (*self.packages, *(_WIFI_PACKAGES if self.network.wifi else ()))
+    def base_packages(self, common: Iterable[str]) -> tuple[str, ...]:
+        """Debian packages of the base: those that every medium has, with this recipe's kernel, and what it adds."""
+        kept = (self.kernel.package(name, self.release) if name.startswith("linux-image-") else name for name in common)
+        return (*kept, *self.packages, *(_WIFI_PACKAGES if self.network.wifi else ()))
 
     @property
     def firmware_packages(self) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sin
         RefusedError: not root.
         ProcessError: mmdebstrap or mksquashfs failed; the end of its output says why.
     """
-    packages = (*_listed("packages.txt"), *recipe.base_packages)
+    packages = recipe.base_packages(_listed("packages.txt"))
     excludes = tuple(pattern for pattern in _listed("excludes.txt") if not recipe.keeps(pattern))
     left_out = _listed("leftout.txt")
     hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()

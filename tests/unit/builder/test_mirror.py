@@ -30,3 +30,8 @@ def test_sources_have_updates_and_security_when_the_host_has() -> None:
 
 def test_a_host_that_is_not_debian_uses_debians_own_address() -> None:
     assert parse_mirror("'http://archive.ubuntu.com/ubuntu/dists/noble/InRelease' x 0 \n").archive.endswith("/debian")
+
+
+def test_backports_are_read_only_when_they_are_asked_for() -> None:
+    plain, more = Mirror("http://m", "http://s"), Mirror("http://m", "http://s", backports=True)
+    assert set(more.sources("trixie")) - set(plain.sources("trixie")) == {"deb http://m trixie-backports main"}

@@ -129,8 +129,22 @@ def test_wifi_brings_its_drivers_tools_and_firmware() -> None:
     pattern = "/usr/lib/modules/*/kernel/drivers/net/wireless/*"
     assert wireless.keeps(pattern) and not Recipe().keeps(pattern)
     assert not wireless.keeps("/usr/lib/modules/*/kernel/sound/*")
-    assert "wireless-regdb" in wireless.base_packages and Recipe().base_packages == ()
+    assert "wireless-regdb" in wireless.base_packages(()) and Recipe().base_packages(("less",)) == ("less",)
     assert wireless.firmware_packages[0] == "firmware-misc-nonfree" and "firmware-iwlwifi" in wireless.firmware_packages
+
+
+@pytest.mark.parametrize(
+    ("flavour", "package"),
+    [
+        ("stock", "linux-image-amd64"),
+        ("cloud", "linux-image-cloud-amd64"),
+        ("backports", "linux-image-amd64/trixie-backports"),
+    ],
+)
+def test_the_kernel_is_one_of_debians(flavour: str, package: str) -> None:
+    """Names of Debian's packages; with a suite as apt-get(8) takes it, "install"."""
+    recipe = parse_recipe(f"packages = ['rsync']\n[kernel]\nflavour = '{flavour}'", name="s")
+    assert recipe.base_packages(("linux-image-amd64", "less")) == (package, "less", "rsync")
 
 
 def test_every_field_is_in_the_documentation() -> None:
