@@ -115,7 +115,8 @@ def test_secrets_stay_off_the_medium_unless_the_recipe_says_so(text: str, place:
 def test_paths_begin_at_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(
         "hooks = 'h'\nca_certificates = ['c/a.pem', '/etc/b.pem']\n[kernel]\nmodules = ['m']\n"
-        "[firmware]\nfiles = ['f']\nmachines = ['machine.json']\n[windows]\ndrivers = ['w']\n[ssh]\nkeys = ['id.pub', 'ssh-ed25519 AAAA me']\n"
+        "[firmware]\nfiles = ['f']\nmachines = ['machine.json']\n[windows]\ndrivers = ['w']\n"
+        "[ssh]\nkeys = ['id.pub', 'ssh-ed25519 AAAA me']\n"
     )
     recipe = read_recipe(tmp_path / "site.toml")
     assert recipe.hooks == f"{tmp_path}/h" and recipe.ca_certificates == (f"{tmp_path}/c/a.pem", "/etc/b.pem")
