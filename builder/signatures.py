@@ -132,8 +132,9 @@ def load_certificate(der: bytes, *, name: str) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         # These are parsed when they are asked for, and nobody who asks later expects an error.
-        common_name(certificate.subject), common_name(certificate.issuer)
-    except ValueError as error:
+        for part in ("not_valid_before_utc", "not_valid_after_utc", "subject", "issuer"):
+            getattr(certificate, part)
+    except (ValueError, x509.InvalidVersion) as error:
         raise DamagedError(f"A certificate in {name} cannot be read: {error}.") from None
     return certificate
 

@@ -12,7 +12,7 @@ import pytest
 from builder.preflight_findings import Finding, FindingKind, Severity
 from builder.preflight_medium import StartChain
 from builder.preflight_trust import trust_findings
-from builder.signatures import Program, SbatEntry, read_program
+from builder.signatures import Program, SbatEntry, load_certificate, read_program
 from core.errors import DamagedError
 from images.efi_signatures import parse_signature_lists
 from images.model.machine import Firmware, Machine, SecureBoot
@@ -279,6 +279,15 @@ def test_programs_that_are_cut_or_changed_anywhere_are_errors_at_most() -> None:
             read_program(bytes(changed), name="GRUB")
         except DamagedError as error:
             assert "GRUB" in error.message
+
+
+def test_a_certificate_of_another_version_is_an_error(authorities: dict[str, Authority]) -> None:
+    """[0] EXPLICIT Version (RFC 5280 4.1) is the first field: 127 is none that exists."""
+    der = bytearray(next(iter(authorities.values())).der)
+    place = bytes(der).index(bytes.fromhex("a003020102"))
+    der[place + 4] = 0x7F
+    with pytest.raises(DamagedError, match="A certificate in db cannot be read"):
+        load_certificate(bytes(der), name="db")
 
 
 def test_sbat_entries_of_shim(chain: StartChain) -> None:
