@@ -47,7 +47,7 @@ def build_payload(
         live: the folder with the live system's own files: ``root/`` as they lie there, ``links.txt``.
     """
     toolchain = build_toolchain(origin, cache, runner, sink)
-    runtime_key = key_of(("runtime 3", toolchain.key, recipe.compression, *dependencies()))
+    runtime_key = key_of(("runtime 4", toolchain.key, recipe.compression, *dependencies()))
 
     def make_runtime(folder: Path) -> None:
         with cache.scratch("runtime") as tree:
@@ -58,7 +58,7 @@ def build_payload(
 
     runtime_folder, runtime_reused = cache.entry("runtime", runtime_key, make_runtime)
     font = console_font(base.font.read_bytes())
-    own_key = key_of(("liferaft 2", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
+    own_key = key_of(("liferaft 3", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
 
     def make_own(folder: Path) -> None:
         _tell(sink, "Packing liferaft itself")

@@ -34,6 +34,7 @@ _TOOLCHAIN = (
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
 _PACKAGES = ("core", "images", "hooks", "restore", "builder", "rescue")
 _PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
+_PIP_NOTES = ("direct_url.json", "INSTALLER", "RECORD", "REQUESTED")
 #: What of the environment pip needs: its own settings and where certificates are.
 _PIP_ENVIRONMENT = ("PIP_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "XDG_C")
 
@@ -140,6 +141,10 @@ def install_wheels(wheels: Iterable[Path], folder: Path, release: Release, runne
         ["install", "--no-index", "--no-compile", "--target", str(folder), *_target(release), "--no-deps", *names],
         runner,
     )
+    # What pip notes of its own work: where the wheels lay, which differs from build to build.
+    for name in _PIP_NOTES:
+        for note in folder.glob(f"*.dist-info/{name}"):
+            note.unlink()
 
 
 def list_packages(folder: Path) -> str:
@@ -168,7 +173,12 @@ def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, cache: Ca
         shutil.copytree(sources, inside)
         names = [f"/tmp/source/{path.name}" for path in sorted(inside.iterdir())]
         argv = ["unshare", "--net", "chroot", str(toolchain.tree), "python3", "-m", "pip", "wheel", "--no-index"]
-        runner.run([*argv, "--no-build-isolation", "--no-deps", "-w", "/tmp/source/out", *names], timeout=600)
+        # Debugging information would name the folder that pip unpacks to, which is another each time.
+        runner.run(
+            [*argv, "--no-build-isolation", "--no-deps", "-w", "/tmp/source/out", *names],
+            timeout=600,
+            env={"CFLAGS": "-g0"},
+        )
         for wheel in (inside / "out").glob("*.whl"):
             shutil.copyfile(wheel, wheels / wheel.name)
 
