@@ -10,7 +10,7 @@ import io
 import lzma
 import stat
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -66,7 +66,8 @@ def read_initrd(content: bytes, *, name: str) -> Iterator[InitrdFile]:
     place = _skip_zeros(content, 0)
     while place < len(content):
         if content[place : place + 6] in _MAGIC:
-            place = yield from _read_archive(content, place, name)
+            entries, place = _read_archive(content, place, name)
+            yield from _linked(entries)
         else:
             plain, place = _unpack(content, place, name)
             yield from read_initrd(plain, name=f"{name}, unpacked")
@@ -101,17 +102,35 @@ def _write_entry(out: io.BytesIO, number: int, file: InitrdFile) -> None:
     out.write(bytes(-out.tell() % 4))
 
 
-def _read_archive(content: bytes, start: int, name: str) -> Generator[InitrdFile, None, int]:
-    """The entries of the plain archive at ``start``; returns the offset behind its trailer.
+class _Entry(msgspec.Struct, frozen=True):
+    """A file, and the numbers that files share which are links to one another (inode and device)."""
+
+    file: InitrdFile
+    inode: tuple[int, int, int]
+
+
+def _linked(entries: list[_Entry]) -> Iterator[InitrdFile]:
+    """The files, each with its bytes: of those linked to one another, the archive gives them to one only."""
+    shared = {entry.inode: entry.file.content for entry in entries if entry.file.is_file and entry.file.content}
+    for entry in entries:
+        if entry.file.is_file and not entry.file.content:
+            yield InitrdFile(entry.file.name, entry.file.mode, shared.get(entry.inode, b""))
+        else:
+            yield entry.file
+
+
+def _read_archive(content: bytes, start: int, name: str) -> tuple[list[_Entry], int]:
+    """The entries of the plain archive at ``start``, and the offset behind its trailer.
 
     Padding counts from the archive's own first byte.
     """
     place = start
+    found: list[_Entry] = []
     while True:
         header = content[place : place + _HEADER]
         if header[:6] not in _MAGIC:
-            found = repr(header[:6]) if header else "the end of the file"
-            raise DamagedError(f"{name}, offset {place}, cpio header: expected 070701, found {found}.")
+            seen = repr(header[:6]) if header else "the end of the file"
+            raise DamagedError(f"{name}, offset {place}, cpio header: expected 070701, found {seen}.")
         try:
             fields = [int(header[6 + 8 * index : 14 + 8 * index], 16) for index in range(13)]
         except ValueError:
@@ -130,8 +149,10 @@ def _read_archive(content: bytes, start: int, name: str) -> Generator[InitrdFile
             )
         entry = content[place + _HEADER : behind_name - 1].decode(errors="surrogateescape")
         if entry == _END:
-            return end
-        yield InitrdFile(entry.removeprefix("./").lstrip("/"), mode, content[data:end])
+            return found, end
+        # Files without links may all say inode 0.
+        inode = (fields[0], fields[7], fields[8]) if fields[4] > 1 else (-1, 0, len(found))
+        found.append(_Entry(InitrdFile(entry.removeprefix("./").lstrip("/"), mode, content[data:end]), inode))
         place = end + -(end - start) % 4
 
 

@@ -13,10 +13,10 @@ from builder.initrd import InitrdFile, read_initrd, write_initrd
 from core.errors import DamagedError
 
 
-def _entry(name: str, content: bytes = b"", mode: int = 0o100644) -> bytes:
+def _entry(name: str, content: bytes = b"", mode: int = 0o100644, links: int = 1) -> bytes:
     """By hand from buffer-format.rst: 6 bytes magic, 13 fields of 8 hex digits, name, padding, data, padding."""
     raw = name.encode() + b"\0"
-    fields = (7, mode, 0, 0, 1, 0, len(content), 8, 1, 0, 0, len(raw), 0)
+    fields = (7, mode, 0, 0, links, 0, len(content), 8, 1, 0, 0, len(raw), 0)
     head = b"070701" + b"".join(f"{field:08x}".encode() for field in fields) + raw
     head += b"\0" * (-len(head) % 4)
     return head + content + b"\0" * (-len(content) % 4)
@@ -87,3 +87,12 @@ def test_a_written_part_has_the_folders_and_is_the_same_each_time() -> None:
         ("usr/lib/y", "0o40755"),
         ("usr/lib/y/z", "0o100755"),
     ], "a folder comes before what is in it"
+
+
+def test_of_links_to_one_file_each_has_its_bytes() -> None:
+    """busybox's programs: GNU cpio writes the bytes with the last name only."""
+    content = _archive(
+        _entry("sh", links=3), _entry("own"), _entry("ls", links=3), _entry("busybox", b"ELF", links=3), _entry("new")
+    )
+    found = {file.name: file.content for file in read_initrd(content, name="x")}
+    assert found == {"sh": b"ELF", "own": b"", "ls": b"ELF", "busybox": b"ELF", "new": b""}
