@@ -110,7 +110,7 @@ def mounted_system(found: Root, nodes: Mapping[str, Held], runner: Runner) -> It
     """
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liferaft-system-")))
-        stack.enter_context(mount(found.node, root, runner, *found.words))
+        stack.enter_context(mount_held(found.node, nodes[found.node], root, runner, *found.words))
         absent = []
         for line in parse_fstab((root / "etc/fstab").read_text(errors="replace")):
             node = partition_for(line.spec, nodes)
@@ -122,7 +122,7 @@ def mounted_system(found: Root, nodes: Mapping[str, Held], runner: Runner) -> It
             else:
                 place.mkdir(parents=True, exist_ok=True)
                 words = ("--options", line.subvolume) if line.subvolume else ()
-                stack.enter_context(mount(node, place, runner, *words))
+                stack.enter_context(mount_held(node, nodes[node], place, runner, *words))
         for folder in _BINDS:
             place = folder_within(root, folder)
             if place is not None:
@@ -144,6 +144,29 @@ def mount(what: str, place: Path, runner: Runner, *options: str) -> Iterator[Pat
             runner.run(["umount", "--lazy", str(place)], timeout=60)
 
 
+@contextlib.contextmanager
+def mount_held(node: str, held: Held, place: Path, runner: Runner, *options: str) -> Iterator[Path]:
+    """The same for a filesystem that is known.
+
+    Raises:
+        LiferaftError: it is a btrfs, and the kernel mounted another disk with the same UUID instead.
+    """
+    if held.filesystem is None or held.filesystem.kind is not FilesystemKind.BTRFS:
+        with mount(node, place, runner, *options):
+            yield place
+        return
+    # The kernel knows the devices of a btrfs by its UUID: the disk that was captured may be in this machine, too.
+    runner.run(["btrfs", "device", "scan", "--forget"], timeout=300)
+    with mount(node, place, runner, *options):
+        found = runner.run(["findmnt", "--noheadings", "--output", "SOURCE", str(place)], timeout=60).stdout.strip()
+        if found.split("[")[0] != node:
+            raise LiferaftError(
+                f"Mounting {node} gave the btrfs on {found}, which has the same UUID. Neither was changed.",
+                hint="Detach the other disk and repair the boot of this one again.",
+            )
+        yield place
+
+
 def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], None]) -> Root | None:
     """The first partition, device or subvolume that holds an operating system: etc/fstab and os-release.
 
@@ -156,11 +179,11 @@ def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], N
             continue
         with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
             try:
-                with mount(node, Path(folder), runner, "--options", "ro"):
+                with mount_held(node, held, Path(folder), runner, "--options", "ro"):
                     if _is_system(Path(folder)):
                         return Root(node)
                 if filesystem.kind is FilesystemKind.BTRFS:
-                    with mount(node, Path(folder), runner, "--options", "ro,subvolid=5"):
+                    with mount_held(node, held, Path(folder), runner, "--options", "ro,subvolid=5"):
                         name = _root_subvolume(Path(folder))
                     if name:
                         return Root(node, name)

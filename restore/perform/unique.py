@@ -12,7 +12,7 @@ from core.errors import LiferaftError
 from core.events import Stage
 from images.model.layout import Partition, PartitionRole
 from restore.boot.inside import run_inside
-from restore.boot.mounts import find_root, mount, mounted_system
+from restore.boot.mounts import find_root, mount_held, mounted_system
 from restore.boot.system import read_system
 from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
@@ -97,7 +97,7 @@ def _renew_system(renewals: Sequence[Renewal], nodes: dict[str, Partition], work
         return
     # First the root alone: until its fstab is rewritten, it names filesystems that are no more.
     with tempfile.TemporaryDirectory(prefix="liferaft-root-") as folder:
-        with mount(found.node, Path(folder), work.runner, *found.words):
+        with mount_held(found.node, nodes[found.node], Path(folder), work.runner, *found.words):
             changed = list(rewrite_places(Path(folder), renewals))
     with mounted_system(found, nodes, work.runner) as mounted:
         root = mounted.root

@@ -9,20 +9,29 @@ import pytest
 from core.process import SystemRunner
 from images.model.filesystem import Filesystem
 from images.model.layout import FilesystemKind, Partition, PartitionRole
-from restore.boot.mounts import Root, find_root, mounted_system
+from restore.boot.mounts import Held, Root, find_root, mounted_system
 from tests.disk.test_loop_disks import loop
 from tests.flow.disks import MIB, blank, need, run
 
-UUID = "7f9b5f1e-06a4-4ff9-8f0a-2f57a1f2b006"
-PART = Partition(
-    id="disk0-part1",
-    number=1,
-    start_lba=0,
-    sector_count=1,
-    type="",
-    role=PartitionRole.PRIMARY,
-    filesystem=Filesystem(kind=FilesystemKind.BTRFS, uuid=UUID),
-)
+
+def uuid_of(node: Path) -> str:
+    return run("blkid", "--probe", "-s", "UUID", "-o", "value", node).strip()
+
+
+def held(node: Path) -> dict[str, Held]:
+    """The device as a partition that is known to hold this btrfs."""
+    filesystem = Filesystem(kind=FilesystemKind.BTRFS, uuid=uuid_of(node))
+    return {
+        str(node): Partition(
+            id="disk0-part1",
+            number=1,
+            start_lba=0,
+            sector_count=1,
+            type="",
+            role=PartitionRole.PRIMARY,
+            filesystem=filesystem,
+        )
+    }
 
 
 @pytest.fixture
@@ -33,7 +42,7 @@ def node(tmp_path: Path) -> Iterator[Path]:
     if "btrfs" not in Path("/proc/filesystems").read_text():
         pytest.skip("this kernel has no btrfs")
     disk = blank(tmp_path / "disk", 128 * MIB)
-    run("mkfs.btrfs", "-q", "-f", "-U", UUID, disk)
+    run("mkfs.btrfs", "-q", "-f", disk)
     with loop(disk) as found:
         yield found
 
@@ -47,7 +56,7 @@ def make(node: Path, place: Path, names: tuple[str, ...], fstab: str) -> None:
         run("btrfs", "subvolume", "create", system)
         for name in ("etc", "usr/lib", "home", "dev", "proc", "sys", "run"):
             (system / name).mkdir(parents=True)
-        (system / "etc/fstab").write_text(fstab)
+        (system / "etc/fstab").write_text(fstab.format(uuid_of(node)))
         (system / "usr/lib/os-release").write_text("ID=test\n")
         (system / "name").write_text(names[0])
         for name in names[1:]:
@@ -66,18 +75,18 @@ def make(node: Path, place: Path, names: tuple[str, ...], fstab: str) -> None:
     [
         (
             ("@", "@home", "@0-before-upgrade"),
-            f"UUID={UUID} / btrfs subvol=/@ 0 0\nUUID={UUID} /home btrfs subvol=@home 0 0\n",
+            "UUID={0} / btrfs subvol=/@ 0 0\nUUID={0} /home btrfs subvol=@home 0 0\n",
             "@",
         ),
         (
             ("main", "@home", "a-snapshot"),
-            f"UUID={UUID} / btrfs rw,subvol=main 0 0\nUUID={UUID} /home btrfs subvol=/@home 0 0\n",
+            "UUID={0} / btrfs rw,subvol=main 0 0\nUUID={0} /home btrfs subvol=/@home 0 0\n",
             "main",
         ),
         # An fstab that does not name it (the kernel's command line does): by the name that installers give.
         (
             ("root", "@home", "a-snapshot"),
-            f"UUID={UUID} / btrfs defaults 0 0\nUUID={UUID} /home btrfs subvol=@home 0 0\n",
+            "UUID={0} / btrfs defaults 0 0\nUUID={0} /home btrfs subvol=@home 0 0\n",
             "root",
         ),
     ],
@@ -87,15 +96,36 @@ def test_the_root_is_found_in_its_subvolume(
 ) -> None:
     make(node, tmp_path / "place", names, fstab)
     runner, said = SystemRunner(), list[str]()
-    found = find_root({str(node): PART}, runner, said.append)
+    found = find_root(held(node), runner, said.append)
     assert found == Root(str(node), wanted)
     assert not said
-    with mounted_system(found, {str(node): PART}, runner) as mounted:
+    with mounted_system(found, held(node), runner) as mounted:
         assert (mounted.root / "name").read_text() == wanted
         assert (mounted.root / "home/user").exists()
         assert mounted.absent == ()
     assert str(node) not in Path("/proc/mounts").read_text()
 
 
+def test_another_disk_with_the_same_uuid_is_not_mounted_instead(node: Path, tmp_path: Path) -> None:
+    """The disk that was captured is in the machine beside the restored one: the kernel knows both by one UUID."""
+    fstab = "UUID={0} / btrfs subvol=@ 0 0\n"
+    make(node, tmp_path / "place", ("@",), fstab)
+    run("sync")
+    copy = tmp_path / "copy"
+    copy.write_bytes((tmp_path / "disk").read_bytes())
+    runner = SystemRunner()
+    with loop(copy) as other:
+        run("mount", "-o", "subvol=@", node, tmp_path / "place")
+        (tmp_path / "place" / "name").write_text("the first")
+        run("umount", tmp_path / "place")
+        run("btrfs", "device", "scan")
+        for disk, name in ((other, "@"), (node, "the first"), (other, "@")):
+            nodes = held(disk)
+            found = find_root(nodes, runner, lambda text: None)
+            assert found == Root(str(disk), "@")
+            with mounted_system(found, nodes, runner) as mounted:
+                assert (mounted.root / "name").read_text() == name
+
+
 def test_a_btrfs_without_a_system_has_no_root(node: Path, tmp_path: Path) -> None:
-    assert find_root({str(node): PART}, SystemRunner(), lambda text: None) is None
+    assert find_root(held(node), SystemRunner(), lambda text: None) is None
