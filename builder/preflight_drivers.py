@@ -75,6 +75,9 @@ def _undriven(judged: tuple[Judged, ...]) -> Iterator[Finding]:
         if one.driven or one.role in _SPARED:
             continue
         match one.role:
+            case Role.STORAGE if one.device.bus in ("usb", "mmc"):
+                # A stick, or a reader without a card: seldom the disk that a machine starts from.
+                severity = Severity.WARNING
             case Role.STORAGE | Role.USB_HOST:
                 severity = Severity.BLOCKS
             case Role.NETWORK:

@@ -152,6 +152,11 @@ def test_storage_without_a_driver(judge: Callable[[Machine], MachinePreflight]) 
     assert "inject" in found.remedy and "nvme" in found.remedy
 
 
+def test_a_stick_without_a_driver_blocks_nothing(judge: Callable[[Machine], MachinePreflight]) -> None:
+    stick = "usb:v0781p5581d0100dc00dsc00dp00ic08isc06ip50in00"
+    assert [one.severity for one in judge(machine(AHCI, XHCI, stick)).findings] == [Severity.WARNING]
+
+
 def test_what_the_kernel_itself_has_is_no_gap(judge: Callable[[Machine], MachinePreflight]) -> None:
     """The small medium's modules.builtin names ext9."""
     device = MachineDevice(bus="pci", address="0000:01:00.0", modalias=NVME, driver="ext9")
