@@ -70,7 +70,7 @@ def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sin
             tree = scratch / "tree"
             _tell(sink, "Installing Debian for the medium (mmdebstrap)")
             _stage_settings(scratch / "settings", hook, key)
-            _bootstrap(tree, scratch / "settings", origin, packages, excludes, runner)
+            _bootstrap(tree, scratch / "settings", origin, packages, excludes, runner, sink)
             _take_boot_files(tree, folder, runner)
             _tell(sink, "Packing the live system (squashfs)")
             pack(tree, folder / "filesystem.squashfs", recipe.compression, runner, leave_out=left_out)
@@ -148,6 +148,7 @@ def _bootstrap(
     packages: tuple[str, ...],
     excludes: tuple[str, ...],
     runner: Runner,
+    sink: Sink,
 ) -> None:
     argv = [
         "mmdebstrap",
@@ -166,17 +167,17 @@ def _bootstrap(
         str(tree),
         *origin.sources,
     ]
-    bootstrap(argv, runner)
+    bootstrap(argv, runner, sink)
 
 
-def bootstrap(argv: list[str], runner: Runner) -> None:
-    """Run mmdebstrap; its last line says nothing, so an error names the first line that does.
+def bootstrap(argv: list[str], runner: Runner, sink: Sink) -> None:
+    """Run mmdebstrap, telling its steps; its last line says nothing, so an error names the first line that does.
 
     Raises:
         LiferaftError: a package does not exist, the mirror does not answer, a package failed to install.
     """
     try:
-        runner.run(argv, timeout=1800, on_line=lambda line: None)
+        runner.run(argv, timeout=1800, on_line=lambda line: _tell_step(line, sink))
     except ProcessError as error:
         lines = [line for line in error.output.splitlines() if line.startswith(("E: ", "Err:", "dpkg: error"))]
         said = lines[0].removeprefix("E: ") if lines else error.output.strip()[-300:]
@@ -184,6 +185,12 @@ def bootstrap(argv: list[str], runner: Runner) -> None:
             f"mmdebstrap could not install the system: {said}",
             hint="Check the names in packages, and that this machine reaches its Debian mirror; --debug says more.",
         ) from error
+
+
+def _tell_step(line: str, sink: Sink) -> None:
+    """mmdebstrap says each of its steps in a line "I: ..."; what apt and dpkg say between them is for the error."""
+    if line.startswith("I: "):
+        _tell(sink, f"  {line.removeprefix('I: ')}")
 
 
 def _take_boot_files(tree: Path, folder: Path, runner: Runner) -> None:

@@ -56,7 +56,7 @@ def build_toolchain(origin: Origin, cache: Cache, runner: Runner, sink: Sink) ->
         _tell(sink, "Making a build system for Python modules (mmdebstrap)")
         argv = ["mmdebstrap", "--mode=unshare", "--variant=apt", f"--include={_TOOLCHAIN}"]
         argv += ['--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
-        bootstrap([*argv, origin.release, str(folder / "tree"), *origin.sources], runner)
+        bootstrap([*argv, origin.release, str(folder / "tree"), *origin.sources], runner, sink)
 
     folder, _ = cache.entry("toolchain", key, make)
     return Toolchain(folder / "tree", key)

@@ -37,6 +37,11 @@ _WORTH_A_LINE = MIB // 4
     is_flag=True,
     help="Add what the machine this runs on needs: firmware that its devices ask for, and drivers that DKMS compiled.",
 )
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Do not ask the Debian mirror for newer packages: build from what it had the last time.",
+)
 @json_option
 @progress_option
 def command(
@@ -45,6 +50,7 @@ def command(
     netboot: Path | None,
     cache: Path | None,
     this_machine: bool,
+    offline: bool,
     as_json: bool,
     progress: str,
 ) -> None:
@@ -55,7 +61,8 @@ def command(
     Without one the embedded recipe is built. All that a recipe names is checked before anything long begins.
 
     What was built before is taken from the cache: a change of network, keys, menu or job takes seconds; one of
-    packages, release or Wi-Fi installs Debian anew, which takes two to three minutes and needs root.
+    packages, release or Wi-Fi, or an update of Debian's to a package on the medium, installs Debian anew, which takes
+    two to three minutes and needs root. The same recipe and the same packages give the same ISO, bit for bit.
 
     \b
     Example, site.toml:       time_zone = "Europe/Berlin"
@@ -67,7 +74,9 @@ def command(
     if out is None and netboot is None:
         raise click.UsageError("Say what to write: -o FILE.iso, --netboot DIR, or both.")
     sink = open_sink(progress)
-    report = build_medium(recipe, out, cache, sink, SystemRunner(), this_machine=this_machine, netboot=netboot)
+    report = build_medium(
+        recipe, out, cache, sink, SystemRunner(), this_machine=this_machine, netboot=netboot, offline=offline
+    )
     if as_json:
         click.echo(encode(report), nl=False)
     else:

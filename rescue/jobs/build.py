@@ -25,6 +25,7 @@ def build_medium(
     *,
     this_machine: bool = False,
     netboot: Path | None = None,
+    offline: bool = False,
 ) -> BuildReport:
     """Build the rescue medium.
 
@@ -34,6 +35,7 @@ def build_medium(
         netboot: the folder that becomes the netboot set, if any.
         cache: the build cache; the user's own when None.
         this_machine: add the firmware and the compiled drivers that the machine this runs on needs.
+        offline: build from the packages that the mirror had the last time.
 
     Raises:
         UsageError: the recipe, its job, or ``out`` is wrong. Nothing was built.
@@ -64,6 +66,7 @@ def build_medium(
             job_files=secrets,
             machines=machines,
             netboot=netboot,
+            offline=offline,
         )
 
 

@@ -50,7 +50,7 @@ def test_without_root_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 def test_mmdebstraps_own_reason_is_named_not_its_last_line() -> None:
     said = "I: working\nE: Unable to locate package rsyncc\nI: cleaning\nE: mmdebstrap failed to run"
     with pytest.raises(LiferaftError, match="Unable to locate package rsyncc"):
-        bootstrap(["mmdebstrap", "trixie"], _Runner(said))
+        bootstrap(["mmdebstrap", "trixie"], _Runner(said), ignore)
 
 
 def test_a_failed_build_leaves_the_old_medium_and_no_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
