@@ -1,12 +1,14 @@
-"""The medium's figures beside those of its peers: size, RAM, the time to a wizard that takes keys (``python -m benchmarks.medium``).
+"""The medium's figures beside those of its peers: size, RAM, the time to a wizard that takes keys.
 
-Everything runs in the boot lab's emulator, so seconds count only against each other. The kernel is given to the emulator
-directly, so that firmware and boot loader are in nobody's time, and the medium is a CD.
+Everything runs in the boot lab's emulator, so seconds count only against each other. For seconds the kernel is given to
+the emulator directly, so that firmware and boot loader are in nobody's time; for RAM the machine starts from the medium
+as people do (a CD), because firmware and boot loader take their part. The machine must be otherwise idle.
 
-    python -m benchmarks.medium ISO [--ram] [--boot] [--peer FOLDER]
+    python -m benchmarks.medium ISO [--boot] [--ram] [--rebuild] [--peer FOLDER] [--rear ISO]
 
 ``--peer`` names a folder with ``vmlinuz``, ``initrd.img`` and ``debian.iso`` of a plain Debian live system (mmdebstrap
---variant=standard with live-boot and live-config, squashfs as live-build packs it).
+--variant=standard with live-boot and live-config, squashfs as live-build packs it). ``--rear`` names what ``rear
+mkrescue`` made of a host with the same Debian and kernel.
 """
 
 import argparse
@@ -18,21 +20,27 @@ from pathlib import Path
 
 from builder.boot import BASE_PARAMETERS
 from core.process import SystemRunner
+from core.units import MIB
 from tests.boot.console import LineTimeoutError
 from tests.boot.machine import Controller, Drive, Firmware, Machine
 
 #: MiB that are tried, from the most to the least, until one is too little.
-MEMORIES = (640, 512, 448, 384, 352, 320, 288, 256)
+_MEMORIES = (640, 512, 448, 384, 320, 256)
+_MEMORIES_COPIED = (896, 768, 704, 640, 576)
 _QUIET = ("quiet", "loglevel=3", "systemd.show_status=auto")
 _PATIENCE = 240.0
-_F2 = "\x1bOQ"
+_DOWN = "\x1b[B"
+#: MiB for measuring seconds.
+_ROOMY = 1024
 
 
 def boot_files(iso: Path, folder: Path) -> tuple[Path, Path]:
     """Kernel and initrd of a liferaft medium."""
     found = (folder / "vmlinuz", folder / "initrd.img")
     for path in found:
-        SystemRunner().run(["xorriso", "-osirrox", "on", "-indev", str(iso), "-extract", f"/live/{path.name}", str(path)])
+        SystemRunner().run(
+            ["xorriso", "-osirrox", "on", "-indev", str(iso), "-extract", f"/live/{path.name}", str(path)]
+        )
     return found
 
 
@@ -43,41 +51,72 @@ def machine(name: str, iso: Path, files: tuple[Path, Path], words: tuple[str, ..
     return Machine(name, Firmware.BIOS, drives, memory=memory, extra=extra)
 
 
-def seconds_to_wizard(iso: Path, files: tuple[Path, Path], memory: int, *words: str) -> float:
+def seconds_to_wizard(started: Machine) -> float:
     """From power-on until the wizard on the serial line has answered a key.
 
     Raises:
         LineTimeoutError: it does not come up.
     """
-    with machine(f"figures-{memory}", iso, files, (*BASE_PARAMETERS, *_QUIET, *words), memory).run() as running:
+    with started.run() as running:
         console = running.console
-        console.wait_screen(lambda rows: "Rescue system" in rows[0] and any("Power off" in row for row in rows), "the wizard", _PATIENCE)
-        console.send("\x1b[B")
-        console.wait_screen(lambda rows: any("> Show this machine" in row for row in rows), "the cursor on row 2", 30)
+        console.wait_screen(_shows("Rescue system", "Power off"), "the wizard", _PATIENCE)
+        console.send(_DOWN)
+        console.wait_screen(_shows("> Show this machine"), "the cursor on the second row", _PATIENCE)
         return time.monotonic() - running.started
 
 
-def seconds_to_login(folder: Path, memory: int) -> float:
-    """From power-on until the plain Debian live system's shell prompt or login prompt is on the serial line."""
+def seconds_to_login(folder: Path) -> float:
+    """From power-on until the plain Debian live system's login or shell prompt is on the serial line."""
     words = ("boot=live", "components", "quiet", "console=tty0", "console=ttyS0,115200n8")
     files = (folder / "vmlinuz", folder / "initrd.img")
-    with machine("figures-debian", folder / "debian.iso", files, words, memory).run() as running:
-        running.console.expect(r"login: |\$ $", _PATIENCE * 2)
+    with machine("figures-debian", folder / "debian.iso", files, words, _ROOMY).run() as running:
+        running.console.expect(r"login: |\$ $", _PATIENCE)
         return time.monotonic() - running.started
 
 
-def least_memory(boots: Callable[[int], float]) -> list[str]:
-    """Try less and less; a line for each."""
-    lines = []
-    for memory in MEMORIES:
+def least_memory(name: str, memories: tuple[int, ...], started: Callable[[int], Machine]) -> None:
+    """Try less and less; prints a line for each."""
+    for memory in memories:
         try:
-            lines.append(f"{memory} MiB: wizard after {boots(memory):.1f} s")
+            print(f"{name}, {memory} MiB: wizard after {seconds_to_wizard(started(memory)):.1f} s", flush=True)
         except LineTimeoutError as error:
-            lines.append(f"{memory} MiB: no wizard ({str(error).splitlines()[0]})")
-            print(lines[-1], flush=True)
-            break
-        print(lines[-1], flush=True)
-    return lines
+            print(f"{name}, {memory} MiB: no wizard ({str(error).splitlines()[0]})", flush=True)
+            return
+
+
+def _shows(*words: str) -> Callable[[list[str]], bool]:
+    return lambda rows: all(any(word in row for row in rows) for word in words)
+
+
+def _from_medium(iso: Path, firmware: Firmware) -> Callable[[int], Machine]:
+    drives = (Drive(iso, Controller.CDROM, readonly=True),)
+    return lambda memory: Machine(f"figures-{firmware}", firmware, drives, memory=memory)
+
+
+def _rebuild(folder: Path) -> None:
+    """Build twice, the second time with other site data (a word of the kernel's command line, the host's name)."""
+    seconds = []
+    for name in ("one", "two"):
+        recipe = folder / f"{name}.toml"
+        recipe.write_text(f'hostname = "{name}"\nkernel_parameters = ["site={name}-{time.time_ns()}"]\n')
+        started = time.monotonic()
+        program = str(Path(sys.executable).with_name("liferaft"))
+        SystemRunner().run([program, "build", str(recipe), "-o", str(folder / "site.iso")], timeout=1200)
+        seconds.append(time.monotonic() - started)
+    print(f"rebuild after a change of site data: {seconds[1]:.1f} s", flush=True)
+
+
+def _boot(iso: Path, files: tuple[Path, Path], peer: Path | None) -> None:
+    words = (*BASE_PARAMETERS, *_QUIET)
+    ours = seconds_to_wizard(machine("figures", iso, files, words, _ROOMY))
+    print(f"power-on to a wizard that takes keys: {ours:.1f} s", flush=True)
+    if peer is not None:
+        theirs = seconds_to_login(peer)
+        print(f"power-on to Debian live's prompt: {theirs:.1f} s; ours / theirs {ours / theirs:.2f}", flush=True)
+
+
+def _ratio(ours: Path, theirs: Path) -> float:
+    return ours.stat().st_size / theirs.stat().st_size
 
 
 def main() -> int:
@@ -87,18 +126,25 @@ def main() -> int:
     parser.add_argument("--ram", action="store_true", help="the least memory, from the CD and copied to RAM")
     parser.add_argument("--boot", action="store_true", help="seconds to the wizard")
     parser.add_argument("--peer", type=Path, help="and to the login prompt of a plain Debian live system")
+    parser.add_argument("--rebuild", action="store_true", help="seconds to build after a change of site data")
+    parser.add_argument("--rear", type=Path, help="an ISO of rear mkrescue, for its size")
     given = parser.parse_args()
-    print(f"size: {given.iso.stat().st_size / (1 << 20):.1f} MiB")
+    print(f"size: {given.iso.stat().st_size / MIB:.1f} MiB", flush=True)
+    if given.rear:
+        print(
+            f"ReaR's ISO: {given.rear.stat().st_size / MIB:.1f} MiB; ours / theirs {_ratio(given.iso, given.rear):.2f}"
+        )
     with tempfile.TemporaryDirectory(prefix="liferaft-figures-") as folder:
+        if given.rebuild:
+            _rebuild(Path(folder))
         files = boot_files(given.iso, Path(folder))
         if given.boot:
-            ours = seconds_to_wizard(given.iso, files, 1024)
-            print(f"wizard: {ours:.1f} s", flush=True)
-            if given.peer:
-                theirs = seconds_to_login(given.peer, 1024)
-                print(f"Debian live, login prompt: {theirs:.1f} s; ratio {ours / theirs:.2f}", flush=True)
+            _boot(given.iso, files, given.peer)
         if given.ram:
-            least_memory(lambda memory: seconds_to_wizard(given.iso, files, memory))
+            for firmware in Firmware:
+                least_memory(f"from CD, {firmware}", _MEMORIES, _from_medium(given.iso, firmware))
+            words = (*BASE_PARAMETERS, *_QUIET, "toram")
+            least_memory("copied to RAM", _MEMORIES_COPIED, lambda mib: machine("toram", given.iso, files, words, mib))
     return 0
 
 
