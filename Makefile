@@ -4,11 +4,12 @@ ISO := out/liferaft-amd64.iso
 # Installing a system into a folder, loop devices and mounts need root; everything else does not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: help setup iso lint test test-fast test-disk test-boot test-fuzz fuzz bench demo
+.PHONY: help setup iso reproducible lint test test-fast test-disk test-boot test-fuzz fuzz bench demo
 
 help:
 	@echo "setup      install what is needed (Debian packages, .venv); quick when there is nothing to do"
 	@echo "iso        build $(ISO) from the embedded recipe"
+	@echo "reproducible  two builds from nothing, which must be equal bit for bit (10 minutes)"
 	@echo "test       all rings: unit, flow, disk, boot"
 	@echo "test-fast  unit and flow, style and types among them: no device, no virtual machine"
 	@echo "test-boot  the boot ring alone"
@@ -23,6 +24,15 @@ setup:
 iso: setup
 	@mkdir -p $(dir $(ISO))
 	$(SUDO) .venv/bin/liferaft build -o $(ISO)
+
+# Other folders, other caches, another time, nothing shared but pip's downloads.
+reproducible: setup
+	$(SUDO) rm -rf .cache/reproducible
+	mkdir -p .cache/reproducible/one .cache/reproducible/two/deeper
+	$(SUDO) .venv/bin/liferaft build --cache .cache/reproducible/one/cache -o .cache/reproducible/one/medium.iso
+	$(SUDO) .venv/bin/liferaft build --cache .cache/reproducible/two/cache -o .cache/reproducible/two/deeper/medium.iso
+	cmp .cache/reproducible/one/medium.iso .cache/reproducible/two/deeper/medium.iso
+	$(SUDO) rm -rf .cache/reproducible
 
 lint: setup
 	.venv/bin/ruff check .
