@@ -274,9 +274,7 @@ def _sums(old: Path, changed: Mapping[str, Path], target: Path) -> Path:
 
 def _describe(document: MediumDocument, changed: Mapping[str, Path], layer: Layer | None) -> MediumDocument:
     described = {file.path: file for file in document.files}
-    before = sum(file.size for file in described.values())
     described |= {file.path: file for file in describe_files(changed)}
-    grown = sum(file.size for file in described.values()) - before
     initrds, layers = document.initrds, document.layers
     if layer is not None:
         layers = (*layers, layer.name)
@@ -286,7 +284,7 @@ def _describe(document: MediumDocument, changed: Mapping[str, Path], layer: Laye
         document,
         layers=layers,
         initrds=initrds,
-        ram_copied=align_up(document.ram_copied + max(grown, 0), 64 * MIB),
+        ram_copied=align_up(document.ram + sum(file.size for file in described.values()), 64 * MIB),
         files=tuple(described[path] for path in sorted(described)),
     )
 
