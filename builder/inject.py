@@ -4,11 +4,13 @@ Needs neither root nor what building needs. The old medium is only read, every f
 the way, and the new one appears whole or not at all. It can be done again: each time another layer comes on top.
 """
 
+import errno
 import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -111,7 +113,11 @@ def inject(
     refuse_bad_names(name for name in map(_beside_job, additions.beside) if name != "job.json")
     windows = windows_driver_files(additions.windows)
     firmware = firmware_files(additions.firmware)
-    with open_cache(cache_root) as cache, cache.scratch("inject") as scratch, open_medium(source) as medium:
+    with ExitStack() as held:
+        cache = held.enter_context(open_cache(cache_root))
+        held.enter_context(_named_errors())
+        scratch = held.enter_context(cache.scratch("inject"))
+        medium = held.enter_context(open_medium(source))
         document = _document_of(medium)
         _tell(sink, f"Reading {source} ({format_size(medium.size)})")
         files = _take_files(medium, document, scratch / "medium")
@@ -131,6 +137,17 @@ def inject(
         if out is not None:
             _write(whole, _boot_images(source, medium, files, scratch), out, runner, sink)
         return _report(out, netboot, layer, added, content, started)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """A file that cannot be read is named; what a full disk means, the cache says."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise DeviceError(f"{error.filename or 'A file'} cannot be used: {error.strerror}.") from error
 
 
 def _beside_job(path: str) -> str:

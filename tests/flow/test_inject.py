@@ -12,7 +12,7 @@ from builder.loaders import Loaders
 from builder.netboot import write_netboot
 from builder.opened import open_medium
 from builder.sums import SUMS
-from core.errors import DamagedError, RefusedError, UsageError
+from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.events import Event, ignore
 from core.process import Runner, SystemRunner
 from rescue.jobs.inject import inject_medium
@@ -320,3 +320,18 @@ def test_a_netboot_set_takes_the_same_layers(medium: Path, driver: Path, tmp_pat
     assert "initrd --name inject-1.img live/inject-1.img" in script
     with pytest.raises(UsageError, match="of which no ISO can be made"):
         _inject(old, tmp_path / "no.iso", tmp_path / "cache", runner, drivers=(driver,))
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    medium: Path, tmp_path: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / "note"
+    note.write_text("hello\n")
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr("builder.drivers.shutil.copyfile", refuse)
+    with pytest.raises(DeviceError, match=r"note cannot be used: Permission denied\."):
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, files=(f"{note}:/etc/note",))
+    assert not list(tmp_path.glob("no.iso*")) and not list((tmp_path / "cache").glob("*.partial"))
