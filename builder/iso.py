@@ -4,6 +4,7 @@ As a disk it has a GPT: the ISO's own data as one partition, the EFI image behin
 code with a bootable entry in LBA 0. El Torito points at the same EFI image, so nothing is stored twice.
 """
 
+import datetime
 from pathlib import Path
 
 import msgspec
@@ -24,12 +25,15 @@ class BootImages(msgspec.Struct, frozen=True):
     efi: Path
 
 
-def write_iso(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner) -> None:
+def write_iso(
+    files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, *, dated: datetime.datetime | None = None
+) -> None:
     """Write the ISO.
 
     Args:
         files: path on the medium to the file that goes there.
         out: written anew; the caller renames it when all is well.
+        dated: the time that everything on it carries; files keep their own when None.
     """
     argv = ["xorriso", "-as", "mkisofs", "-quiet", "-o", str(out), "-r", "-iso-level", "3", "-V", VOLUME_LABEL]
     argv += ["--grub2-mbr", str(boot.boot_code), "--protective-msdos-label", "-partition_cyl_align", "off"]
@@ -39,7 +43,13 @@ def write_iso(files: dict[str, Path], boot: BootImages, out: Path, runner: Runne
     argv += ["--grub2-boot-info", "-eltorito-alt-boot", "-e", "--interval:appended_partition_2:all::", "-no-emul-boot"]
     argv += ["-graft-points", f"{_BIOS_IMAGE}={boot.bios}"]
     argv += [f"{_graft(name)}={_graft(str(path))}" for name, path in sorted(files.items())]
-    runner.run(argv, timeout=900)
+    env = {}
+    if dated is not None:
+        seconds = int(dated.timestamp())
+        # The one is for volume, GPT and everything that is made from them, the other for files and folders.
+        env["SOURCE_DATE_EPOCH"] = str(seconds)
+        argv[3:3] = ["--set_all_file_dates", f"={seconds}"]
+    runner.run(argv, timeout=900, env=env)
 
 
 def _graft(name: str) -> str:

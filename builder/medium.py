@@ -149,7 +149,7 @@ def build_iso(
             if netboot is not None:
                 write_netboot(files, document, loaders, netboot, runner, sink)
             if out is not None:
-                _write(files, boot, out, runner, sink)
+                _write(files, boot, out, document.built, runner, sink)
             return _report(out, netboot, document, base, layers, time.monotonic() - started)
 
 
@@ -248,14 +248,16 @@ def build_time(origin: Origin) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch.isdecimal() else origin.published
 
 
-def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, sink: Sink) -> None:
+def _write(
+    files: dict[str, Path], boot: BootImages, out: Path, built: datetime.datetime, runner: Runner, sink: Sink
+) -> None:
     total = sum(path.stat().st_size for path in files.values()) + boot.efi.stat().st_size
     sink(Event(stage=Stage.BUILD, message=f"Writing the ISO ({format_size(total)})"))
     partial = out.with_name(f"{out.name}.partial")
     try:
         # A killed build may have left one, and xorriso would add a session to it.
         partial.unlink(missing_ok=True)
-        write_iso(files, boot, partial, runner)
+        write_iso(files, boot, partial, runner, dated=built)
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(out)

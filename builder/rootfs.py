@@ -97,7 +97,9 @@ def refuse_without_root() -> None:
     if os.geteuid() != 0:
         raise RefusedError(
             "Building the live system needs root: its files belong to root and its tools run inside it.",
-            hint="Run the same command with sudo. Once the base is in the cache, only changes of packages need it.",
+            hint="Run the same command with sudo, or give this user subordinate ids (package uidmap; usermod "
+            "--add-subuids 100000-165535 --add-subgids 100000-165535 USER). Once the base is in the cache, only "
+            "changes of packages need it.",
         )
 
 

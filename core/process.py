@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Protocol
+from typing import IO, NoReturn, Protocol
 
 import msgspec
 
@@ -107,6 +107,21 @@ class SystemRunner:
             log.debug("failed (%d): %s", process.returncode, output)
             raise ProcessError(shown, process.returncode, output)
         return Result(process.returncode, stdout, stderr)
+
+
+def become(argv: Sequence[str]) -> NoReturn:
+    """Go on as another program, in this process, with its environment and terminal.
+
+    Raises:
+        MissingToolError, LiferaftError: it cannot be started.
+    """
+    log.debug("become: %s", shlex.join(argv))
+    try:
+        os.execvp(argv[0], list(argv))
+    except FileNotFoundError:
+        raise missing_tool(argv[0]) from None
+    except OSError as error:
+        raise LiferaftError(f"{argv[0]} could not be started: {error.strerror}") from None
 
 
 def run_on_terminal(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:

@@ -1,12 +1,15 @@
 """``liferaft build``: makes the rescue medium."""
 
+import os
+import sys
 from pathlib import Path
 
 import click
 
 from builder.medium import BuildReport
+from builder.namespace import root_prefix
 from core.documents import encode
-from core.process import SystemRunner
+from core.process import SystemRunner, become
 from core.units import MIB, format_duration, format_size
 from rescue.cli.terminal import json_option, open_sink, progress_option
 from rescue.jobs.build import build_medium
@@ -62,7 +65,8 @@ def command(
 
     What was built before is taken from the cache: a change of network, keys, menu or job takes seconds; one of
     packages, release or Wi-Fi, or an update of Debian's to a package on the medium, installs Debian anew, which takes
-    two to three minutes and needs root. The same recipe and the same packages give the same ISO, bit for bit.
+    two to three minutes and needs root, or a user who may make user namespaces (/etc/subuid). The same recipe and
+    the same packages give the same ISO, bit for bit.
 
     \b
     Example, site.toml:       time_zone = "Europe/Berlin"
@@ -73,6 +77,7 @@ def command(
     """
     if out is None and netboot is None:
         raise click.UsageError("Say what to write: -o FILE.iso, --netboot DIR, or both.")
+    _be_root_of_a_namespace()
     sink = open_sink(progress)
     report = build_medium(
         recipe, out, cache, sink, SystemRunner(), this_machine=this_machine, netboot=netboot, offline=offline
@@ -81,6 +86,16 @@ def command(
         click.echo(encode(report), nl=False)
     else:
         click.echo(_describe(report))
+
+
+def _be_root_of_a_namespace() -> None:
+    """A user goes on as root of a user namespace where there are such; where not, what is in the cache can be built."""
+    if os.geteuid() == 0:
+        return
+    words, reason = root_prefix(SystemRunner())
+    if words:
+        become([*words, sys.executable, *sys.argv])
+    click.echo(f"Building without root: {reason}. What is not in the cache cannot be built.", err=True)
 
 
 def _describe(report: BuildReport) -> str:
