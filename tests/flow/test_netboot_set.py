@@ -1,0 +1,230 @@
+"""The netboot set as a folder: what is in it, what stays, what is refused; and the script that fetches it, run here.
+
+GRUB's own checker judges its scripts.
+"""
+
+import datetime
+import os
+import re
+import shutil
+import subprocess
+from importlib.resources import files as package_files
+from pathlib import Path
+
+import pytest
+
+from builder.boot import grub_menu, loopback_menu
+from builder.document import MediumDocument
+from builder.initrd import read_initrd
+from builder.loaders import Loaders
+from builder.netboot import ipxe_script, network_initrd, write_netboot
+from core.errors import UsageError
+from core.events import Event
+from core.process import SystemRunner, find_tool
+
+DATA = Path(str(package_files("builder"))) / "data"
+DOCUMENT = MediumDocument(
+    liferaft="liferaft test",
+    built=datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC),
+    release="trixie",
+    architecture="amd64",
+    medium_id="0123",
+    kernel="6.12",
+    kernel_parameters=("last=word",),
+    layers=("base", "site"),
+    initrds=("live/initrd.img", "live/drivers.img"),
+    ram=1,
+    ram_copied=1,
+    files=(),
+)
+CONTENT = {
+    "live/vmlinuz": b"kernel",
+    "live/initrd.img": b"initrd",
+    "live/base.squashfs": b"base" * 1000,
+    "live/site.squashfs": b"site",
+    "live/filesystem.module": b"base.squashfs site.squashfs\n",
+    "liferaft/medium.json": b"{}",
+    "liferaft/job.json": b"{}",
+    "liferaft/drivers/net.inf": b"carried",
+    "boot/grub/grub.cfg": grub_menu("0123", ()).encode(),
+    ".disk/info": b"liferaft rescue medium\n",
+}
+FETCHED = {
+    "live/base.squashfs",
+    "live/site.squashfs",
+    "live/filesystem.module",
+    "liferaft/medium.json",
+    "liferaft/job.json",
+    ".disk/info",
+}
+
+
+@pytest.fixture
+def medium(tmp_path: Path) -> dict[str, Path]:
+    """The files of a small medium."""
+    found = {path: tmp_path / "medium" / path for path in CONTENT}
+    for path, content in CONTENT.items():
+        found[path].parent.mkdir(parents=True, exist_ok=True)
+        found[path].write_bytes(content)
+    return found
+
+
+@pytest.fixture
+def loaders(tmp_path: Path) -> Loaders:
+    """Stand-ins: Debian's are fetched, and what they do is the boot ring's."""
+    path = tmp_path / "loader"
+    path.write_bytes(b"signed")
+    return Loaders(dict.fromkeys(("bootx64.efi", "grubx64.efi", "mmx64.efi"), path), {})
+
+
+def _write(medium: dict[str, Path], loaders: Loaders, out: Path) -> int:
+    if find_tool("grub-mkimage") is None or not Path("/usr/lib/grub/i386-pc").is_dir():
+        pytest.skip("grub-mkimage or GRUB's BIOS files are not installed (grub-common, grub-pc-bin)")
+    said: list[Event] = []
+    return write_netboot(medium, DOCUMENT, loaders, out, SystemRunner(), said.append)
+
+
+def _listing(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_set_has_the_medium_and_what_each_firmware_asks_for(
+    medium: dict[str, Path], loaders: Loaders, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    size = _write(medium, loaders, out)
+    found = _listing(out)
+    assert {path: found[path] for path in CONTENT} == CONTENT
+    assert {"bootx64.efi", "grubx64.efi", "mmx64.efi", "grub.pxe", "boot.ipxe", "grub/grub.cfg", "README.txt"} <= set(
+        found
+    )
+    assert size == sum(map(len, found.values()))
+    # A TFTP server runs as nobody.
+    assert all(path.stat().st_mode & 0o004 for path in out.rglob("*"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_sites_own_settings_stay_and_old_layers_do_not(
+    medium: dict[str, Path], loaders: Loaders, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    _write(medium, loaders, out)
+    (out / "site" / "site.cfg").write_text("set job=http://192.0.2.1/job\n")
+    (out / "site" / "own.json").write_text("{}")
+    (out / "live" / "old.squashfs").write_bytes(b"old")
+    _write(medium, loaders, out)
+    assert (out / "site" / "site.cfg").read_text() == "set job=http://192.0.2.1/job\n"
+    assert (out / "site" / "own.json").exists()
+    assert not (out / "live" / "old.squashfs").exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(medium: dict[str, Path], loaders: Loaders, tmp_path: Path) -> None:
+    out = tmp_path / "photos"
+    out.mkdir()
+    (out / "child.jpg").write_bytes(b"dear")
+    with pytest.raises(UsageError, match="has other things in it than a netboot set"):
+        _write(medium, loaders, out)
+    assert _listing(out) == {"child.jpg": b"dear"}
+    with pytest.raises(UsageError, match="does not exist"):
+        _write(medium, loaders, tmp_path / "no" / "set")
+    with pytest.raises(UsageError, match="is not a folder"):
+        _write(medium, loaders, out / "child.jpg")
+
+
+def test_grub_understands_the_scripts_and_the_settings_that_they_show(tmp_path: Path) -> None:
+    if shutil.which("grub-script-check") is None:
+        pytest.skip("grub-script-check (grub-common) is not installed")
+    shown = (DATA / "netboot" / "site.cfg").read_text()
+    scripts = {
+        "grub.cfg": (DATA / "netboot" / "grub.cfg").read_text(),
+        "site.cfg": re.sub(r"^#(?! )|^#(?=  set )", "", shown, flags=re.MULTILINE),
+        "loopback.cfg": loopback_menu(),
+    }
+    assert scripts["site.cfg"].count("\nset ") + scripts["site.cfg"].count("\n  set ") == 5
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text)
+        subprocess.run(["grub-script-check", str(tmp_path / name)], check=True)
+
+
+def test_ipxe_loads_every_initrd_and_the_recipe_has_the_last_word() -> None:
+    lines = ipxe_script(DOCUMENT).splitlines()
+    assert lines[0] == "#!ipxe"
+    kernel = next(line for line in lines if line.startswith("kernel "))
+    assert "initrd=initrd.img initrd=drivers.img initrd=netboot.img" in kernel
+    assert kernel.endswith(" last=word || goto failed")
+    loaded = [line.split()[3] for line in lines if line.startswith("initrd ")]
+    assert loaded == ["live/initrd.img", "live/drivers.img", "live/netboot.img"]
+
+
+class Initrd:
+    """The fetching script as live-boot runs it, with a wget and a mount that work here without a network or root."""
+
+    def __init__(self, medium: dict[str, Path], server: Path, folder: Path) -> None:
+        self.parts = {entry.name: entry for entry in read_initrd(network_initrd(medium), name="netboot.img")}
+        self.server, self.folder = server, folder
+        self.mountpoint = folder / "mountpoint"
+        self.mountpoint.mkdir(parents=True)
+        (folder / "consoles").write_text("tty0\n")
+        script = self.parts["usr/lib/live/boot/9999-liferaft-fetch"].content.decode()
+        (folder / "list").write_bytes(self.parts["conf/liferaft-fetch"].content)
+        script = script.replace("/conf/liferaft-fetch", str(folder / "list"))
+        script = script.replace("/sys/class/tty/console/active", str(folder / "consoles"))
+        script = script.replace("/dev/${console}", str(folder / "screen")).replace("' > ", "' >> ")
+        script = script.replace('" > "', '" >> "')
+        (folder / "script").write_text(script)
+        tools = folder / "tools"
+        tools.mkdir()
+        wget = f'#!/bin/sh\nfor url; do :; done\ncp "{server}/${{url#http://server/}}" "$5"\n'
+        for name, text in {
+            "wget": wget,
+            "mount": "#!/bin/sh\n",
+            "umount": "#!/bin/sh\n",
+            "sleep": "#!/bin/sh\n",
+        }.items():
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+
+    def fetch(self, address: str) -> int:
+        """Call do_httpmount as live-boot does; its exit code."""
+        text = f'mountpoint="{self.mountpoint}"; FETCH="{address}"; . "{self.folder}/script"; do_httpmount'
+        path = f"{self.folder / 'tools'}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", "-c", text], env={"PATH": path}, capture_output=True, text=True, timeout=60)
+        return done.returncode
+
+    @property
+    def screen(self) -> str:
+        """What the consoles show."""
+        path = self.folder / "screen"
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def initrd(medium: dict[str, Path], tmp_path: Path) -> Initrd:
+    return Initrd(medium, tmp_path / "medium", tmp_path / "initrd")
+
+
+def test_the_list_has_the_live_system_and_not_what_grub_loads(initrd: Initrd) -> None:
+    lines = initrd.parts["conf/liferaft-fetch"].content.decode().splitlines()
+    assert {line.split()[1]: int(line.split()[0]) for line in lines} == {path: len(CONTENT[path]) for path in FETCHED}
+
+
+def test_everything_on_the_list_is_fetched(initrd: Initrd) -> None:
+    assert initrd.fetch("http://server/") == 0
+    assert _listing(initrd.mountpoint) == {path: CONTENT[path] for path in FETCHED}
+
+
+def test_a_file_that_does_not_come_is_named(initrd: Initrd) -> None:
+    (initrd.server / "live" / "site.squashfs").unlink()
+    assert initrd.fetch("http://server") == 1
+    assert "http://server/live/site.squashfs cannot be fetched." in initrd.screen
+
+
+def test_a_file_of_another_build_is_refused(initrd: Initrd) -> None:
+    (initrd.server / "live" / "base.squashfs").write_bytes(b"short")
+    assert initrd.fetch("http://server") == 1
+    assert "live/base.squashfs has 5 bytes, expected 4000." in initrd.screen
+
+
+def test_an_address_that_is_none_is_refused(initrd: Initrd) -> None:
+    assert initrd.fetch("tftp://server") == 1
+    assert "fetch=tftp://server is not the http:// address" in initrd.screen
