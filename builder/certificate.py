@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID
 
 from core.errors import UsageError
 
@@ -51,3 +52,20 @@ def read_certificates(named: str, place: str) -> bytes:
                 hint="Nothing that it signed would be trusted; take the new one.",
             )
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found)
+
+
+def doubts(certificates: bytes) -> tuple[str, ...]:
+    """A sentence for each authority that Python's libraries will not trust, though curl does.
+
+    Since 3.13 Python checks as RFC 5280, section 4.2.1.3 asks: an authority says what its key may be used for
+    (``ssl.VERIFY_X509_STRICT``).
+    """
+    found = []
+    for certificate in x509.load_pem_x509_certificates(certificates):
+        held = {extension.oid for extension in certificate.extensions}
+        if ExtensionOID.BASIC_CONSTRAINTS in held and ExtensionOID.KEY_USAGE not in held:
+            found.append(
+                f"The certificate of {certificate.subject.rfc4514_string()} has no key usage extension: curl and s3:// "
+                "repositories will trust it, https:// repositories will not."
+            )
+    return tuple(found)

@@ -171,8 +171,16 @@ def _check_paths(recipe: Recipe, name: str) -> None:
 
 def _check_secrets(recipe: Recipe, name: str) -> None:
     """What a thief of the medium could use stays off it, unless the recipe says so in a field of its own."""
-    if recipe.carry_secrets:
-        return
+    secrets = secrets_of(recipe)
+    if secrets and not recipe.carry_secrets:
+        raise UsageError(
+            f"{name}: {secrets[0]} holds a secret, and whoever has the medium could read it.",
+            hint="Leave it out and type it at the machine, or say carry_secrets = true and lock the medium away.",
+        )
+
+
+def secrets_of(recipe: Recipe) -> tuple[str, ...]:
+    """The fields that hold a password or a passphrase."""
     job = recipe.job or {}
     addresses = [(f"repository[{n}].address", one.address) for n, one in enumerate(recipe.repositories)]
     addresses += [(f"job.{field}", str(job.get(field, ""))) for field in ("repository", "report_url")]
@@ -180,11 +188,7 @@ def _check_secrets(recipe: Recipe, name: str) -> None:
         place for place, address in addresses if "://" in address and _split(address, place).password is not None
     ]
     secrets += [f"network.wifi[{n}].passphrase" for n, wifi in enumerate(recipe.network.wifi) if wifi.passphrase]
-    if secrets:
-        raise UsageError(
-            f"{name}: {secrets[0]} holds a secret, and whoever has the medium could read it.",
-            hint="Leave it out and type it at the machine, or say carry_secrets = true and lock the medium away.",
-        )
+    return tuple(secrets)
 
 
 def _split(address: str, place: str) -> urllib.parse.SplitResult:

@@ -39,6 +39,8 @@ def complete_site(recipe: Recipe, site: Site, sources: Iterable[str], cache: Cac
         UsageError: a package, keymap or locale does not exist; the nearest is named.
         UnreachableError: the mirror does not answer.
     """
+    for warning in site.warnings:
+        sink(Event(stage=Stage.BUILD, message=warning, warning=True))
     lines = tuple(sources)
     opened: list[Archive] = []
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from builder.certificate import read_certificates
+from builder.certificate import doubts, read_certificates
 from builder.locales import DEFAULT
 from builder.recipe import Recipe
+from builder.recipe_check import secrets_of
 from builder.site_document import SITE_DOCUMENT, SITE_HOOKS, SiteDocument, SiteRepository
 from builder.site_network import WPA_CONFIG, network_files
 from builder.ssh_key import read_keys
@@ -50,12 +51,14 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         certificates: PEM text that is added to what the base trusts.
         time_zone: whose file must be in the base; empty when the recipe leaves UTC.
+        warnings: what the person should know before the medium is used.
     """
 
     files: tuple[SiteFile, ...] = ()
     links: tuple[SiteLink, ...] = ()
     certificates: bytes = b""
     time_zone: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def read_site_files(recipe: Recipe) -> Site:
@@ -78,7 +81,15 @@ def read_site_files(recipe: Recipe) -> Site:
         links=tuple(sorted(_links(recipe), key=lambda link: link.path)),
         certificates=certificates,
         time_zone="" if recipe.time_zone == "UTC" else recipe.time_zone,
+        warnings=(*_carried(recipe), *(doubts(certificates) if certificates else ())),
     )
+
+
+def _carried(recipe: Recipe) -> list[str]:
+    return [
+        f"The medium will hold the secret in {place}: whoever has the medium can read it."
+        for place in secrets_of(recipe)
+    ]
 
 
 def _links(recipe: Recipe) -> list[SiteLink]:

@@ -29,6 +29,7 @@ _NET, _HOST, _GUEST = "10.0.9.0/24", "10.0.9.2", "10.0.9.15"
 
 _RECIPE = f"""
 hostname = "ark"
+kernel_parameters = ["systemd.mask=liferaft-tui@tty1.service", "systemd.mask=liferaft-tui@ttyS0.service"]
 time_zone = "Europe/Berlin"
 keymap = "de(nodeadkeys)"
 locale = "de_DE.UTF-8"
@@ -173,8 +174,7 @@ def test_the_sites_authority_is_trusted_by_all_that_fetch(site: Shell) -> None:
         address = f"https://{_HOST}:{port}"
         assert site.say(f"curl -sS {address}/index.json") == "{}"
         said = [
-            site.run(f"bash -lc 'liferaft snapshots --repo {address}/r'"),
-            site.run(f"systemd-run -q --wait --pipe liferaft snapshots --repo {address}/r"),
+            site.run(f"systemd-run -q --wait --pipe --collect liferaft snapshots --repo {address}/r"),
             site.run(
                 "export AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b AWS_REGION=r; "
                 f"liferaft snapshots --repo s3+https://{_HOST}:{port}/bucket/r"
@@ -182,8 +182,8 @@ def test_the_sites_authority_is_trusted_by_all_that_fetch(site: Shell) -> None:
         ]
     for done in said:
         # The server has no repository, and that is what is said: it was reached.
-        assert done.returncode != 0 and "ertificate" not in done.stderr, done.stderr
-        assert "repository" in done.stderr, done.stderr
+        assert done.returncode != 0 and "trusted" not in done.stderr and "ertificate" not in done.stderr, done.stderr
+        assert "liferaft.json" in done.stderr or "no repository" in done.stderr, done.stderr
 
 
 def test_hooks_and_repositories_lie_where_liferaft_looks(site: Shell) -> None:
@@ -198,7 +198,9 @@ def _make_keys(folder: Path, runner: Runner) -> None:
     runner.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "id")])
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]
     authority = ["-keyout", str(folder / "ca.key"), "-out", str(folder / "ca.pem"), "-subj", "/CN=Site CA"]
-    runner.run(["openssl", "req", "-x509", *curve, *authority])
+    # Without it Python 3.13 and newer trust no authority (ssl.VERIFY_X509_STRICT).
+    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    runner.run(["openssl", "req", "-x509", *curve, *authority, *usage])
     server = ["-keyout", str(folder / "server.key"), "-out", str(folder / "server.pem"), "-subj", "/CN=backup"]
     signed = ["-CA", str(folder / "ca.pem"), "-CAkey", str(folder / "ca.key")]
     names = ["-addext", f"subjectAltName=IP:{_HOST}", "-addext", "basicConstraints=critical,CA:FALSE"]

@@ -19,7 +19,7 @@ from builder.recipe_file import parse_recipe, read_recipe
 from builder.site import build_site, complete_site
 from builder.site_files import Site, SiteFile, read_site_files
 from core.errors import UsageError
-from core.events import ignore
+from core.events import Event, ignore
 from core.process import Result
 from tests.runners import ScriptedRunner
 
@@ -57,6 +57,20 @@ def _certificate(until: datetime.datetime) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Site CA")])
     built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(owner.public_key())
     built = built.serial_number(1).not_valid_before(until - 400 * DAY).not_valid_after(until)
+    return built.sign(owner, hashes.SHA256())
+
+
+def _authority(until: datetime.datetime, *, usage: bool) -> x509.Certificate:
+    owner = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Site CA")])
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(owner.public_key())
+    built = built.serial_number(1).not_valid_before(until - 400 * DAY).not_valid_after(until)
+    built = built.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    if usage:
+        signing = dict.fromkeys(("key_cert_sign", "crl_sign"), True)
+        others = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+        none = dict.fromkeys((*others, "encipher_only", "decipher_only"), False)
+        built = built.add_extension(x509.KeyUsage(**signing, **none), critical=True)
     return built.sign(owner, hashes.SHA256())
 
 
@@ -115,6 +129,21 @@ def test_certificates_as_pem_der_and_bundle(tmp_path: Path) -> None:
     # systemd's services, logins over SSH and shells: each has a file of its own.
     holders = [path for path, file in _by_path(site).items() if b"REQUESTS_CA_BUNDLE=" in file.content]
     assert sorted(path.split("/")[1] for path in holders) == ["environment", "profile.d", "systemd"]
+
+
+def test_what_python_will_not_trust_and_what_a_thief_could_read_is_said(tmp_path: Path) -> None:
+    until = datetime.datetime.now(datetime.UTC) + DAY
+    for name, usage in (("weak.pem", False), ("sound.pem", True)):
+        (tmp_path / name).write_bytes(_authority(until, usage=usage).public_bytes(serialization.Encoding.PEM))
+    assert read_site_files(_recipe(tmp_path, 'ca_certificates = ["sound.pem"]')).warnings == ()
+    text = 'carry_secrets = true\nca_certificates = ["weak.pem"]\n[[repository]]\naddress = "https://u:hunter2@b/r"\n'
+    said: list[Event] = []
+    site = read_site_files(_recipe(tmp_path, text))
+    with open_cache(tmp_path / "cache") as cache:
+        complete_site(Recipe(), site, ("deb x",), cache, ScriptedRunner(lambda argv: ""), said.append)
+    carried, weak = (event.message for event in said if event.warning)
+    assert "repository[0].address" in carried and "hunter2" not in carried
+    assert "CN=Site CA has no key usage" in weak
 
 
 def test_certificates_that_are_none(tmp_path: Path) -> None:
