@@ -28,7 +28,7 @@ from builder.medium import refuse_bad_names
 from builder.module_tree import Ground
 from builder.netboot import refuse_bad_folder, write_netboot
 from builder.opened import OpenedMedium, open_medium
-from builder.origin import find_origin
+from builder.origin import DatedRunner, find_origin
 from builder.recipe import Compression, Recipe, Release
 from builder.sums import SUMS, ranges_of_files, read_sums, sums_image
 from core.documents import encode_readable
@@ -119,6 +119,8 @@ def inject(
         scratch = held.enter_context(cache.scratch("inject"))
         medium = held.enter_context(open_medium(source))
         document = _document_of(medium)
+        # The same additions to the same medium are the same new medium, bit for bit.
+        runner = DatedRunner(runner, int(document.built.timestamp()))
         _tell(sink, f"Reading {source} ({format_size(medium.size)})")
         files = _take_files(medium, document, scratch / "medium")
         content = _content(additions, firmware, _ground(document, files), scratch, runner, sink)
@@ -135,7 +137,7 @@ def inject(
             loaders = _loaders(medium, files, document, cache, runner, sink)
             write_netboot(whole, new, loaders, netboot, runner, sink)
         if out is not None:
-            _write(whole, _boot_images(source, medium, files, scratch), out, runner, sink)
+            _write(whole, _boot_images(source, medium, files, scratch), out, new, runner, sink)
         return _report(out, netboot, layer, added, content, started)
 
 
@@ -323,13 +325,15 @@ def _boot_images(iso: Path, medium: OpenedMedium, files: Mapping[str, Path], scr
     return BootImages(code, files[_BIOS_IMAGE], efi)
 
 
-def _write(files: dict[str, Path], boot: BootImages, out: Path, runner: Runner, sink: Sink) -> None:
+def _write(
+    files: dict[str, Path], boot: BootImages, out: Path, document: MediumDocument, runner: Runner, sink: Sink
+) -> None:
     total = sum(path.stat().st_size for path in files.values())
     _tell(sink, f"Writing the ISO ({format_size(total)})")
     partial = out.with_name(f"{out.name}.partial")
     try:
         partial.unlink(missing_ok=True)
-        write_iso(files, boot, partial, runner)
+        write_iso(files, boot, partial, runner, dated=document.built)
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(out)

@@ -1,6 +1,8 @@
 """Injecting into a small medium; kmod, cpio, unsquashfs and xorriso say what came of it."""
 
 import hashlib
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -335,3 +337,19 @@ def test_a_file_that_cannot_be_read_is_named(
     with pytest.raises(DeviceError, match=r"note cannot be used: Permission denied\."):
         _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, files=(f"{note}:/etc/note",))
     assert not list(tmp_path.glob("no.iso*")) and not list((tmp_path / "cache").glob("*.partial"))
+
+
+def test_the_same_additions_are_the_same_medium(medium: Path, driver: Path, tmp_path: Path, runner: Runner) -> None:
+    digests = []
+    for number in (1, 2):
+        note = tmp_path / f"place{number}" / "note"
+        note.parent.mkdir()
+        note.write_text("hello\n")
+        os.utime(note, (number * 10**8, number * 10**8))
+        out = tmp_path / f"{number}.iso"
+        report = _inject(
+            medium, out, tmp_path / f"cache{number}", runner, drivers=(driver,), files=(f"{note}:/etc/note",)
+        )
+        digests.append(report.sha256)
+        time.sleep(1.1)
+    assert digests[0] == digests[1] == hashlib.sha256((tmp_path / "1.iso").read_bytes()).hexdigest()
