@@ -31,6 +31,7 @@ def build_dkms(
     packages: tuple[str, ...],
     folders: tuple[Path, ...],
     kernel: str,
+    release: str,
     sources: tuple[str, ...],
     cache: Cache,
     runner: Runner,
@@ -41,7 +42,8 @@ def build_dkms(
     Args:
         packages: Debian packages of the release, contrib and non-free-firmware too.
         folders: sources with a dkms.conf.
-        sources: lines of a sources.list for the medium's release.
+        release: the Debian release of the medium.
+        sources: lines of a sources.list for it.
 
     Raises:
         UsageError: a folder is no DKMS source.
@@ -58,19 +60,18 @@ def build_dkms(
         with cache.scratch("dkms") as scratch:
             for folder, (name, version) in named.items():
                 shutil.copytree(folder, scratch / "usr/src" / f"{name}-{version}")
-            _compile(packages, tuple(named.values()), kernel, sources, scratch, runner)
+            _compile(packages, tuple(named.values()), kernel, release, sources, scratch, runner)
             for path in sorted((scratch / "tree/usr/lib/modules" / kernel / "updates").rglob("*")):
                 if path.is_file() and is_module(path):
                     shutil.copyfile(path, target / path.name)
+        if not any(target.iterdir()):
+            raise LiferaftError(
+                f"DKMS made no modules for the kernel {kernel} from {what}.",
+                hint="Is it a package that brings its driver as source (…-dkms)?",
+            )
 
     folder, _ = cache.entry("dkms", key, make)
-    modules = tuple(sorted(folder.iterdir()))
-    if not modules:
-        raise LiferaftError(
-            f"DKMS made no modules for the kernel {kernel} from {', '.join(packages) or folders[0]}.",
-            hint="Is it a package that brings its driver as source (…-dkms)?",
-        )
-    return modules
+    return tuple(sorted(folder.iterdir()))
 
 
 def _named(folder: Path) -> tuple[str, str]:
@@ -101,6 +102,7 @@ def _compile(
     packages: tuple[str, ...],
     named: tuple[tuple[str, str], ...],
     kernel: str,
+    release: str,
     sources: tuple[str, ...],
     scratch: Path,
     runner: Runner,
@@ -114,7 +116,6 @@ def _compile(
         argv += [f'--customize-hook=chroot "$1" dkms add {name}/{version}' for name, version in named]
     steps.append(f'chroot "$1" dkms autoinstall -k {kernel}')
     argv += [f"--customize-hook={step} || {{ {_SHOW_LOGS}; exit 1; }}" for step in steps]
-    release = sources[0].split()[2]
     lines = [f"{line} contrib non-free-firmware" for line in sources]
     try:
         runner.run([*argv, release, str(scratch / "tree"), *lines], timeout=1800, on_line=lambda line: None)

@@ -57,7 +57,9 @@ def build_drivers(
     """
     compiled: tuple[Path, ...] = ()
     if recipe.kernel.dkms or machines.dkms:
-        compiled = build_dkms(recipe.kernel.dkms, machines.dkms, ground.kernel, sources, cache, runner, sink)
+        compiled = build_dkms(
+            recipe.kernel.dkms, machines.dkms, ground.kernel, recipe.release, sources, cache, runner, sink
+        )
     named = firmware_files(Path(path) for path in recipe.firmware.files)
     with cache.scratch("drivers") as scratch:
         packages = scratch / "packages"

@@ -95,15 +95,28 @@ def test_why_a_driver_was_not_compiled(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with open_cache(tmp_path / "cache") as cache, pytest.raises(LiferaftError, match=wanted):
-        build_dkms(("new-dkms",), (), KERNEL_RELEASE, _SOURCES, cache, ScriptedRunner(fail), ignore)
+        build_dkms(("new-dkms",), (), KERNEL_RELEASE, "trixie", _SOURCES, cache, ScriptedRunner(fail), ignore)
     assert not list((tmp_path / "cache").glob("dkms-*"))
+
+
+def test_the_build_system_is_of_the_release_whatever_its_sources_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dated = ("deb [check-valid-until=no] http://snapshot.debian.org/archive/debian/20261101T000000Z trixie main",)
+    runner = ScriptedRunner(lambda argv: "")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with open_cache(tmp_path / "cache") as cache, pytest.raises(LiferaftError, match="DKMS made no modules"):
+        build_dkms(("new-dkms",), (), KERNEL_RELEASE, "trixie", dated, cache, runner, ignore)
+    [argv] = runner.calls
+    assert argv[-3] == "trixie" and argv[-1] == f"{dated[0]} contrib non-free-firmware"
+    assert f"--include=dkms,linux-headers-{KERNEL_RELEASE},new-dkms" in argv
 
 
 def test_a_folder_that_is_no_dkms_source(tmp_path: Path) -> None:
     with open_cache(tmp_path / "cache") as cache:
         never = ScriptedRunner(lambda argv: pytest.fail(f"{argv} was run"))
         with pytest.raises(UsageError, match=r"it has no dkms\.conf"):
-            build_dkms((), (tmp_path,), KERNEL_RELEASE, _SOURCES, cache, never, ignore)
+            build_dkms((), (tmp_path,), KERNEL_RELEASE, "trixie", _SOURCES, cache, never, ignore)
         (tmp_path / "dkms.conf").write_text("PACKAGE_NAME=$(hostname)\n")
         with pytest.raises(UsageError, match="PACKAGE_NAME and PACKAGE_VERSION"):
-            build_dkms((), (tmp_path,), KERNEL_RELEASE, _SOURCES, cache, never, ignore)
+            build_dkms((), (tmp_path,), KERNEL_RELEASE, "trixie", _SOURCES, cache, never, ignore)
