@@ -15,8 +15,8 @@ from core.errors import LiferaftError, MissingToolError, ProcessError, Unreachab
 from core.events import Event, Sink, Stage
 from core.process import Runner
 
-#: The components beside main: firmware, and what is free but needs what is not.
-_COMPONENTS = "contrib non-free-firmware"
+#: The components beside main: firmware, drivers as source (r8125-dkms), and what is free but needs what is not.
+_COMPONENTS = "contrib non-free non-free-firmware"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 #: A line of apt-get's simulation: "Inst NAME (VERSION ORIGIN [ARCHITECTURE])".
 _INSTALLED = re.compile(r"^Inst (\S+) \((\S+) ", re.MULTILINE)

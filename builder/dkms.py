@@ -40,7 +40,7 @@ def build_dkms(
     """Compiled modules for ``kernel``, from the cache or built (one to two minutes).
 
     Args:
-        packages: Debian packages of the release, contrib and non-free-firmware too.
+        packages: Debian packages of the release, contrib, non-free and non-free-firmware too.
         folders: sources with a dkms.conf.
         release: the Debian release of the medium.
         sources: lines of a sources.list for it.
@@ -116,7 +116,7 @@ def _compile(
         argv += [f'--customize-hook=chroot "$1" dkms add {name}/{version}' for name, version in named]
     steps.append(f'chroot "$1" dkms autoinstall -k {kernel}')
     argv += [f"--customize-hook={step} || {{ {_SHOW_LOGS}; exit 1; }}" for step in steps]
-    lines = [f"{line} contrib non-free-firmware" for line in sources]
+    lines = [f"{line} contrib non-free non-free-firmware" for line in sources]
     try:
         runner.run([*argv, release, str(scratch / "tree"), *lines], timeout=1800, on_line=lambda line: None)
     except ProcessError as error:
