@@ -38,6 +38,12 @@ class Authority(msgspec.Struct):
     lists: bytes
 
 
+@pytest.fixture(scope="session", autouse=True)
+def programs() -> None:
+    if not all(path.is_file() for path in (SHIM, SHIM_UNSIGNED, GRUB)):
+        need("shim-signed, shim-unsigned and grub-efi-amd64-signed")
+
+
 @pytest.fixture(scope="session")
 def authorities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Authority]:
     """The certificates in shim's and GRUB's signatures, by common name, taken out by sbattach and openssl."""
@@ -69,8 +75,6 @@ def _authority(folder: Path, name: str, pem: str) -> Authority:
 
 @pytest.fixture(scope="session")
 def chain() -> StartChain:
-    if not (SHIM.is_file() and GRUB.is_file()):
-        need("shim-signed and grub-efi-amd64-signed")
     return StartChain((read_program(SHIM.read_bytes(), name="shim"), read_program(GRUB.read_bytes(), name="GRUB")))
 
 
