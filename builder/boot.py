@@ -52,8 +52,20 @@ _EFI_FILES = {
 }
 _EFI_IMAGE_KIB = 8 * 1024
 
+#: Where systems put what UEFI starts. Not the fallback path: the medium has that one itself.
+_LOCAL_LOADERS = (
+    "/EFI/Microsoft/Boot/bootmgfw.efi",
+    *(
+        f"/EFI/{system}/shimx64.efi"
+        for system in ("debian", "ubuntu", "redhat", "rocky", "almalinux", "centos", "fedora")
+    ),
+    *(f"/EFI/{system}/shim.efi" for system in ("sles", "opensuse")),
+    *(f"/EFI/{system}/grubx64.efi" for system in ("debian", "ubuntu", "arch", "proxmox")),
+    "/EFI/systemd/systemd-bootx64.efi",
+)
 #: Under Secure Boot GRUB is locked down and starts only what is signed, and Debian does not sign the memory test.
-#: "exit" with an error makes UEFI try the next entry of its boot order. BIOS numbers the disk it started from first.
+#: UEFI does not go on to the disk when GRUB ends, it opens its own menu: hence the search. BIOS numbers the disk first
+#: that it started from.
 _OTHER_ENTRIES = f"""
 if [ "$grub_platform" = pc ]; then
   menuentry 'Memory test (memtest86+)' {{
@@ -75,7 +87,13 @@ if [ "$grub_platform" = efi ]; then
 fi
 menuentry 'Start from the local disk' {{
   if [ "$grub_platform" = efi ]; then
-    exit 1
+    for loader in {" ".join(_LOCAL_LOADERS)}; do
+      if search --no-floppy --set=root --file $loader; then
+        chainloader $loader
+        boot
+      fi
+    done
+    exit
   fi
   if [ -n "$iso_path" ]; then
     set root=hd0
