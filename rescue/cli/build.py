@@ -9,6 +9,7 @@ import click
 from builder.medium import BuildReport
 from builder.namespace import root_prefix
 from core.documents import encode
+from core.errors import RefusedError
 from core.process import SystemRunner, become
 from core.units import MIB, format_duration, format_size
 from rescue.cli.terminal import json_option, open_sink, progress_option
@@ -34,6 +35,12 @@ _WORTH_A_LINE = MIB // 4
     help="Write the same medium as a folder for TFTP and web servers: PXE, UEFI HTTP Boot, iPXE. Its README.txt says "
     "how it is served; its site/ folder is yours and stays when the set is written again.",
 )
+@click.option(
+    "--architecture",
+    type=click.Choice(["amd64", "arm64"]),
+    default="amd64",
+    help="Which machines the medium starts. Only amd64 can be built so far; arm64 is refused.",
+)
 @click.option("--cache", type=click.Path(path_type=Path), help="The build cache; by default ~/.cache/liferaft.")
 @click.option(
     "--this-machine",
@@ -51,6 +58,7 @@ def command(
     recipe: Path | None,
     out: Path | None,
     netboot: Path | None,
+    architecture: str,
     cache: Path | None,
     this_machine: bool,
     offline: bool,
@@ -77,6 +85,11 @@ def command(
     """
     if out is None and netboot is None:
         raise click.UsageError("Say what to write: -o FILE.iso, --netboot DIR, or both.")
+    if architecture != "amd64":
+        raise RefusedError(
+            f"A medium for {architecture} cannot be built yet: boot loaders, packages and compiled parts are amd64's.",
+            hint="Leave --architecture out for amd64.",
+        )
     _be_root_of_a_namespace()
     sink = open_sink(progress)
     report = build_medium(

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from importlib.resources import files as package_files
 from pathlib import Path
 
@@ -228,3 +229,27 @@ def test_a_file_of_another_build_is_refused(initrd: Initrd) -> None:
 def test_an_address_that_is_none_is_refused(initrd: Initrd) -> None:
     assert initrd.fetch("tftp://server") == 1
     assert "fetch=tftp://server is not the http:// address" in initrd.screen
+
+
+def _build(*words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", "from rescue.cli.main import main; main()", "build", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+
+
+def test_a_build_of_nothing_and_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    nothing = _build()
+    assert nothing.returncode == 2 and "--netboot DIR" in nothing.stderr
+    other = _build("--architecture", "arm64", "-o", str(tmp_path / "x.iso"))
+    assert other.returncode == 3 and "arm64 cannot be built yet" in other.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_passphrase_is_not_given_to_everybody_on_the_network(tmp_path: Path) -> None:
+    """docs/job.md: over plain HTTP everybody reads it along, so the job has to allow it."""
+    (tmp_path / "web.passphrase").write_text("correct horse battery staple\n")
+    (tmp_path / "site.toml").write_text(
+        '[job]\nrepository = "http://192.0.2.1/repo"\npassphrase_file = "web.passphrase"\ntarget = { only = true }\n'
+    )
+    done = _build(str(tmp_path / "site.toml"), "--netboot", str(tmp_path / "set"))
+    assert done.returncode == 2 and "a netboot set gives files to everybody" in done.stderr
+    assert not (tmp_path / "set").exists()
