@@ -26,6 +26,8 @@ OLD_DAYS = 180
 _MADE_BY_XORRISO = frozenset({"boot/boot.cat", "boot/grub/eltorito.img"})
 #: How the programs in the EFI image are called, by the beginning of their file name.
 _EFI_NAMES = (("boot", "shim"), ("grub", "GRUB"))
+#: The initrd part that a netboot set has beside the medium's (builder/netboot.py).
+_NETWORK_PART = "live/netboot.img"
 _KINDS = (("kernel", (KERNEL,)), ("initrd", (INITRD,)))
 
 
@@ -178,6 +180,9 @@ def _structure(medium: OpenedMedium) -> Iterator[Finding]:
         )
         return
     known = {file.path for file in medium.document.files}
+    if medium.volume is None:
+        # A netboot set has loaders of its own around the medium's files, and what a site puts in.
+        known |= {path for path in medium.paths if path == _NETWORK_PART or not path.startswith(("live/", "liferaft/"))}
     for path in sorted(known - set(medium.paths)):
         yield Finding(path=path, problem="It is missing.")
     for path in sorted(set(medium.paths) - known - _MADE_BY_XORRISO - {MEDIUM_DOCUMENT}):

@@ -1,5 +1,6 @@
 """``liferaft self-test``: whether the medium that this system runs from is whole, and what the machine has."""
 
+import contextlib
 import datetime
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import click
 
 from core.documents import encode_readable
 from core.errors import UsageError
+from core.events import Event
 from core.process import SystemRunner
 from images.probe import probe_machine
-from rescue.cli.terminal import json_option, open_sink, progress_option
+from rescue.cli.terminal import TerminalSink, json_option, open_sink, progress_option
 from rescue.jobs.self_test import MEDIUM, SelfTestResult, result_line, run_self_test
 
 
@@ -38,12 +40,23 @@ def command(consoles: tuple[Path, ...], as_json: bool, progress: str) -> int:
             hint="liferaft inspect ISO looks at one that does not run.",
         )
     runner = SystemRunner()
-    result = run_self_test(open_sink(progress), lambda: probe_machine(runner), now=datetime.datetime.now(datetime.UTC))
-    text = _describe(result)
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(console.open("w", encoding="utf-8")) for console in consoles]
+        sinks = [open_sink(progress), *(TerminalSink(stream) for stream in streams)]
+        for stream in streams:
+            stream.write("liferaft self-test: reading the whole medium\r\n")
+            stream.flush()
+
+        def tell(event: Event) -> None:
+            for sink in sinks:
+                sink(event)
+
+        result = run_self_test(tell, lambda: probe_machine(runner), now=datetime.datetime.now(datetime.UTC))
+        text = _describe(result)
+        for stream in streams:
+            # A terminal in raw mode does not return the carriage by itself.
+            stream.write("\r\n" + text.replace("\n", "\r\n") + "\r\n")
     click.echo(encode_readable(result) if as_json else text, nl=not as_json)
-    for console in consoles:
-        # A terminal in raw mode does not return the carriage by itself.
-        console.open("w").write(text.replace("\n", "\r\n") + "\r\n")
     return result.exit_code
 
 
