@@ -28,7 +28,7 @@ from pathlib import Path
 from builder.boot import BASE_PARAMETERS
 from core.process import Runner, SystemRunner
 from core.units import MIB
-from tests.boot.console import LineTimeoutError
+from tests.boot.console import Console, LineTimeoutError
 from tests.boot.ending import orderly_end
 from tests.boot.machine import Controller, Drive, Firmware, Machine, RunningMachine
 from tests.boot.place import DEFAULT_ISO, TREE
@@ -38,10 +38,10 @@ BOOT_TIMEOUT = 240.0
 #: Seconds between two looks at the shared folder, on both sides.
 _INTERVAL = 0.2
 
-#: A root shell on the second serial line, no wizard: systemd-debug-generator(8).
-_PARAMETERS = (
-    *BASE_PARAMETERS,
-    "systemd.debug_shell=ttyS1",
+#: A root shell on the second serial line: systemd-debug-generator(8).
+_PARAMETERS = (*BASE_PARAMETERS, "systemd.debug_shell=ttyS1", "quiet")
+#: No wizard and no network, which a script does not need.
+_SPARE = (
     "systemd.mask=liferaft-tui@ttyS0.service",
     "systemd.mask=liferaft-tui@tty1.service",
     "systemd.mask=systemd-networkd.service",
@@ -87,10 +87,15 @@ class Answer:
 
 
 class Guest:
-    """A running guest, known by the folder it shares with the host."""
+    """A running guest, known by the folder it shares with the host.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        console: its first serial line, where this process has switched it on.
+    """
+
+    def __init__(self, folder: Path, console: Console | None = None) -> None:
         self._folder = folder
+        self.console = console
 
     def run(self, script: str, timeout: float = 300.0) -> Answer:
         """Run a bash script as root and wait for its end.
@@ -129,7 +134,14 @@ class Guest:
 
 @contextmanager
 def guest(
-    name: str, iso: Path, disks: Sequence[Path], folder: Path, runner: Runner, *, tree: Path | None = None
+    name: str,
+    iso: Path,
+    disks: Sequence[Path],
+    folder: Path,
+    runner: Runner,
+    *,
+    tree: Path | None = None,
+    whole: bool = False,
 ) -> Iterator[Guest]:
     """The rescue system of ``iso`` with ``disks``, ready for scripts; off after the block.
 
@@ -137,12 +149,14 @@ def guest(
         name: names the logs under ``out/boot``.
         folder: an empty folder of the host; the guest has it as ``/run/lab``.
         tree: the working tree that replaces the liferaft of the medium.
+        whole: the system as people have it, with the wizard and the network.
 
     Raises:
         LineTimeoutError: it did not come up.
     """
     kernel, initrd = _boot_files(iso, folder, runner)
-    extra = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", " ".join((*_PARAMETERS, "quiet"))]
+    words = (*_PARAMETERS, *(() if whole else _SPARE))
+    extra = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", " ".join(words)]
     extra += _share("lab", folder, "")
     if tree is not None:
         extra += _share("tree", tree, ",readonly=on")
@@ -151,7 +165,7 @@ def guest(
     machine = Machine(name, Firmware.BIOS, tuple(drives), memory=1536, extra=tuple(extra))
     with machine.run() as running:
         _start_agent(running, folder, tree)
-        yield Guest(folder)
+        yield Guest(folder, running.console)
 
 
 def _boot_files(iso: Path, folder: Path, runner: Runner) -> tuple[Path, Path]:
