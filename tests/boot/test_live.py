@@ -152,7 +152,8 @@ def test_ssh_lets_in_a_key_and_nothing_else_and_only_where_there_are_keys(live: 
     assert machine.check("ls /etc/ssh").count("ssh_host") == 0
     machine.check("systemctl start ssh; if systemctl -q is-active ssh; then exit 1; fi")
     machine.check(
-        "mkdir -p -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/k; cp /root/k.pub /root/.ssh/authorized_keys"
+        "mkdir -p -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/k\n"
+        "cp /root/k.pub /root/.ssh/authorized_keys"
     )
     machine.check("systemctl start ssh")
     options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes"
