@@ -358,7 +358,7 @@ def _loaders(
             f"{medium.name} is made of {document.release}, of which liferaft has no boot loaders."
         ) from None
     origin = find_origin(Recipe(release=release), cache, runner, sink)
-    return fetch_loaders(release, origin.sources, cache, runner, sink)
+    return fetch_loaders(release, origin.sources, cache, runner, sink, state=origin.digests)
 
 
 def _report(

@@ -39,8 +39,13 @@ class Loaders(msgspec.Struct, frozen=True):
     memtest: dict[str, Path]
 
 
-def fetch_loaders(release: str, sources: Iterable[str], cache: Cache, runner: Runner, sink: Sink) -> Loaders:
+def fetch_loaders(
+    release: str, sources: Iterable[str], cache: Cache, runner: Runner, sink: Sink, *, state: tuple[str, ...] = ()
+) -> Loaders:
     """The release's boot loaders, from the cache or from the archive that ``sources`` (lines of a sources.list) name.
+
+    Args:
+        state: digests of what the archive publishes: a newer one has newer loaders.
 
     Raises:
         UnreachableError: they are not in the cache, and the archive does not answer.
@@ -50,7 +55,7 @@ def fetch_loaders(release: str, sources: Iterable[str], cache: Cache, runner: Ru
 
     def make(folder: Path) -> None:
         sink(Event(stage=Stage.BUILD, message="Fetching boot loaders for the network"))
-        archive = open_archive(lines, cache, runner, sink)
+        archive = open_archive(lines, cache, runner, sink, state=state)
         with cache.scratch("loaders") as scratch:
             archive.unpack(_PACKAGES, scratch)
             for name, path in _FILES.items():
@@ -58,7 +63,7 @@ def fetch_loaders(release: str, sources: Iterable[str], cache: Cache, runner: Ru
                     raise DamagedError(f"Debian {release}: expected {path} in {', '.join(_PACKAGES)}, found none.")
                 shutil.copyfile(scratch / path, folder / name)
 
-    folder, _ = cache.entry("loaders", key_of(("loaders 1", release, *lines, *_FILES.values())), make)
+    folder, _ = cache.entry("loaders", key_of(("loaders 2", release, *state, *lines, *_FILES.values())), make)
     return Loaders(
         {name: folder / name for name in _FILES if not name.startswith("memtest")},
         {name: folder / name for name in _FILES if name.startswith("memtest")},

@@ -133,7 +133,7 @@ def build_iso(
             *_drivers(recipe, machines, base, origin.sources, cache, runner, sink),
             *build_site(site, base.squashfs, recipe.compression, cache, runner, sink),
         )
-        loaders = fetch_loaders(recipe.release, origin.sources, cache, runner, sink)
+        loaders = fetch_loaders(recipe.release, origin.sources, cache, runner, sink, state=origin.digests)
         with cache.scratch("iso") as scratch:
             boot = _make_boot_images(base, scratch, runner)
             files = _lay_out(recipe, base, layers, scratch)

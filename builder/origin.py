@@ -37,6 +37,11 @@ class Origin(msgspec.Struct, frozen=True):
         """Lines of a sources.list."""
         return self.mirror.sources(self.release)
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """What names the state: of each list, its digest."""
+        return tuple(source.sha256 for source in self.state)
+
     def packages(self, wanted: Sequence[str], cache: Cache, runner: Runner, sink: Sink) -> tuple[str, ...]:
         """What apt would install for ``wanted`` and everything essential, as ``NAME VERSION``, sorted.
 

@@ -77,7 +77,8 @@ def build_site(
     whole = _with_base(site, base, runner)
     if not whole.files and not whole.links:
         return ()
-    parts: list[str | bytes] = ["site 1", compression]
+    # The base's entry is named by what it was built from, times included; the layer carries the same time.
+    parts: list[str | bytes] = ["site 1", compression, base.parent.name]
     for file in whole.files:
         parts += [file.path, oct(file.mode), file.content]
     for link in whole.links:
