@@ -34,5 +34,5 @@ def test_the_driver_of_the_controller_the_medium_hangs_on(work: Path, runner: Sy
     disk = ["-device", "pvscsi,id=scsi", "-drive", f"if=none,id=medium,format=raw,readonly=on,file={second}"]
     disk += ["-device", "scsi-cd,bus=scsi.0,drive=medium,bootindex=1"]
     with Machine("inject", Firmware.BIOS, (), extra=tuple(disk)).run() as running:
-        # Nothing else on this machine has a live system, and nothing else drives its only controller.
+        # No other drive has a live system, and no other driver knows this one's controller.
         running.console.expect("Restore a machine from a recovery point", 180, against="Kernel panic")
