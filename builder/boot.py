@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from builder.recipe import Menu
+from builder.recipe.recipe import Menu
 from core.errors import MissingToolError
 from core.process import Runner
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from builder.mirror import PackageSource
+from builder.archive.mirror import PackageSource
 from core.documents import decode_stored
 from core.errors import DamagedError
 from images.sources import BlockSource, BytesSource

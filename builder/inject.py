@@ -15,21 +15,21 @@ from pathlib import Path
 
 import msgspec
 
+from builder.archive.loaders import Loaders, fetch_loaders
+from builder.archive.origin import DatedRunner, find_origin
 from builder.cache import Cache, open_cache
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
-from builder.driver_files import driver_source
-from builder.drivers import Content, driver_content, write_layer
-from builder.firmware_files import firmware_files, windows_driver_files
+from builder.drivers.drivers import Content, driver_content, write_layer
+from builder.drivers.files import driver_source
+from builder.drivers.firmware_files import firmware_files, windows_driver_files
+from builder.drivers.module_tree import Ground
+from builder.finished.iso9660 import Platform
+from builder.finished.opened import OpenedMedium, open_medium
 from builder.iso import BootImages, write_iso
-from builder.iso9660 import Platform
 from builder.layer import Layer
-from builder.loaders import Loaders, fetch_loaders
 from builder.medium import refuse_bad_names
-from builder.module_tree import Ground
 from builder.netboot import refuse_bad_folder, write_netboot
-from builder.opened import OpenedMedium, open_medium
-from builder.origin import DatedRunner, find_origin
-from builder.recipe import Compression, Recipe, Release
+from builder.recipe.recipe import Compression, Recipe, Release
 from builder.sums import SUMS, ranges_of_files, read_sums, sums_image
 from core.documents import encode_readable
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError

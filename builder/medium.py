@@ -11,6 +11,8 @@ from types import MappingProxyType
 
 import msgspec
 
+from builder.archive.loaders import fetch_loaders
+from builder.archive.origin import DatedRunner, Origin, find_origin
 from builder.boot import (
     INITRD,
     KERNEL,
@@ -23,19 +25,17 @@ from builder.boot import (
 )
 from builder.cache import Cache, open_cache
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_images, describe_files
-from builder.firmware_files import windows_driver_files
+from builder.drivers.build import NO_MACHINES, MachineDrivers, build_drivers
+from builder.drivers.firmware_files import windows_driver_files
+from builder.drivers.module_tree import Ground
 from builder.iso import BootImages, write_iso
 from builder.layer import Layer
-from builder.loaders import fetch_loaders
-from builder.module_tree import Ground
 from builder.netboot import refuse_bad_folder, write_netboot
-from builder.origin import DatedRunner, Origin, find_origin
 from builder.payload import build_payload
-from builder.recipe import Recipe
-from builder.recipe_drivers import NO_MACHINES, MachineDrivers, build_drivers
+from builder.recipe.recipe import Recipe
 from builder.rootfs import Base, build_base
-from builder.site import build_site, complete_site
-from builder.site_files import read_site_files
+from builder.site.files import read_site_files
+from builder.site.site import build_site, complete_site
 from builder.sums import SUMS, ranges_of_files, sums_image
 from core.documents import encode_readable
 from core.errors import DeviceError, UsageError

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from importlib.resources import files as package_files
 from pathlib import Path
 
+from builder.archive.loaders import Loaders
 from builder.boot import BASE_PARAMETERS, KERNEL, QUIET, make_network_image
 from builder.document import MEDIUM_DOCUMENT, MediumDocument
 from builder.initrd import InitrdFile, write_initrd
-from builder.loaders import Loaders
 from core.errors import DeviceError, UsageError
 from core.events import Event, Sink, Stage
 from core.files import sync_folder

@@ -7,11 +7,11 @@ a unit makes only the topmost one again.
 import shutil
 from pathlib import Path
 
+from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
 from builder.font import console_font
 from builder.layer import Layer
-from builder.origin import Origin
-from builder.recipe import Recipe
+from builder.recipe.recipe import Recipe
 from builder.rootfs import Base, pack
 from builder.wheels import (
     build_own_wheel,

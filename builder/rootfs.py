@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
-from builder.origin import Origin
-from builder.recipe import Compression, Recipe
+from builder.recipe.recipe import Compression, Recipe
 from core.errors import LiferaftError, ProcessError, RefusedError
 from core.events import Event, Sink, Stage
 from core.process import Runner

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
+from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
-from builder.origin import Origin
-from builder.recipe import Release
+from builder.recipe.recipe import Release
 from builder.rootfs import bootstrap, refuse_without_root
 from core.errors import RefusedError
 from core.events import Event, Sink, Stage

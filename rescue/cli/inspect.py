@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from builder.inspection import BootProgram, Finding, Inspection
+from builder.finished.inspection import BootProgram, Finding, Inspection
 from core.documents import encode_readable
 from core.errors import ExitCode
 from core.units import format_size

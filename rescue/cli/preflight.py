@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from builder.preflight_findings import MachinePreflight, PreflightReport, Severity
+from builder.preflight.findings import MachinePreflight, PreflightReport, Severity
 from core.documents import encode
 from core.errors import ExitCode
 from core.process import SystemRunner

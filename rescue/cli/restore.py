@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from builder.site_document import site_hooks
+from builder.site.document import site_hooks
 from core.documents import encode
 from core.errors import ExitCode, UsageError
 from core.process import SystemRunner

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from builder.stick_data import DataKind
+from builder.stick.data import DataKind
 from core.documents import encode
 from core.errors import ExitCode, RefusedError, UsageError
 from core.process import SystemRunner

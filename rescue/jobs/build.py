@@ -5,8 +5,8 @@ from pathlib import Path, PurePath
 
 from builder.cache import default_cache
 from builder.medium import BuildReport, build_iso
-from builder.recipe import Recipe
-from builder.recipe_file import default_recipe, read_recipe
+from builder.recipe.file import default_recipe, read_recipe
+from builder.recipe.recipe import Recipe
 from core.documents import decode_written, encode
 from core.errors import UsageError
 from core.events import Event, Sink, Stage

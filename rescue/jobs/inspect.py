@@ -3,9 +3,9 @@
 import datetime
 from pathlib import Path
 
-from builder.inspection import Inspection, inspect_medium
-from builder.opened import open_medium
-from builder.sbom import bill_of_materials
+from builder.finished.inspection import Inspection, inspect_medium
+from builder.finished.opened import open_medium
+from builder.finished.sbom import bill_of_materials
 from core.errors import UsageError
 from core.events import Sink
 from core.files import write_atomically

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from builder.recipe import Recipe
-from builder.recipe_drivers import MachineDrivers
+from builder.drivers.build import MachineDrivers
+from builder.recipe.recipe import Recipe
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from images.probe import probe_machine

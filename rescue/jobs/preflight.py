@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from builder.opened import open_medium
-from builder.preflight import check_medium
-from builder.preflight_findings import PreflightReport
+from builder.finished.opened import open_medium
+from builder.preflight.findings import PreflightReport
+from builder.preflight.preflight import check_medium
 from core.documents import decode_stored
 from core.errors import DamagedError, UsageError
 from core.process import Runner

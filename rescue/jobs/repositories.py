@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from builder.site_document import SITE_DOCUMENT, SiteRepository, read_site
+from builder.site.document import SITE_DOCUMENT, SiteRepository, read_site
 from core.errors import LiferaftError
 from core.process import Runner
 from core.units import format_size

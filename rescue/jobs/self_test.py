@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from builder.document import MediumDocument
-from builder.inspection import inspect_medium
-from builder.opened import open_medium
+from builder.finished.inspection import inspect_medium
+from builder.finished.opened import open_medium
 from core.documents import encode
 from core.errors import ExitCode, LiferaftError
 from core.events import Sink

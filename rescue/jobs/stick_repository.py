@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from builder.stick_data import VOLUME_LABEL
-from builder.stick_layout import SECTOR
+from builder.stick.data import VOLUME_LABEL
+from builder.stick.layout import SECTOR
 from core.errors import DeviceError, ProcessError
 from core.events import Event, Sink, Stage
 from core.process import Runner, find_tool

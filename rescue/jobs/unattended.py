@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from builder.site_document import site_hooks
+from builder.site.document import site_hooks
 from core.documents import decode_written, encode
 from core.errors import ExitCode, LiferaftError, RefusedError, UsageError
 from core.events import Event, Sink, Stage

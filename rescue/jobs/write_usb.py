@@ -14,9 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from builder.stick import UnprovenError, Written, write_stick
-from builder.stick_data import VOLUME_LABEL, DataImage, DataKind, data_image
-from builder.stick_layout import (
+from builder.stick.data import VOLUME_LABEL, DataImage, DataKind, data_image
+from builder.stick.layout import (
     DATA_NAME,
     SECTOR,
     StickLayout,
@@ -26,7 +25,8 @@ from builder.stick_layout import (
     plain_layout,
     stick_table,
 )
-from builder.stick_source import StickSource, judge_iso, open_iso
+from builder.stick.source import StickSource, judge_iso, open_iso
+from builder.stick.stick import UnprovenError, Written, write_stick
 from core.errors import DeviceError, RefusedError, UsageError
 from core.events import Event, Sink, Stage
 from core.process import Runner

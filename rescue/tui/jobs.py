@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from builder.site_document import site_hooks
+from builder.site.document import site_hooks
 from core.events import Sink
 from core.process import Runner
 from images.model.machine import Machine

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.opened import open_medium
+from builder.finished.opened import open_medium
 from builder.sums import RANGE_SIZE
 from tests.boot.machine import Controller, Drive, Firmware, Machine
 from tests.boot.place import DEFAULT_ISO

@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from builder.device_role import Role, role_of
 from builder.document import MediumDocument
-from builder.module_index import ModuleIndex
-from builder.opened import open_medium
-from builder.preflight import check_medium
-from builder.preflight_findings import FindingKind, Severity
+from builder.drivers.device_role import Role, role_of
+from builder.drivers.module_index import ModuleIndex
+from builder.finished.opened import open_medium
+from builder.preflight.findings import FindingKind, Severity
+from builder.preflight.preflight import check_medium
 from core.process import Runner
 from images.model.machine import Machine, SecureBoot
 from rescue.jobs.preflight import read_machines

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.stick_data import DataKind
+from builder.stick.data import DataKind
 from core.errors import DeviceError, RefusedError
 from core.events import ignore
 from core.process import SystemRunner

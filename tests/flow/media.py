@@ -12,10 +12,10 @@ import msgspec
 
 from builder.boot import INITRD, KERNEL, grub_menu, mark_name
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
+from builder.finished.iso9660 import Platform
+from builder.finished.opened import open_medium
 from builder.initrd import read_initrd
 from builder.iso import BootImages, write_iso
-from builder.iso9660 import Platform
-from builder.opened import open_medium
 from builder.sums import SUMS, ranges_of_files, sums_image
 from core.documents import encode_readable
 from core.process import Runner

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from builder.archive.loaders import Loaders
 from builder.boot import INITRD
 from builder.document import MEDIUM_DOCUMENT, parse_medium
+from builder.finished.opened import open_medium
 from builder.inject import InjectReport
-from builder.loaders import Loaders
 from builder.netboot import write_netboot
-from builder.opened import open_medium
 from builder.sums import SUMS
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.events import Event, ignore
@@ -333,7 +333,7 @@ def test_a_file_that_cannot_be_read_is_named(
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(13, "Permission denied", str(source))
 
-    monkeypatch.setattr("builder.drivers.shutil.copyfile", refuse)
+    monkeypatch.setattr("builder.drivers.drivers.shutil.copyfile", refuse)
     with pytest.raises(DeviceError, match=r"note cannot be used: Permission denied\."):
         _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, files=(f"{note}:/etc/note",))
     assert not list(tmp_path.glob("no.iso*")) and not list((tmp_path / "cache").glob("*.partial"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from builder.early import is_early
-from builder.kernel_module import parse_module, read_module
+from builder.drivers.early import is_early
+from builder.drivers.kernel_module import parse_module, read_module
 from core.errors import DamagedError
 from core.process import Runner, SystemRunner
 from tests.flow.disks import need

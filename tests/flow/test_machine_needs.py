@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.firmware_files import asked_files
-from builder.machine_needs import firmware_needs
-from builder.module_tree import ModuleTree
+from builder.drivers.firmware_files import asked_files
+from builder.drivers.machine_needs import firmware_needs
+from builder.drivers.module_tree import ModuleTree
 from core.process import Runner, SystemRunner
 from images.model.machine import Firmware, Machine, SecureBoot
 from tests.flow.disks import need

@@ -13,10 +13,10 @@ import pytest
 
 from builder.boot import bios_boot_code, grub_menu, make_bios_image, make_efi_image
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_images, describe_files
-from builder.inspection import Inspection, inspect_medium
+from builder.finished.inspection import Inspection, inspect_medium
+from builder.finished.opened import open_medium
+from builder.finished.sbom import bill_of_materials
 from builder.iso import BootImages, write_iso
-from builder.opened import open_medium
-from builder.sbom import bill_of_materials
 from builder.sums import RANGE_SIZE, SUMS, ranges_of_files, read_sums, sums_image
 from core.documents import encode_readable
 from core.errors import DamagedError, DeviceError, LiferaftError, RefusedError, UsageError

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from builder.archive.loaders import Loaders
 from builder.boot import grub_menu, loopback_menu
 from builder.document import MediumDocument
 from builder.initrd import read_initrd
-from builder.loaders import Loaders
 from builder.netboot import ipxe_script, network_initrd, write_netboot
 from core.errors import UsageError
 from core.events import Event

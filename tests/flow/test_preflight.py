@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from builder.module_index import ModuleIndex
-from builder.opened import open_medium
-from builder.preflight_findings import Finding, FindingKind, MachinePreflight, Severity
+from builder.drivers.module_index import ModuleIndex
+from builder.finished.opened import open_medium
+from builder.preflight.findings import Finding, FindingKind, MachinePreflight, Severity
 from core.documents import encode
 from core.errors import DamagedError, UsageError
 from core.process import SystemRunner

@@ -6,12 +6,12 @@ import pytest
 
 from builder.boot import INITRD
 from builder.cache import open_cache
-from builder.dkms import build_dkms
+from builder.drivers.build import MachineDrivers, build_drivers
+from builder.drivers.dkms import build_dkms
+from builder.drivers.module_tree import Ground
+from builder.finished.opened import open_medium
 from builder.layer import Layer
-from builder.module_tree import Ground
-from builder.opened import open_medium
-from builder.recipe import Firmware, Kernel, Recipe
-from builder.recipe_drivers import MachineDrivers, build_drivers
+from builder.recipe.recipe import Firmware, Kernel, Recipe
 from core.errors import LiferaftError, ProcessError, UsageError
 from core.events import ignore
 from core.process import Result, Runner, SystemRunner

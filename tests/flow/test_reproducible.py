@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from builder.archive.origin import DatedRunner
 from builder.boot import bios_boot_code, make_bios_image, make_efi_image
 from builder.document import describe_files
 from builder.iso import BootImages, write_iso
-from builder.origin import DatedRunner
-from builder.recipe import Compression
+from builder.recipe.recipe import Compression
 from builder.rootfs import pack
 from builder.sums import SUMS, ranges_of_files, sums_image
 from core.process import SystemRunner

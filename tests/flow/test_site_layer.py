@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from builder.cache import Cache, open_cache
-from builder.recipe import Compression
-from builder.recipe_file import parse_recipe, read_recipe
-from builder.site import build_site, complete_site
-from builder.site_files import Site, read_site_files
+from builder.recipe.file import parse_recipe, read_recipe
+from builder.recipe.recipe import Compression
+from builder.site.files import Site, read_site_files
+from builder.site.site import build_site, complete_site
 from core.errors import UnreachableError, UsageError
 from core.events import ignore
 from core.process import SystemRunner, find_tool

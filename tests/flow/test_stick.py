@@ -13,9 +13,8 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner
 
-from builder.stick import HEAD, UnprovenError, write_stick
-from builder.stick_data import DataKind, data_image
-from builder.stick_layout import (
+from builder.stick.data import DataKind, data_image
+from builder.stick.layout import (
     StickLayout,
     data_extent,
     data_start,
@@ -25,6 +24,7 @@ from builder.stick_layout import (
     plain_layout,
     stick_table,
 )
+from builder.stick.stick import HEAD, UnprovenError, write_stick
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.events import ignore
 from core.process import SystemRunner
@@ -198,8 +198,8 @@ def layouts(iso: Path) -> dict[str, StickLayout]:
         assert table is not None
         plain = plain_layout(source.size, table, size)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("builder.stick_layout.AREA", MIB)
-            patch.setattr("builder.stick_layout.LEAST_DATA", MIB)
+            patch.setattr("builder.stick.layout.AREA", MIB)
+            patch.setattr("builder.stick.layout.LEAST_DATA", MIB)
             fresh = layout_with_data(source.size, table, size, UUID(int=7), linux=False)
         assert fresh.table is not None
         return {"plain": plain, "data": fresh, "kept": layout_keeping(source.size, table, fresh.table, size)}

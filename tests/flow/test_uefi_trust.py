@@ -9,10 +9,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from builder.preflight_findings import Finding, FindingKind, Severity
-from builder.preflight_medium import StartChain
-from builder.preflight_trust import trust_findings
-from builder.signatures import Program, SbatEntry, load_certificate, read_program
+from builder.finished.signatures import Program, SbatEntry, load_certificate, read_program
+from builder.preflight.findings import Finding, FindingKind, Severity
+from builder.preflight.medium import StartChain
+from builder.preflight.trust import trust_findings
 from core.errors import DamagedError
 from images.efi_signatures import parse_signature_lists
 from images.model.machine import Firmware, Machine, SecureBoot

@@ -17,7 +17,7 @@ from rescue.tui.text import wrap
 from rescue.tui.widgets.picker import Picker, Row
 
 if TYPE_CHECKING:  # the screen stands before the job is loaded
-    from builder.site_document import SiteRepository
+    from builder.site.document import SiteRepository
     from rescue.jobs.repositories import Findings, FoundRepository
 
 _ADDRESS = "address"

@@ -6,7 +6,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
-from builder.device_role import undriven
+from builder.drivers.device_role import undriven
 from core.errors import LiferaftError
 from core.units import format_size
 from images.model.machine import Machine

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from builder.medium import build_iso
-from builder.recipe import Recipe
+from builder.recipe.recipe import Recipe
 from builder.rootfs import bootstrap
 from core.errors import LiferaftError, ProcessError, RefusedError, UsageError
 from core.events import Event, ignore

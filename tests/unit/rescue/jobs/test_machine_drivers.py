@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.recipe import Recipe
+from builder.recipe.recipe import Recipe
 from core.events import Event
 from images.model.machine import Firmware, Machine, SecureBoot
 from rescue.jobs.machine_drivers import foreign_modules, machine_drivers

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.site_document import SiteRepository, read_site, site_hooks
+from builder.site.document import SiteRepository, read_site, site_hooks
 from core.errors import DamagedError
 from core.process import Result
 from rescue.jobs.repositories import AttachedRepositories, Findings
