@@ -8,6 +8,7 @@ A part that cannot be had is a line in ``contents.json`` with the reason, never 
 import datetime
 import io
 import platform
+import re
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -67,9 +68,19 @@ _FILES = {
     "system/os-release.txt": "etc/os-release",
     "disks/mdstat.txt": "proc/mdstat",
 }
-#: Folders whose files are secrets as a whole: of passphrases one line each, of Wi-Fi settings the keys in them.
+#: Where a medium has its job, and the files with passphrases that the job names.
 _MEDIUM_FOLDER = "run/live/medium/liferaft"
 _PASSPHRASES = "*.passphrase"
+#: The site's Wi-Fi (builder/site/network.py), and the keys in it.
+_WIFI = "etc/wpa_supplicant/liferaft.conf"
+_WIFI_KEY = re.compile(r'^\s*psk="?(?P<key>.*?)"?$', re.MULTILINE)
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """Of a job only the names of its passphrases' files."""
+
+    passphrase_file: str = ""
+    luks_passphrase_file: str = ""
 
 
 class SupportPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -151,12 +162,25 @@ def save_support_bundle(out: Path, runner: Runner, sink: Sink, *, root: Path = P
 
 
 def known_secrets(root: Path) -> tuple[str, ...]:
-    """Values that are secret whatever they look like: the passphrases that lie on the medium."""
+    """Values that are secret whatever they look like: the passphrases on the medium, and the keys of its Wi-Fi."""
+    folder = root / _MEDIUM_FOLDER
     found = []
-    for path in sorted((root / _MEDIUM_FOLDER).glob(_PASSPHRASES)):
+    for path in sorted({*folder.glob(_PASSPHRASES), *_named_by_job(folder, root)}):
         text = _beginning(path, _SECRET_LIMIT)
         found += [line for line in text.splitlines() if line.strip()]
+    found += [match["key"] for match in _WIFI_KEY.finditer(_beginning(root / _WIFI, MIB))]
     return tuple(found)
+
+
+def _named_by_job(folder: Path, root: Path) -> Iterator[Path]:
+    """The files with passphrases of the medium's job, however they are called."""
+    try:
+        job = msgspec.json.decode(_beginning(folder / "job.json", MIB), type=_Named)
+    except (msgspec.DecodeError, RecursionError):
+        return
+    for name in (job.passphrase_file, job.luks_passphrase_file):
+        if name and "://" not in name and "\0" not in name:
+            yield root / name.lstrip("/") if name.startswith("/") else folder / name
 
 
 def _collect(runner: Runner, sink: Sink, root: Path) -> Iterator[tuple[SupportPart, str]]:

@@ -27,6 +27,8 @@ SECRETS = (
     "xK-job-pass",
     "xK-cmdline",
     "lies on the medium",
+    "opens the disks",
+    "of the office",
     "xK-record",
     "xK-smart",
     "xK-said-by-error",
@@ -44,6 +46,8 @@ _JOURNAL = """\
 Nov 21 09:30:00 liferaft[7]: core.process: run: curl https://me:xK-journal-url@backup.example/repo
 Nov 21 09:30:01 kernel: ata1.00: failed command: READ FPDMA QUEUED
 Nov 21 09:30:02 liferaft[7]: the passphrase was lies on the medium, really
+Nov 21 09:30:02 cryptsetup[8]: opens the disks
+Nov 21 09:30:02 wpa_supplicant[9]: of the office
 Nov 21 09:30:03 sshd[9]: Accepted key ssh-ed25519 AAAAC3NzaC1lZDI1NTE5xK admin
 -----BEGIN OPENSSH PRIVATE KEY-----
 b3BlbnNzaC1rZXktdjEAAAAA
@@ -82,7 +86,10 @@ def root(tmp_path: Path) -> Path:
         "proc/meminfo": "MemTotal: 1000000 kB\n",
         "proc/self/mounts": "overlay / overlay rw 0 0\n",
         "run/live/medium/liferaft/medium.json": '{"version": 1}\n',
-        "run/live/medium/liferaft/job.json": '{"passphrase": "xK-job-pass", "passphrase_file": "web.passphrase"}\n',
+        "run/live/medium/liferaft/job.json": '{"passphrase": "xK-job-pass", "passphrase_file": "web.passphrase", '
+        '"luks_passphrase_file": "disks.txt"}\n',
+        "run/live/medium/liferaft/disks.txt": "opens the disks\n",
+        "etc/wpa_supplicant/liferaft.conf": 'network={\n\tssid=00\n\tpsk="of the office"\n}\n',
         "run/live/medium/liferaft/web.passphrase": "lies on the medium\n",
         "var/log/liferaft/20261121T093000Z-report.json": '{"repository": "https://u:xK-record@h/r", "seconds": 7}\n',
     }
