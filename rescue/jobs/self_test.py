@@ -80,13 +80,16 @@ def result_line(result: SelfTestResult) -> str:
 
 
 def _medium(medium: Path, system: Path, now: datetime.datetime, sink: Sink) -> Iterator[Line]:
-    verdict = _read(system / VERDICT.relative_to("/")).splitlines()
+    found_at_boot = system / VERDICT.relative_to("/")
+    verdict = _read(found_at_boot).splitlines()
     if verdict[:1] == ["whole"]:
         yield Line(Grade.GOOD, "check at boot", "the live system is what was written")
     elif verdict[:1] == ["skipped"]:
         yield Line(Grade.NOTE, "check at boot", "switched off (liferaft.check=no)")
     elif verdict:
         yield Line(Grade.BAD, "check at boot", f"{len(verdict)} ranges differ: {verdict[0]}")
+    elif found_at_boot.exists():
+        yield Line(Grade.BAD, "check at boot", "it did not come to its end, and a person chose to go on")
     else:
         yield Line(Grade.NOTE, "check at boot", "it did not run: started without the medium's own boot menu")
     try:

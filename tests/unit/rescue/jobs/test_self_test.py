@@ -93,11 +93,17 @@ def test_one_altered_byte_fails_it(medium: Path, system: Path) -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "grade"),
-    [("skipped\n", Grade.NOTE), ("", Grade.NOTE), ("8388608 16777216 live/base.squashfs\n", Grade.BAD)],
+    # Empty: workers that died before they had compared everything, and a person who typed "continue".
+    [("skipped\n", Grade.NOTE), ("", Grade.BAD), ("8388608 16777216 live/base.squashfs\n", Grade.BAD)],
 )
 def test_the_verdict_of_the_boot_is_told(medium: Path, system: Path, verdict: str, grade: Grade) -> None:
     (system / "run/liferaft/medium-check").write_text(verdict)
     assert _grades(_run(medium, system))["check at boot"] is grade
+
+
+def test_a_boot_without_the_check_is_told(medium: Path, system: Path) -> None:
+    (system / "run/liferaft/medium-check").unlink()
+    assert _grades(_run(medium, system))["check at boot"] is Grade.NOTE
 
 
 def test_without_a_console_or_a_card_it_is_said(medium: Path, system: Path) -> None:
