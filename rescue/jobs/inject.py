@@ -1,8 +1,10 @@
 """The inject job: a medium and what to add, to a new medium. What every face that injects calls."""
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from builder.cache import default_cache
+from builder.finished.opened import open_medium
 from builder.inject import Additions, InjectReport, inject
 from core.documents import decode_written
 from core.errors import UsageError
@@ -52,7 +54,31 @@ def inject_medium(
         files=dict(_placed(word) for word in files),
         beside=_beside(job, sink) if job else {},
     )
+    if netboot is not None:
+        _refuse_given_away(source, additions.beside)
     return inject(source, out, netboot, additions, cache or default_cache(), runner, sink)
+
+
+def _refuse_given_away(source: Path, beside: Mapping[str, Path]) -> None:
+    """A netboot set gives its files to everybody who asks: not the passphrase of a job, unless the job says so.
+
+    Of the medium's own job as of a new one: an ISO in a drawer may hold what a web server may not.
+    """
+    if _JOB in beside:
+        content = beside[_JOB].read_bytes()
+    else:
+        with open_medium(source) as medium:
+            if not medium.has(_JOB):
+                return
+            content = medium.read(_JOB)
+    job = decode_written(content, Job, name=f"The job of {source}")
+    named = (getattr(job, field) for field in SECRETS)
+    if job.passphrase_over_http or not any(name and "://" not in name and not name.startswith("/") for name in named):
+        return
+    raise UsageError(
+        "The job names a passphrase beside it, and a netboot set gives files to everybody who asks.",
+        hint="Give an https:// address in the job, or allow it with passphrase_over_http.",
+    )
 
 
 def _placed(word: str) -> tuple[str, Path]:

@@ -283,6 +283,11 @@ def test_a_job_goes_beside_with_its_passphrase(medium: Path, tmp_path: Path, run
     report = _inject(medium, out, tmp_path / "cache", runner, job=job)
     assert report.layer == "" and report.added == ("liferaft/job.json", "liferaft/phrase", SUMS)
     assert _taken(out, "liferaft/job.json", tmp_path / "j", runner).read_text() == job.read_text()
+    # A web server would give the passphrase to everybody.
+    for source, words in ((medium, {"job": job}), (out, {"files": (f"{job}:/etc/note",)})):
+        with pytest.raises(UsageError, match="to everybody who asks"):
+            _inject(source, None, tmp_path / "cache", runner, netboot=tmp_path / "set", **words)
+    assert not (tmp_path / "set").exists()
     job.write_text('{"repository": "http://h/r", "match": true, "passphrase_file": "medium.json"}')
     (tmp_path / "phrase").rename(tmp_path / "medium.json")
     with pytest.raises(UsageError, match="cannot lie beside the job"):
