@@ -20,7 +20,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 #: The kernel's rule for names (net/core/dev.c, dev_valid_name): at most 15 bytes, no slash, colon or white space.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _PATTERN = re.compile(r"[A-Za-z0-9_*?\[\]!][A-Za-z0-9_.*?\[\]!-]{0,31}")
-_DOMAIN = re.compile(r"~?[A-Za-z0-9]([A-Za-z0-9-]{0,62}\.?)*")
+_DOMAIN = re.compile(r"~?[A-Za-z0-9][A-Za-z0-9-]{0,62}(?:\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*\.?")
 #: IEEE 802.1Q: 12 bits, of which 0 and 4095 are reserved.
 _VLAN_IDS = range(1, 4095)
 #: RFC 791 and the kernel's field; RFC 8200 asks for 1280 where there is IPv6.

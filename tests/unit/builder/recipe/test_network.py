@@ -60,6 +60,9 @@ def _section(files: dict[str, str], name: str, section: str) -> dict[str, list[s
         ),
         ('[[network.interface]]\nmatch = "eno1"\ndns = ["dns.example"]', "not an IP address"),
         ('[[network.interface]]\nmatch = "eno1"\nsearch = ["a b"]', "not the name of a domain"),
+        ('[[network.interface]]\nmatch = "eno1"\nsearch = ["a..b"]', "not the name of a domain"),
+        # Long enough that trying every split of it would never end.
+        (f'[[network.interface]]\nmatch = "eno1"\nsearch = ["{"a" * 60}_"]', "not the name of a domain"),
         ('[[network.interface]]\nmatch = "eno1"\nmtu = 67', "68 to 65535"),
         ('[[network.interface]]\nmatch = "eno1"\ndhcp = "maybe"', "maybe"),
         ('[[network.interface]]\nmatch = "a/b"', "neither a MAC address nor the name"),
