@@ -5,11 +5,14 @@ code with a bootable entry in LBA 0. El Torito points at the same EFI image, so 
 """
 
 import datetime
+import shutil
 from pathlib import Path
 
 import msgspec
 
+from core.errors import DeviceError
 from core.process import Runner
+from core.units import format_size
 
 VOLUME_LABEL = "LIFERAFT"
 _ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
@@ -34,7 +37,11 @@ def write_iso(
         files: path on the medium to the file that goes there.
         out: written anew; the caller renames it when all is well.
         dated: the time that everything on it carries; files keep their own when None.
+
+    Raises:
+        DeviceError: the folder of ``out`` has less room than the files take.
     """
+    _refuse_full_folder([*files.values(), boot.bios, boot.efi], out.parent)
     argv = ["xorriso", "-as", "mkisofs", "-quiet", "-o", str(out), "-r", "-iso-level", "3", "-V", VOLUME_LABEL]
     argv += ["--grub2-mbr", str(boot.boot_code), "--protective-msdos-label", "-partition_cyl_align", "off"]
     argv += ["-partition_offset", "16", "--mbr-force-bootable"]
@@ -50,6 +57,18 @@ def write_iso(
         env["SOURCE_DATE_EPOCH"] = str(seconds)
         argv[3:3] = ["--set_all_file_dates", f"={seconds}"]
     runner.run(argv, timeout=900, env=env)
+
+
+def _refuse_full_folder(files: list[Path], folder: Path) -> None:
+    """xorriso on a full disk says only that it stopped writing."""
+    needed = sum(path.stat().st_size for path in files)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DeviceError(
+            f"No space is left for the ISO: {folder.absolute()} has {format_size(free)} free, "
+            f"and it takes {format_size(needed)}.",
+            hint="Make room, or name a place on another disk.",
+        )
 
 
 def _graft(name: str) -> str:

@@ -5,6 +5,7 @@ and GRUB for UEFI, GRUB for BIOS, a script for iPXE), and a part for the initrd 
 Made from a medium's files, whoever brings them: a build or a finished ISO. It serves nothing itself.
 """
 
+import errno
 import re
 import shutil
 import stat
@@ -68,7 +69,8 @@ def write_netboot(
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         _swap(partial, out)
     except OSError as error:
-        raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
+        hint = "Make room, or name a folder on another disk." if error.errno == errno.ENOSPC else ""
+        raise DeviceError(f"{out} cannot be written: {error.strerror}.", hint=hint) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     sink(Event(stage=Stage.DONE, message=f"{out} is ready ({format_size(size)}); its README.txt says how it is served"))

@@ -1,6 +1,7 @@
 """The hybrid ISO, made with small files and judged by other tools: xorriso's report, sfdisk, mtools."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 
 from builder.boot import bios_boot_code, grub_menu, make_bios_image, make_efi_image
 from builder.iso import BootImages, write_iso
+from core.errors import DeviceError
 from core.process import SystemRunner, find_tool
+from tests.runners import ScriptedRunner
 
 _TOOLS = ("xorriso", "grub-mkimage", "mkfs.fat", "mcopy", "mdir", "sfdisk")
 _BOOT_FILES = ("/usr/lib/grub/i386-pc/cdboot.img", "/usr/lib/shim/shimx64.efi.signed")
@@ -56,3 +59,15 @@ def test_both_firmwares_find_it_as_usb_stick(iso: Path) -> None:
 def test_files_come_back_as_they_went(iso: Path, tmp_path: Path) -> None:
     _said("xorriso", "-osirrox", "on", "-indev", str(iso), "-extract", "/live/vmlinuz", str(tmp_path / "vmlinuz"))
     assert (tmp_path / "vmlinuz").read_bytes() == bytes(range(256)) * 64
+
+
+def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    for name in ("code", "bios", "efi"):
+        (tmp_path / name).write_bytes(b"x")
+    with (tmp_path / "large").open("wb") as stream:
+        stream.truncate(shutil.disk_usage(tmp_path).total + 1)
+    boot = BootImages(tmp_path / "code", tmp_path / "bios", tmp_path / "efi")
+    with pytest.raises(DeviceError, match=f"No space is left for the ISO: {tmp_path} has .* free") as caught:
+        write_iso({"large": tmp_path / "large"}, boot, tmp_path / "out.iso", ScriptedRunner(lambda _: ""))
+    assert "another disk" in caught.value.hint
+    assert not (tmp_path / "out.iso").exists()
