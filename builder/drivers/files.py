@@ -59,7 +59,7 @@ def driver_source(path: Path, scratch: Path, runner: Runner) -> Source:
         return _folder_source(unpack_package(path, scratch, runner), path, scratch, runner)
     raise UsageError(
         f"{path} is no driver: expected a folder, a module (.ko, .ko.xz, .ko.zst, .ko.gz) or a .deb.",
-        hint="A Windows driver (.inf) is carried by its folder: windows_drivers, or --windows-driver.",
+        hint="A Windows driver (.inf) is carried by its folder: windows.drivers of a recipe, or --windows-driver.",
     )
 
 
@@ -94,7 +94,7 @@ def _folder_source(folder: Path, named: Path, scratch: Path, runner: Runner) -> 
         dkms = any(path.name == "dkms.conf" for path in files)
         hint = "It holds firmware only: name it as firmware." if firmware else ""
         hint = "It is source for DKMS: name it in dkms of the recipe, which builds it." if dkms else hint
-        hint = "It holds a driver for Windows: use windows_drivers, or --windows-driver." if windows else hint
+        hint = "It is a driver for Windows: use windows.drivers, or --windows-driver." if windows else hint
         raise UsageError(
             f"The {what} {named} has no kernel modules (.ko, .ko.xz, .ko.zst, .ko.gz) among its {len(files)} files.",
             hint=hint,

@@ -64,7 +64,7 @@ def _describe(found: Inspection) -> str:
 
 
 def _age(found: Inspection) -> str:
-    days = f"{found.age_days} days old"
+    days = "1 day old" if found.age_days == 1 else f"{found.age_days} days old"
     if found.old:
         return f"{days}. That is OLD: security updates, drivers and newer boot loaders are missing; build it again"
     return days
