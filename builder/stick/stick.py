@@ -115,6 +115,8 @@ class _Writing:
             # While this is written the old backup still names the data.
             pieces = gpt_pieces(interim, self._layout.size, SECTOR)
             self._write(_laid_over(bytes(HEAD), 0, pieces), 0)
+            # Only when this is on the stick, and not in its cache, may that backup go.
+            self._target.flush()
             self._write_tail(pieces)
         else:
             # The backup of the old table, and what RAID and other filesystems keep at the end.

@@ -268,6 +268,38 @@ def test_a_stick_that_was_pulled_out_can_be_written_again_with_its_data(
     assert starts(pulled_in.content, iso.read_bytes())
 
 
+def test_a_stick_with_a_cache_keeps_its_data_when_it_is_pulled_out(iso: Path, layouts: dict[str, StickLayout]) -> None:
+    class Caching(MemoryStick):
+        """Of the first write that was not flushed, all behind LBA 1 is lost: caches are emptied in any order."""
+
+        def __init__(self, size: int, *, cut: int, content: bytes) -> None:
+            super().__init__(size, cut=cut, torn=0, content=content)
+            self._before: list[tuple[int, bytes]] = []
+
+        def write_at(self, offset: int, data: bytes | memoryview) -> None:
+            self._before.append((offset, bytes(self.content[offset : offset + len(data)])))
+            try:
+                super().write_at(offset, data)
+            except PowerCutError:
+                at, old = self._before[0]
+                self.content[at + 1024 : at + len(old)] = old[1024:]
+                raise
+
+        def flush(self) -> None:
+            self._before = []
+
+    layout, stick = layouts["kept"], MemoryStick(layouts["kept"].size)
+    _written(iso, stick, layouts["data"])
+    whole = MemoryStick(layout.size, content=bytes(stick.content))
+    _written(iso, whole, layout)
+    for cut in range(whole.writes):
+        pulled = Caching(layout.size, cut=cut, content=bytes(stick.content))
+        with pytest.raises(PowerCutError):
+            _written(iso, pulled, layout)
+        table = stick_table(BytesSource(bytes(pulled.content)))
+        assert table is not None and "LIFERAFT-DATA" in [part.name for part in table.partitions], f"cut at write {cut}"
+
+
 def test_a_stick_whose_first_page_does_not_hold_starts_nothing(iso: Path) -> None:
     class Faulty(MemoryStick):
         def write_at(self, offset: int, data: bytes | memoryview) -> None:
