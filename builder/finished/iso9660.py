@@ -192,7 +192,8 @@ class _Reader:
         start, _ = self._extent(root)
         first = self._read(start, 256, "root folder")
         begin = 33 + first[32] + (1 - first[32] % 2)
-        return first[begin + 6] if first[begin : begin + 2] == b"SP" else 0
+        found = first[begin : begin + 7]
+        return found[6] if len(found) == 7 and found[:2] == b"SP" else 0
 
     def _name_of(self, record: bytes, place: int) -> str:
         plain = record[33 : 33 + record[32]]

@@ -229,6 +229,18 @@ def test_every_cut_is_an_error_or_a_finding_that_names_the_file(copy: Path) -> N
             stream.truncate(size)
 
 
+def test_a_system_use_field_at_the_very_end_is_no_crash(copy: Path) -> None:
+    root = int.from_bytes(copy.read_bytes()[0x8000 + 158 : 0x8000 + 162], "little") * 2048
+    with copy.open("r+b") as stream:
+        stream.seek(root + 32)
+        # The name's length, so that SUSP's SP would begin 2 bytes before the end of what is read for it.
+        stream.write(bytes([220]))
+        stream.seek(root + 254)
+        stream.write(b"SP")
+    with pytest.raises(DamagedError, match="directory record"), open_medium(copy):
+        pass
+
+
 def test_altered_structures_never_crash(copy: Path) -> None:
     """Every byte of the descriptor's numbers and of the folders: an error that names the file, a finding, or no
     difference (dates, padding)."""
