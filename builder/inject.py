@@ -42,7 +42,7 @@ _MENU, _ORDER = "boot/grub/grub.cfg", "live/filesystem.module"
 _BOOT_CATALOG, _BIOS_IMAGE = "boot/boot.cat", "boot/grub/eltorito.img"
 _NAME = "inject"
 #: The boot code in LBA 0, up to where the MBR's own fields begin (UEFI 2.10, 5.2.1).
-_BOOT_CODE, _SECTOR = 440, 512
+_BOOT_CODE, _SECTOR, _PLAIN_MODE = 440, 512, 0o644
 _INITRD_LINE = re.compile(r"^(\s*initrd\s.*)$", re.MULTILINE)
 
 
@@ -191,7 +191,8 @@ def _document_of(medium: OpenedMedium) -> MediumDocument:
 def _take_files(medium: OpenedMedium, document: MediumDocument, folder: Path) -> dict[str, Path]:
     """Every file of the medium, copied out; those that the document knows with their digest checked."""
     known = {file.path: file for file in document.files}
-    if missing := sorted(known.keys() - set(medium.paths)):
+    layers = {f"live/{name}.squashfs" for name in document.layers}
+    if missing := sorted({*known, *layers, *document.initrds} - set(medium.paths)):
         raise DamagedError(f"{medium.name} lacks {missing[0]}, which its {MEDIUM_DOCUMENT} names.")
     taken = {}
     for path in medium.paths:
@@ -226,7 +227,14 @@ def _content(
     sources = [driver_source(path, packages, runner) for path in additions.drivers]
     content = driver_content(sources, firmware, ground, scratch, runner, sink)
     files, links = _live_files(additions.files)
-    return msgspec.structs.replace(content, files=content.files | files, links=links)
+    modes = {name: mode for name, path in files.items() if (mode := _mode(path)) != _PLAIN_MODE}
+    return msgspec.structs.replace(content, files=content.files | files, links=links, modes=modes)
+
+
+def _mode(path: Path) -> int:
+    """What a file of this machine may be used for, there too: ssh takes no private key that others can read."""
+    bits = path.stat().st_mode
+    return (0o755 if bits & 0o100 else _PLAIN_MODE) & (0o777 if bits & 0o044 else 0o700)
 
 
 def _live_files(named: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -267,6 +275,8 @@ def _change(document: MediumDocument, files: Mapping[str, Path], layer: Layer, f
     order.write_text(" ".join(f"{name}.squashfs" for name in (*document.layers, layer.name)) + "\n")
     changed = {_ORDER: order}
     if layer.initrd is not None:
+        if _MENU not in files:
+            raise DamagedError(f"The medium lacks {_MENU}, where its initrds are loaded.")
         part = f"live/{layer.name}.img"
         menu, count = _INITRD_LINE.subn(lambda line: _with_part(line[0], part), files[_MENU].read_text())
         if not count:

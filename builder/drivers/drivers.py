@@ -36,11 +36,13 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
         files: path in the live system, without a leading slash, to the file that goes there.
         early: what its part of the initrd has.
         links: path in the live system, without a leading slash, to what the link there says.
+        modes: permission bits of the files that have others than 0644.
     """
 
     files: dict[str, Path] = msgspec.field(default_factory=dict)
     early: tuple[InitrdFile, ...] = ()
     links: dict[str, str] = msgspec.field(default_factory=dict)
+    modes: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 def driver_content(
@@ -125,6 +127,13 @@ def write_layer(name: str, content: Content, folder: Path, compression: Compress
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).symlink_to(target)
     settle_modes(tree)
+    for path, mode in content.modes.items():
+        (tree / path).chmod(mode)
+    # root's own folder is root's alone, as the base has it.
+    if (tree / "root").is_dir():
+        for own in (tree / "root", *(tree / "root").rglob("*")):
+            if own.is_dir() and not own.is_symlink():
+                own.chmod(0o700)
     squashfs = folder / f"{name}.squashfs"
     pack(tree, squashfs, compression, runner, all_root=True)
     shutil.rmtree(tree)

@@ -1,5 +1,6 @@
 """The inject job: a medium and what to add, to a new medium. What every face that injects calls."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,11 @@ from rescue.jobs.build import passphrase_beside
 from rescue.jobs.unattended import SECRETS, Job, trusted_keys
 
 _JOB = "liferaft/job.json"
+#: Links to folders of the same name below /usr: a layer with a folder in their place would hide all that they lead to,
+#: the shell and init with it (Debian's usrmerge).
+_MERGED = frozenset({"bin", "sbin", "lib", "lib32", "lib64", "libx32"})
+#: Other filesystems are mounted over what a layer has there.
+_COVERED = frozenset({"dev", "proc", "run", "sys", "tmp"})
 
 
 def inject_medium(
@@ -84,13 +90,24 @@ def _refuse_given_away(source: Path, beside: Mapping[str, Path]) -> None:
 def _placed(word: str) -> tuple[str, Path]:
     """``SRC:DEST`` to the path in the live system and the file; SRC may hold colons."""
     source, _, target = word.rpartition(":")
-    path = PurePosixPath(target)
+    # Two slashes in front are a root of their own (POSIX 4.13).
+    path = PurePosixPath(re.sub("^//+", "/", target))
     if not source or not path.is_absolute() or ".." in path.parts or path == PurePosixPath("/"):
         raise UsageError(
             f"--file {word}: expected SRC:DEST, DEST an absolute path in the live system.",
             hint="For example --file ./net.rules:/etc/udev/rules.d/70-net.rules",
         )
-    return str(path.relative_to("/")), Path(source)
+    inside = path.relative_to("/")
+    if inside.parts[0] in _COVERED:
+        raise UsageError(
+            f"--file {word}: nothing that a medium has in /{inside.parts[0]} is seen in the running system.",
+            hint="Choose another place, for example below /usr/local or /etc.",
+        )
+    if inside.parts[0] in _MERGED:
+        if len(inside.parts) == 1 and not Path(source).is_dir():
+            raise UsageError(f"--file {word}: {path} is a folder of the live system.", hint="Name the file in it, too.")
+        inside = "usr" / inside
+    return str(inside), Path(source)
 
 
 def _beside(path: Path, sink: Sink) -> dict[str, Path]:

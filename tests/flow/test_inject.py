@@ -5,11 +5,12 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from builder.archive.loaders import Loaders
 from builder.boot import INITRD
-from builder.document import MEDIUM_DOCUMENT, parse_medium
+from builder.document import MEDIUM_DOCUMENT, MediumDocument, parse_medium
 from builder.finished.opened import open_medium
 from builder.inject import InjectReport
 from builder.netboot import write_netboot
@@ -170,6 +171,45 @@ def test_the_new_medium_describes_itself_and_takes_more(
     with open_medium(second) as opened:
         assert opened.read("liferaft/drivers/nic/odd =\\name.sys") == b"sys"
     assert _modprobe(live, runner, "--resolve-alias", _DEVICE).split() == ["newcard"]
+
+
+def test_files_keep_what_they_may_be_used_for(medium: Path, tmp_path: Path, runner: Runner) -> None:
+    for name, mode in (("tool", 0o755), ("key", 0o600), ("note", 0o664)):
+        (tmp_path / name).write_text(f"{name}\n")
+        (tmp_path / name).chmod(mode)
+    out = tmp_path / "new.iso"
+    files = (f"{tmp_path}/tool:/bin/tool", f"{tmp_path}/key:/root/.ssh/key", f"{tmp_path}/note://etc/note")
+    _inject(medium, out, tmp_path / "cache", runner, files=files)
+    listed = runner.run(
+        ["unsquashfs", "-lln", str(_taken(out, "live/inject-1.squashfs", tmp_path / "s", runner))]
+    ).stdout
+    found = {line.split()[-1].removeprefix("squashfs-root"): line.split()[0] for line in listed.splitlines()[-9:]}
+    # sshd(8), ssh(1): a private key that others can read is ignored. /bin is a link to /usr/bin, and must stay one.
+    assert found["/usr/bin/tool"] == "-rwxr-xr-x" and "/bin" not in found
+    assert (found["/root"], found["/root/.ssh/key"]) == ("drwx------", "-rw-------")
+    assert (found["/etc"], found["/etc/note"]) == ("drwxr-xr-x", "-rw-r--r--")
+
+
+@pytest.mark.parametrize("place", ["/run/note", "/proc/note", "/tmp/note", "/sbin"])
+def test_a_place_where_a_file_would_not_be_seen_is_refused(
+    place: str, medium: Path, tmp_path: Path, runner: Runner
+) -> None:
+    (tmp_path / "note").write_text("hello\n")
+    with pytest.raises(UsageError, match=r"is seen in the running system|is a folder of the live system"):
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, files=(f"{tmp_path}/note:{place}",))
+
+
+def test_a_medium_without_a_layer_that_it_names_is_damaged(
+    medium: Path, tmp_path: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "note").write_text("hello\n")
+
+    def parse(content: bytes, *, name: str) -> MediumDocument:
+        return msgspec.structs.replace(parse_medium(content, name=name), layers=("base", "gone"))
+
+    monkeypatch.setattr("builder.finished.opened.parse_medium", parse)
+    with pytest.raises(DamagedError, match=r"lacks live/gone\.squashfs"):
+        _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, files=(f"{tmp_path}/note:/etc/note",))
 
 
 def test_a_driver_for_another_kernel_is_refused_and_nothing_is_written(
