@@ -177,7 +177,7 @@ def _refuse_bad_targets(source: Path, out: Path | None, netboot: Path | None) ->
 def _document_of(medium: OpenedMedium) -> MediumDocument:
     if medium.cut:
         raise DamagedError(
-            f"{medium.name} is cut short: {medium.cut} bytes are missing behind byte {medium.size - medium.cut}.",
+            f"{medium.name} is cut short: {medium.cut} bytes are missing behind byte {medium.size}.",
             hint="Copy or download it again.",
         )
     if medium.document is None:

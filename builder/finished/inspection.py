@@ -140,7 +140,8 @@ def inspect_medium(medium: OpenedMedium, now: datetime.datetime, sink: Sink) -> 
         secure_boot=programs,
         has_job=medium.has("liferaft/job.json"),
         checked=checked,
-        findings=(*findings, *problems),
+        # A boot image that cannot be read is met twice: by its digest, and by the programs in it.
+        findings=tuple(dict.fromkeys((*findings, *problems))),
     )
 
 

@@ -212,6 +212,7 @@ def test_a_cut_iso_says_what_is_missing(copy: Path) -> None:
     cut = next(finding for finding in found.findings if finding.path == "")
     assert f"{end} of {whole} bytes" in cut.problem
     assert any(finding.path == last and "cuts it off" in finding.problem for finding in found.findings)
+    assert len(set(found.findings)) == len(found.findings)
     with open_medium(copy) as medium, pytest.raises(DamagedError, match="is cut short"):
         medium.read(last, 64 * _MIB)
 
