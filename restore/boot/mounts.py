@@ -159,7 +159,8 @@ def mount_held(node: str, held: Held, place: Path, runner: Runner, *options: str
     runner.run(["btrfs", "device", "scan", "--forget"], timeout=300)
     with mount(node, place, runner, *options):
         found = runner.run(["findmnt", "--noheadings", "--output", "SOURCE", str(place)], timeout=60).stdout.strip()
-        if found.split("[")[0] != node:
+        # An array's node is a link (/dev/md/NAME), and the kernel says where it leads.
+        if Path(found.split("[")[0]).resolve() != Path(node).resolve():
             raise LiferaftError(
                 f"Mounting {node} gave the btrfs on {found}, which has the same UUID. Neither was changed.",
                 hint="Detach the other disk and repair the boot of this one again.",

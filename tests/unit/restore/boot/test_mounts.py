@@ -1,10 +1,15 @@
 """Mounting a restored system: its fstab and its links decide where in it, and never where in the rescue system."""
 
+import contextlib
 from pathlib import Path
 
+import pytest
+
+from core.errors import LiferaftError
 from images.model.filesystem import Filesystem
 from images.model.layout import FilesystemKind, Partition, PartitionRole
-from restore.boot.mounts import Root, mounted_system, parse_fstab
+from restore.boot.mounts import Root, mount_held, mounted_system, parse_fstab
+from restore.stack.mountable import StackDevice
 from tests.runners import ScriptedRunner
 
 FSTAB = "UUID=aa / ext4 defaults 0 1\nUUID=bb /home ext4 defaults 0 2\nUUID=bb /../../outside ext4 defaults 0 2\n"
@@ -62,3 +67,20 @@ def test_subvolumes_are_mounted_as_fstab_says() -> None:
         ("/home", "subvolid=258"),
         ("/srv", ""),
     ]
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_btrfs_on_an_array_is_known_by_what_its_link_leads_to(other: bool, tmp_path: Path) -> None:
+    (tmp_path / "md127").touch()
+    (tmp_path / "md").mkdir()
+    node = tmp_path / "md" / "root"
+    node.symlink_to("../md127")
+    held = StackDevice(
+        id="array", filesystem=Filesystem(kind=FilesystemKind.BTRFS), names=(), modules=frozenset({"raid1"})
+    )
+    # findmnt(8) gives the kernel's name, with the subvolume in brackets.
+    source = f"{tmp_path}/sdb1\n" if other else f"{tmp_path}/md127[/@]\n"
+    runner = ScriptedRunner(lambda argv: source if argv[0] == "findmnt" else "")
+    with pytest.raises(LiferaftError, match="same UUID") if other else contextlib.nullcontext():
+        with mount_held(str(node), held, tmp_path, runner):
+            pass
