@@ -183,6 +183,8 @@ def secrets_of(recipe: Recipe) -> tuple[str, ...]:
     """The fields that hold a password or a passphrase."""
     job = recipe.job or {}
     addresses = [(f"repository[{n}].address", one.address) for n, one in enumerate(recipe.repositories)]
+    # The medium's document says what it was built from.
+    addresses.append(("mirror", recipe.mirror))
     addresses += [(f"job.{field}", str(job.get(field, ""))) for field in ("repository", "report_url")]
     secrets = [
         place for place, address in addresses if "://" in address and _split(address, place).password is not None

@@ -99,6 +99,7 @@ def test_files_that_are_not_recipes(tmp_path: Path) -> None:
     ("text", "place"),
     [
         ("[[repository]]\naddress = 'https://u:hunter2@b/r'", "repository[0].address"),
+        ("mirror = 'https://u:hunter2@b/debian'", "mirror"),
         ("[job]\nrepository = 'https://u:hunter2@b/r'", "job.repository"),
         ("[job]\nrepository = '/r'\nreport_url = 'https://u:hunter2@b/r'", "job.report_url"),
         ("[[network.wifi]]\nssid = 'x'\npassphrase = 'hunter2hunter2'", "network.wifi[0].passphrase"),
