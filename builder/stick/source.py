@@ -65,7 +65,7 @@ def judge_iso(path: Path, sink: Sink, *, strange: bool) -> StickSource:
             )
         title = "an image that is not liferaft's" if strange else _judge_medium(path, sink)
         return StickSource(
-            path=str(path), size=source.size, sha256=_digest(source), title=title, table=iso_table(source)
+            path=str(path), size=source.size, sha256=digest_of(source), title=title, table=iso_table(source)
         )
 
 
@@ -110,7 +110,8 @@ def _compare(medium: OpenedMedium, sink: Sink) -> str:
     )
 
 
-def _digest(source: FileSource) -> str:
+def digest_of(source: FileSource) -> str:
+    """SHA-256 of a whole file."""
     digest = hashlib.sha256()
     for at in range(0, source.size, _PIECE):
         digest.update(source.read_at(at, min(_PIECE, source.size - at)))

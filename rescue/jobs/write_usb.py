@@ -25,7 +25,7 @@ from builder.stick.layout import (
     plain_layout,
     stick_table,
 )
-from builder.stick.source import StickSource, judge_iso, open_iso
+from builder.stick.source import StickSource, digest_of, judge_iso, open_iso
 from builder.stick.stick import UnprovenError, Written, write_stick
 from core.errors import DeviceError, RefusedError, UsageError
 from core.events import Event, Sink, Stage
@@ -159,6 +159,9 @@ def write_planned(plan: StickPlan, runner: Runner, sink: Sink) -> StickReport:
             raise RefusedError(
                 f"{plan.iso.path} has {iso.size} bytes now, and had {plan.iso.size}. Nothing was written."
             )
+        # Built again while somebody was asked, it may have the same size.
+        if digest_of(iso) != plan.iso.sha256:
+            raise RefusedError(f"{plan.iso.path} is not what it was when it was looked at. Nothing was written.")
         # Before the stick is opened: a filesystem that cannot be made costs nobody a stick.
         data = stack.enter_context(_new_data(plan, runner))
         target = stack.enter_context(open_target(plan.stick))

@@ -413,6 +413,18 @@ def test_a_stick_that_changed_since_it_was_looked_at(iso: Path, tmp_path: Path) 
     assert stick.read_bytes() == b"\xa5" * (20 * MIB)
 
 
+def test_an_iso_that_changed_since_it_was_looked_at(iso: Path, tmp_path: Path) -> None:
+    stick, copy = garbage(tmp_path / "stick.img", 20 * MIB), tmp_path / "copy.iso"
+    copy.write_bytes(iso.read_bytes())
+    plan = plan_stick(copy, stick, StickChoices(), SystemRunner(), ignore)
+    content = bytearray(copy.read_bytes())
+    content[2 * MIB] ^= 1
+    copy.write_bytes(content)
+    with pytest.raises(RefusedError, match="is not what it was"):
+        write_planned(plan, SystemRunner(), ignore)
+    assert stick.read_bytes() == b"\xa5" * (20 * MIB)
+
+
 def test_choices_that_contradict_each_other(iso: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--keep-data"):
         write(iso, garbage(tmp_path / "stick.img", 20 * MIB), StickChoices(data=True, keep_data=True))
