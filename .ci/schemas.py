@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import msgspec
-from builder.preflight.preflight.findings import PreflightReport
-from builder.recipe.recipe.recipe import Recipe
 
 from builder.document import MediumDocument
 from builder.finished.inspection import Inspection
 from builder.inject import InjectReport
+from builder.preflight.findings import PreflightReport
+from builder.recipe.recipe import Recipe
 from core.events import Event
 from hooks.contract import HookContext
 from images.model.layout import Layout
