@@ -1,6 +1,7 @@
 """The inject job: a medium and what to add, to a new medium. What every face that injects calls."""
 
 import re
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -9,7 +10,7 @@ from builder.finished.opened import open_medium
 from builder.inject import Additions, InjectReport, inject
 from core.documents import decode_written
 from core.errors import UsageError
-from core.events import Sink
+from core.events import Event, Sink, Stage
 from core.process import Runner
 from rescue.jobs.build import passphrase_beside
 from rescue.jobs.unattended import SECRETS, Job, trusted_keys
@@ -110,6 +111,13 @@ def _placed(word: str) -> tuple[str, Path]:
     return str(inside), Path(source)
 
 
+def _holds_password(address: str) -> bool:
+    try:
+        return urllib.parse.urlsplit(address).password is not None
+    except ValueError:
+        return False
+
+
 def _beside(path: Path, sink: Sink) -> dict[str, Path]:
     """A job that the medium would refuse on the day it is needed is refused now."""
     try:
@@ -118,6 +126,10 @@ def _beside(path: Path, sink: Sink) -> dict[str, Path]:
         raise UsageError(f"The job {path} cannot be read: {error.strerror}.") from None
     job = decode_written(content, Job, name=str(path))
     trusted_keys(job)
+    for field, address in (("repository", job.repository), ("report_url", job.report_url)):
+        if _holds_password(address):
+            message = f"The medium will hold the password in {field} of {path}: whoever has the medium can read it."
+            sink(Event(stage=Stage.BUILD, message=message, warning=True))
     found = {_JOB: path}
     for field in SECRETS:
         beside = passphrase_beside(field, getattr(job, field), path, sink)

@@ -159,8 +159,8 @@ def test_the_new_medium_describes_itself_and_takes_more(
     compared = set()
     for line in sums.read_text().splitlines():
         digest, offset, size, path = line.split()
-        taken = _taken(second, path, tmp_path / "one", runner).read_bytes()[int(offset) : int(offset) + int(size)]
-        assert hashlib.sha512(taken).hexdigest() == digest
+        content = _taken(second, path, tmp_path / "one", runner).read_bytes()[int(offset) : int(offset) + int(size)]
+        assert hashlib.sha512(content).hexdigest() == digest
         (tmp_path / "one").unlink()
         compared.add(path)
     assert {f"live/{name}.squashfs" for name in document.layers} | {"live/filesystem.module"} <= compared
@@ -399,3 +399,15 @@ def test_the_same_additions_are_the_same_medium(medium: Path, driver: Path, tmp_
         digests.append(report.sha256)
         time.sleep(1.1)
     assert digests[0] == digests[1] == hashlib.sha256((tmp_path / "1.iso").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("field", ["repository", "report_url"])
+def test_a_password_in_an_address_of_the_job_is_told(medium: Path, tmp_path: Path, runner: Runner, field: str) -> None:
+    job = tmp_path / "office.json"
+    words = {"repository": "http://192.0.2.1/r", "target": {"serial": "S1"}, field: "http://u:hunter2@192.0.2.1/r"}
+    job.write_bytes(msgspec.json.encode(words))
+    told: list[Event] = []
+    inject_medium(medium, tmp_path / "new.iso", tmp_path / "cache", told.append, runner, job=job)
+    warning = next(event.message for event in told if event.warning)
+    assert f"the password in {field} of {job}" in warning
+    assert "hunter2" not in warning
