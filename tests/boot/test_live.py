@@ -247,6 +247,7 @@ def test_the_support_bundle_has_what_helps_and_no_planted_secret(live: tuple[Gue
     assert lacking <= {
         "liferaft/job.json",
         "hardware/sensors.txt",
+        "hardware/usb.txt",
         "hardware/boot-entries.txt",
         "disks/mdstat.txt",
         "disks/lvm.txt",
