@@ -6,7 +6,6 @@ the way, and the new one appears whole or not at all. It can be done again: each
 
 import errno
 import hashlib
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +24,7 @@ from builder.drivers.firmware_files import firmware_files, windows_driver_files
 from builder.drivers.module_tree import Ground
 from builder.finished.iso9660 import Platform
 from builder.finished.opened import OpenedMedium, open_medium
-from builder.iso import BootImages, write_iso
+from builder.iso import BootImages, replace_iso
 from builder.layer import Layer
 from builder.medium import refuse_bad_names
 from builder.netboot import refuse_bad_folder, write_netboot
@@ -34,7 +33,6 @@ from builder.sums import SUMS, ranges_of_files, read_sums, sums_image
 from core.documents import encode_readable
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.events import Event, Sink, Stage
-from core.files import sync_folder
 from core.process import Runner
 from core.units import MIB, align_up, format_size
 
@@ -137,7 +135,7 @@ def inject(
             loaders = _loaders(medium, files, document, cache, runner, sink)
             write_netboot(whole, new, loaders, netboot, runner, sink)
         if out is not None:
-            _write(whole, _boot_images(source, medium, files, scratch), out, new, runner, sink)
+            replace_iso(whole, _boot_images(source, medium, files, scratch), out, new.built, runner, sink)
         return _report(out, netboot, layer, added, content, started)
 
 
@@ -333,26 +331,6 @@ def _boot_images(iso: Path, medium: OpenedMedium, files: Mapping[str, Path], scr
         for offset in range(0, source.size, MIB):
             stream.write(source.read_at(offset, min(MIB, source.size - offset)))
     return BootImages(code, files[_BIOS_IMAGE], efi)
-
-
-def _write(
-    files: dict[str, Path], boot: BootImages, out: Path, document: MediumDocument, runner: Runner, sink: Sink
-) -> None:
-    total = sum(path.stat().st_size for path in files.values())
-    _tell(sink, f"Writing the ISO ({format_size(total)})")
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        partial.unlink(missing_ok=True)
-        write_iso(files, boot, partial, runner, dated=document.built)
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(out)
-    except OSError as error:
-        raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(out.absolute().parent)
-    sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
 
 
 def _loaders(

@@ -5,12 +5,15 @@ code with a bootable entry in LBA 0. El Torito points at the same EFI image, so 
 """
 
 import datetime
+import os
 import shutil
 from pathlib import Path
 
 import msgspec
 
 from core.errors import DeviceError
+from core.events import Event, Sink, Stage
+from core.files import sync_folder
 from core.process import Runner
 from core.units import format_size
 
@@ -26,6 +29,35 @@ class BootImages(msgspec.Struct, frozen=True):
     boot_code: Path
     bios: Path
     efi: Path
+
+
+def replace_iso(
+    files: dict[str, Path], boot: BootImages, out: Path, built: datetime.datetime, runner: Runner, sink: Sink
+) -> None:
+    """Write the ISO beside ``out`` and put it in its place when it is whole: until then an old one stays.
+
+    Args:
+        built: the time that everything on it carries.
+
+    Raises:
+        DeviceError: it cannot be written there.
+    """
+    total = sum(path.stat().st_size for path in files.values()) + boot.efi.stat().st_size
+    sink(Event(stage=Stage.BUILD, message=f"Writing the ISO ({format_size(total)})"))
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        # A killed build may have left one, and xorriso would add a session to it.
+        partial.unlink(missing_ok=True)
+        write_iso(files, boot, partial, runner, dated=built)
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(out)
+    except OSError as error:
+        raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(out.absolute().parent)
+    sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
 
 
 def write_iso(

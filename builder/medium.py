@@ -28,7 +28,7 @@ from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_imag
 from builder.drivers.build import NO_MACHINES, MachineDrivers, build_drivers
 from builder.drivers.firmware_files import windows_driver_files
 from builder.drivers.module_tree import Ground
-from builder.iso import BootImages, write_iso
+from builder.iso import BootImages, replace_iso
 from builder.layer import Layer
 from builder.netboot import refuse_bad_folder, write_netboot
 from builder.payload import build_payload
@@ -38,11 +38,10 @@ from builder.site.files import read_site_files
 from builder.site.site import build_site, complete_site
 from builder.sums import SUMS, ranges_of_files, sums_image
 from core.documents import encode_readable
-from core.errors import DeviceError, UsageError
-from core.events import Event, Sink, Stage
-from core.files import sync_folder
+from core.errors import UsageError
+from core.events import Sink
 from core.process import Runner
-from core.units import MIB, align_up, format_size
+from core.units import MIB, align_up
 from core.version import tool_name
 
 #: RAM the live system itself needs beside what it copies: measured, see docs/medium.md.
@@ -149,7 +148,7 @@ def build_iso(
             if netboot is not None:
                 write_netboot(files, document, loaders, netboot, runner, sink)
             if out is not None:
-                _write(files, boot, out, document.built, runner, sink)
+                replace_iso(files, boot, out, document.built, runner, sink)
             return _report(out, netboot, document, base, layers, time.monotonic() - started)
 
 
@@ -246,27 +245,6 @@ def build_time(origin: Origin) -> datetime.datetime:
     """What SOURCE_DATE_EPOCH names, or when the packages were published: equal builds give equal media."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch.isdecimal() else origin.published
-
-
-def _write(
-    files: dict[str, Path], boot: BootImages, out: Path, built: datetime.datetime, runner: Runner, sink: Sink
-) -> None:
-    total = sum(path.stat().st_size for path in files.values()) + boot.efi.stat().st_size
-    sink(Event(stage=Stage.BUILD, message=f"Writing the ISO ({format_size(total)})"))
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        # A killed build may have left one, and xorriso would add a session to it.
-        partial.unlink(missing_ok=True)
-        write_iso(files, boot, partial, runner, dated=built)
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(out)
-    except OSError as error:
-        raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(out.parent)
-    sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
 
 
 def _report(
