@@ -83,7 +83,12 @@ def test_the_console_font_has_every_character_that_passes_to_the_screen(debian_f
     assert {f"{value:04x}" for value in passing - set(debian_font)} == set()
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(b"\x72\xb5\x4a\x86rest"), _font(mode=0x01), gzip.compress(b"")])
+# Named, because gzip writes down when it packed, and two workers must collect the same names.
+@pytest.mark.parametrize(
+    "packed",
+    [gzip.compress(b"\x72\xb5\x4a\x86rest"), _font(mode=0x01), gzip.compress(b"")],
+    ids=["another magic", "another mode", "empty"],
+)
 def test_other_fonts_are_refused(packed: bytes) -> None:
     with pytest.raises(DamagedError):
         console_font(packed)
