@@ -1,6 +1,6 @@
 """The longer look at a machine: a made-up /sys with what the kernel's documentation promises, and a recorded one."""
 
-import tarfile
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -51,8 +51,7 @@ def test_devices_with_their_drivers_and_what_hides_behind_them(tmp_path: Path) -
 def test_a_recorded_machine(tmp_path: Path) -> None:
     if not RECORDED.exists():
         pytest.skip(f"{RECORDED} is not there")
-    with tarfile.open(RECORDED) as archive:
-        archive.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xf", str(RECORDED), "-C", str(tmp_path)], check=True)
     # Of its virtio devices only one is linked on the bus; 8 is a SCSI host (virtio 1.2, 5).
     found = [device.modalias for device in read_devices(tmp_path) if device.bus == "virtio"]
     assert found == ["virtio:d00000008v00001AF4"]
