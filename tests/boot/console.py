@@ -133,6 +133,11 @@ class Console:
         self._terminal.feed(raw)
         return [row.rstrip() for row in self._screen.display]
 
+    def wipe(self) -> None:
+        """Forget the picture: what is seen after this was drawn after this."""
+        self.screen()
+        self._screen.reset()
+
     def wait_screen(self, shows: Callable[[list[str]], bool], what: str, timeout: float) -> list[str]:
         """Wait until the terminal picture satisfies ``shows``; returns it.
 
