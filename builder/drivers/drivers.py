@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from builder.drivers.early import is_early, with_needs
+from builder.drivers.early import is_early
 from builder.drivers.files import Chosen, Source, choose_modules
 from builder.drivers.firmware_files import asked_files
 from builder.drivers.kernel_module import read_module
+from builder.drivers.module_index import with_needs
 from builder.drivers.module_tree import FIRMWARE, MODULES, Ground, ModuleTree, unpack_initrd_modules, unpack_modules
 from builder.initrd import InitrdFile, write_initrd
 from builder.layer import Layer

@@ -8,8 +8,6 @@ Source: the kernel's exported symbols (6.1 to 6.16): drivers/scsi/hosts.c, drive
 drivers/nvme/host/core.c, net/core/dev.c, drivers/usb/core/hcd.c, drivers/mmc/core/host.c, drivers/pci/probe.c.
 """
 
-from collections.abc import Iterable, Mapping
-
 from builder.drivers.kernel_module import KernelModule
 
 _REGISTERS = frozenset(
@@ -52,15 +50,3 @@ def is_early(module: KernelModule) -> bool:
     """Whether the driver may be the one through which the medium is reached."""
     drives = any(alias.startswith(_BUSES) for alias in module.aliases)
     return drives and bool(module.imports & _REGISTERS) and not module.imports & _NOT_EARLY
-
-
-def with_needs(names: Iterable[str], needs: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
-    """``names`` and all they need, and what that needs."""
-    wanted: set[str] = set()
-    left = list(names)
-    while left:
-        name = left.pop()
-        if name not in wanted:
-            wanted.add(name)
-            left += needs.get(name, ())
-    return frozenset(wanted)

@@ -8,7 +8,7 @@ not opened here, and modprobe.d's blacklists do not count: none on the medium hi
 import fnmatch
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 import msgspec
@@ -59,14 +59,19 @@ class ModuleIndex:
 
     def closure(self, modules: frozenset[str]) -> frozenset[str]:
         """The modules and all that they load: what they need, and what they would like to have."""
-        found: set[str] = set()
-        left = list(modules)
-        while left:
-            name = left.pop()
-            if name not in found:
-                found.add(name)
-                left += [*self._needs.get(name, ()), *self._soft.get(name, ())]
-        return frozenset(found)
+        return with_needs(modules, self._needs, self._soft)
+
+
+def with_needs(names: Iterable[str], *needs: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    """``names`` and all that they need by any of the lists, and what that needs."""
+    wanted: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in wanted:
+            wanted.add(name)
+            left += [needed for one in needs for needed in one.get(name, ())]
+    return frozenset(wanted)
 
 
 def normalize(alias: str) -> str:
