@@ -5,9 +5,6 @@ from images.model.manifest import Manifest, Volume
 from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.repository import PointSummary
-from restore.contents import Contents
-from restore.fit.fitting import smallest_target
-from restore.fit.wishes import Wishes
 
 
 def list_points(repository: str, access: Access | None = None) -> tuple[PointSummary, ...]:
@@ -31,6 +28,11 @@ def show_with_targets(
     repository: str, point: str, access: Access | None = None
 ) -> tuple[str, Manifest, tuple[int, ...]]:
     """One recovery point, and the bytes of the smallest target for each of its disks, read from the image."""
+    # Who lists recovery points does not wait for the readers of filesystems.
+    from restore.contents import Contents
+    from restore.fit.fitting import smallest_target
+    from restore.fit.wishes import Wishes
+
     opened = open_repository(repository, access)
     identifier = opened.resolve(point)
     manifest = opened.manifest(identifier)

@@ -94,6 +94,17 @@ def test_no_headless_module_loads_textual() -> None:
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [("inspect", "dissect numpy requests"), ("preflight", "dissect numpy requests"), ("snapshots", "dissect numpy")],
+)
+def test_a_command_loads_no_library_that_it_may_not_need(command: str, heavy: str) -> None:
+    """Every one of these costs as much as the rest of the start."""
+    program = f"import sys, rescue.cli.{command}\nprint([name for name in {heavy.split()!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_root_inits_are_empty() -> None:
     for package in PACKAGES:
         assert (ROOT / package / "__init__.py").read_text().strip() == ""
