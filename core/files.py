@@ -1,8 +1,15 @@
-"""Files that are either the old whole or the new whole, also after a power cut."""
+"""Files on this machine: written so that they are the old whole or the new whole, also after a power cut; small ones
+that a person named, read.
+
+Not for the files of a repository (``images.store.backend``), nor for disks and images (``images.sources``).
+"""
 
 import contextlib
 import os
 from pathlib import Path
+
+from core.errors import UsageError
+from core.units import format_size
 
 
 def sync_folder(folder: Path) -> None:
@@ -13,6 +20,28 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_small(path: Path, what: str, limit: int, *, hint: str = "") -> bytes:
+    """The content of a file that a person named and that is small when it is the right one.
+
+    A pipe will do, such as a shell's ``<(...)``.
+
+    Args:
+        what: the file as a sentence about it begins, with its path.
+        limit: bytes that it may have.
+
+    Raises:
+        UsageError: it cannot be read, or has more.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{what} cannot be read: {error.strerror}.", hint=hint) from None
+    if len(content) > limit:
+        raise UsageError(f"{what} has more than {format_size(limit)}: it is something else.", hint=hint)
+    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -15,10 +15,12 @@ from builder.recipe.recipe import Recipe
 from builder.site.ssh_key import is_key
 from core.errors import UsageError
 from core.fields import nearest_field, unknown_fields
+from core.files import read_small
+from core.units import MIB
 
 _HINT = "docs/recipe.md lists every field."
 #: A recipe is a page that a person wrote; more than this is another file.
-_LIMIT = 1 << 20
+_LIMIT = MIB
 
 
 def default_recipe() -> Recipe:
@@ -33,14 +35,7 @@ def read_recipe(path: Path) -> Recipe:
         UsageError: it cannot be read, is not TOML, or has a field that is unknown or wrong.
     """
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_LIMIT + 1)
-    except OSError as error:
-        raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from None
-    if len(content) > _LIMIT:
-        raise UsageError(f"The recipe {path} is larger than 1 MiB.", hint="A recipe is a TOML file; is this another?")
-    try:
-        text = content.decode()
+        text = read_small(path, f"The recipe {path}", _LIMIT, hint="A recipe is a TOML file.").decode()
     except UnicodeDecodeError:
         raise UsageError(f"The recipe {path} is not text.", hint="A recipe is a TOML file in UTF-8.") from None
     return _rooted(parse_recipe(text, name=str(path)), path.absolute().parent)

@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 
 from core.errors import UsageError
+from core.files import read_small
+from core.units import MIB
 
-_LIMIT = 16 << 20
+_LIMIT = 16 * MIB
 _HINT = "Export the authority's certificate as PEM (-----BEGIN CERTIFICATE-----)."
 
 
@@ -26,13 +28,7 @@ def read_certificates(named: str, place: str) -> bytes:
         UsageError: it cannot be read, holds no certificate, one that is expired, or a private key.
     """
     path = Path(named)
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(_LIMIT + 1)
-    except OSError as error:
-        raise UsageError(f"{place}: the file {path} cannot be read: {error.strerror}.") from None
-    if len(content) > _LIMIT:
-        raise UsageError(f"{place}: {path} is larger than 16 MiB.", hint=_HINT)
+    content = read_small(path, f"{place}: the file {path}", _LIMIT, hint=_HINT)
     if b"PRIVATE KEY" in content:
         raise UsageError(f"{place}: {path} holds a private key, which must not lie on a medium.", hint=_HINT)
     try:

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from core.errors import UsageError
+from core.files import read_small
+from core.units import MIB
 
 _TYPES = (
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)"
@@ -23,7 +25,7 @@ _LINE = re.compile(
 )
 #: sshd_config(5), RequiredRSASize: shorter ones are not taken.
 _RSA_BITS = 1024
-_LIMIT = 1 << 20
+_LIMIT = MIB
 _HINT = "A public key is the one line of a .pub file, such as ~/.ssh/id_ed25519.pub."
 
 
@@ -70,10 +72,7 @@ def read_keys(named: str, place: str) -> tuple[SshKey, ...]:
         return (parse_key(named, place),)
     path = Path(named)
     try:
-        with path.open("rb") as stream:
-            text = stream.read(_LIMIT).decode()
-    except OSError as error:
-        raise UsageError(f"{place}: the file {path} cannot be read: {error.strerror}.", hint=_HINT) from None
+        text = read_small(path, f"{place}: the file {path}", _LIMIT, hint=_HINT).decode()
     except UnicodeDecodeError:
         raise UsageError(f"{place}: the file {path} is not text.", hint=_HINT) from None
     if "PRIVATE KEY" in text:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core.errors import UsageError
+from core.files import read_small
 from core.units import KIB
 from images.store.access import Access
 from images.store.passphrase import AskPassphrase, Passphrase
@@ -43,7 +44,7 @@ def read_passphrase(path: Path, warn: Callable[[str], None]) -> Passphrase:
     Raises:
         UsageError: it cannot be read, is empty, or holds more than one line.
     """
-    content = _read(path, "The passphrase file")
+    content = read_small(path, f"The passphrase file {path}", LIMIT)
     with contextlib.suppress(OSError):
         status = path.stat()
         # A pipe (a shell's <(...)) has no readers but us, whatever its mode says.
@@ -75,7 +76,7 @@ def read_trusted(paths: Sequence[Path]) -> tuple[bytes, ...]:
     Raises:
         UsageError: one cannot be read, or is not an Ed25519 key in PEM.
     """
-    return tuple(read_public_key(_read(path, "The public key"), str(path)) for path in paths)
+    return tuple(read_public_key(read_small(path, f"The public key {path}", LIMIT), str(path)) for path in paths)
 
 
 def read_signer(path: Path) -> SigningKey:
@@ -84,18 +85,7 @@ def read_signer(path: Path) -> SigningKey:
     Raises:
         UsageError: it cannot be read, or is not an Ed25519 key in PEM.
     """
-    return read_signing_key(_read(path, "The signing key"), str(path))
-
-
-def _read(path: Path, noun: str) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(LIMIT + 1)
-    except OSError as error:
-        raise UsageError(f"{noun} {path} cannot be read: {error.strerror}.") from None
-    if len(content) > LIMIT:
-        raise UsageError(f"{path} has more than {LIMIT // KIB} KiB: it is something else.")
-    return content
+    return read_signing_key(read_small(path, f"The signing key {path}", LIMIT), str(path))
 
 
 def _once(ask: AskPassphrase) -> AskPassphrase:

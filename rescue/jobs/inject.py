@@ -5,15 +5,18 @@ import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+import msgspec
+
 from builder.cache import default_cache
 from builder.finished.opened import open_medium
 from builder.inject import Additions, InjectReport, inject
 from core.documents import decode_written
 from core.errors import UsageError
-from core.events import Event, Sink, Stage
+from core.events import Event, Sink, Stage, WarningsKept
+from core.files import read_small
 from core.process import Runner
 from rescue.jobs.build import passphrase_beside
-from rescue.jobs.unattended import SECRETS, Job, trusted_keys
+from rescue.jobs.unattended import JOB_LIMIT, SECRETS, Job, trusted_keys
 
 _JOB = "liferaft/job.json"
 #: Links to folders of the same name below /usr: a layer with a folder in their place would hide all that they lead to,
@@ -54,6 +57,7 @@ def inject_medium(
         raise UsageError(
             "Nothing was named to be added.", hint="--driver, --firmware, --windows-driver, --file SRC:DEST, --job."
         )
+    sink = WarningsKept(sink)
     additions = Additions(
         drivers=drivers,
         firmware=firmware,
@@ -63,7 +67,8 @@ def inject_medium(
     )
     if netboot is not None:
         _refuse_given_away(source, additions.beside)
-    return inject(source, out, netboot, additions, cache or default_cache(), runner, sink)
+    report = inject(source, out, netboot, additions, cache or default_cache(), runner, sink)
+    return msgspec.structs.replace(report, warnings=sink.warnings)
 
 
 def _refuse_given_away(source: Path, beside: Mapping[str, Path]) -> None:
@@ -120,11 +125,7 @@ def _holds_password(address: str) -> bool:
 
 def _beside(path: Path, sink: Sink) -> dict[str, Path]:
     """A job that the medium would refuse on the day it is needed is refused now."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"The job {path} cannot be read: {error.strerror}.") from None
-    job = decode_written(content, Job, name=str(path))
+    job = decode_written(read_small(path, f"The job {path}", JOB_LIMIT), Job, name=str(path))
     trusted_keys(job)
     for field, address in (("repository", job.repository), ("report_url", job.report_url)):
         if _holds_password(address):

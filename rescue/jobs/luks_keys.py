@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import UsageError
+from core.files import read_small
 from images.stack.keys import AskKey, Keys
 from rescue.jobs.access import LIMIT
 
@@ -44,11 +45,7 @@ def parse_key(content: bytes, name: str) -> str:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(LIMIT + 1)
-    except OSError as error:
-        raise UsageError(f"The key {path} cannot be read: {error.strerror}.") from None
-    if not content or len(content) > LIMIT:
-        raise UsageError(f"The key {path} has {'no' if not content else 'more than ' + str(LIMIT)} bytes.")
+    content = read_small(path, f"The key {path}", LIMIT)
+    if not content:
+        raise UsageError(f"The key {path} is empty.")
     return content

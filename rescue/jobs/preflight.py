@@ -8,6 +8,7 @@ from builder.preflight.findings import PreflightReport
 from builder.preflight.preflight import check_medium
 from core.documents import decode_stored
 from core.errors import DamagedError, UsageError
+from core.files import read_small
 from core.process import Runner
 from core.units import MIB
 from images.model.machine import Machine
@@ -68,15 +69,8 @@ def _files(documents: Sequence[Path]) -> Iterator[Path]:
 
 
 def _read(path: Path) -> Machine:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(_DOCUMENT_LIMIT + 1)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}.", hint="On the machine: liferaft probe --json > machine.json"
-        ) from None
-    if len(content) > _DOCUMENT_LIMIT:
-        raise DamagedError(f"{path}: expected a machine document of at most {_DOCUMENT_LIMIT // MIB} MiB.")
+    hint = "On the machine: liferaft probe --json > machine.json"
+    content = read_small(path, str(path), _DOCUMENT_LIMIT, hint=hint)
     machine = decode_stored(content, Machine, name=str(path))
     if machine.version != _VERSION:
         raise DamagedError(

@@ -16,6 +16,7 @@ from builder.site.document import site_hooks
 from core.documents import decode_written, encode
 from core.errors import ExitCode, LiferaftError, RefusedError, UsageError
 from core.events import Event, Sink, Stage
+from core.files import read_small
 from core.process import Runner
 from core.units import KIB
 from images.stack.keys import Keys
@@ -33,7 +34,8 @@ from restore.rules import PartitionRule, TableChoice
 #: Where the medium of a recipe with ``[job]`` keeps it, once live-boot has mounted the medium.
 MEDIUM_JOB = Path("/run/live/medium/liferaft/job.json")
 KERNEL_PARAMETER = "liferaft.job="
-_LIMIT = 256 * KIB
+#: Bytes that a job document may have.
+JOB_LIMIT = 256 * KIB
 #: Fields that name the file of a passphrase.
 SECRETS = ("passphrase_file", "luks_passphrase_file")
 
@@ -136,12 +138,9 @@ def read_job(source: str) -> Job:
         UsageError: it is not a job, naming the field. UnreachableError: the URL does not answer.
     """
     if _is_url(source):
-        content = fetch(source, _LIMIT)
+        content = fetch(source, JOB_LIMIT)
     else:
-        try:
-            content = Path(source.removeprefix("file://").removeprefix("file:")).read_bytes()
-        except OSError as error:
-            raise UsageError(f"The job {source} cannot be read: {error.strerror}.") from None
+        content = read_small(Path(source.removeprefix("file://").removeprefix("file:")), f"The job {source}", JOB_LIMIT)
     job = decode_written(content, Job, name=source)
     if job.version > 1:
         raise RefusedError(f"{source} needs job version {job.version}.", hint="Use a newer liferaft.")

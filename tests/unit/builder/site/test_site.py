@@ -21,6 +21,7 @@ from builder.site.site import build_site, complete_site
 from core.errors import UsageError
 from core.events import Event, ignore
 from core.process import Result
+from core.units import MIB
 from tests.runners import ScriptedRunner
 
 DAY = datetime.timedelta(days=1)
@@ -106,6 +107,7 @@ def test_keys_open_ssh_and_without_keys_nothing_listens(tmp_path: Path, key: str
         ('"ssh-ed25519 AAAA"', "not a public SSH key"),
         ('"ssh-dss AAAAB3NzaC1kc3MAAACBAO"', "not a public SSH key"),
         ('"binary"', "is not text"),
+        ('"huge"', "huge has more than"),
         ('""', "empty name"),
     ],
 )
@@ -114,6 +116,8 @@ def test_keys_that_are_none(tmp_path: Path, key: str, text: str, said: str) -> N
     (tmp_path / "private").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n")
     (tmp_path / "bad").write_text(f"{key}\nhello\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    # The keys behind the limit would be left out in silence.
+    (tmp_path / "huge").write_text(f"{key}\n" * (2 * MIB // len(key)))
     with pytest.raises(UsageError, match=said):
         read_site_files(_recipe(tmp_path, f"[ssh]\nkeys = [{text}]\n"))
 
