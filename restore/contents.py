@@ -13,10 +13,10 @@ from images.model.layout import Disk, FilesystemKind, Partition
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.store.repository import Repository
 from restore.abilities import FAT
-from restore.filesystems.limits import limit
 from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import conversion
 from restore.filesystems.xfs_shared import shared_bytes
+from restore.outgrown import growth_reason
 from restore.seat import Means, Seat
 from restore.shrink.kinds import SHRINKERS
 
@@ -27,17 +27,6 @@ _SPARE = 64 * MIB
 
 def _by_allocation(needed: int, kind: FilesystemKind) -> int:
     return needed * (100 + _SPARE_PERCENT) // 100 + (0 if kind in FAT else _SPARE)
-
-
-def growth_reason(source: VolumeSource, kind: FilesystemKind, size: int) -> str:
-    """Why a stored filesystem cannot grow to so many bytes; empty when it can."""
-    try:
-        found = limit(source, kind)
-    except (DamagedError, RefusedError) as error:
-        return error.message.rstrip(".")
-    if found is None or size <= found.size:
-        return ""
-    return f"{kind} cannot grow to {format_size(size)}: {found.why}, which ends at {format_size(found.size)}"
 
 
 def _kind(partition: Partition) -> FilesystemKind:

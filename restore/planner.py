@@ -9,18 +9,19 @@ import msgspec
 
 from core.errors import DamagedError, RefusedError
 from core.units import ALIGNMENT, format_size, subtract
-from images.browse.point import ChunkCache, open_volume
+from images.browse.point import ChunkCache
 from images.model.extents import total
 from images.model.layout import Disk
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, Volume, VolumeRole
 from images.store.repository import Repository
-from restore.contents import Contents, growth_reason
+from restore.contents import Contents
 from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
 from restore.growing import chosen_volumes, disks_that_grow, growable_members, with_members
 from restore.matching import Pair, is_same_identity, same_disks
 from restore.occupants import occupants_of_disk
+from restore.outgrown import outgrown
 from restore.placed import lba_range
 from restore.plan import Plan, TargetDisk
 from restore.planning_stack import Room, containers_on, stack_reasons, stack_steps
@@ -30,7 +31,6 @@ from restore.signatures import signature_extents
 from restore.steps import (
     CloseStack,
     CreateTable,
-    GrowFilesystem,
     RepairBoot,
     Step,
     WipeSignatures,
@@ -130,7 +130,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     )
     sector_sizes = [candidate.sector_size for candidate in candidates]
     stack = stack_steps(manifest, fits, sector_sizes, surveyed, room, verify=options.verify)
-    against = _against_stack_growth(cache, point, manifest, stack.growing)
+    against = list(outgrown(stack.growing, {}, cache, point, manifest))
     if against:
         raise _refusal(point, against, options)
     steps += [*stack.making, *_late_steps(manifest, candidates, fits, surveyed, [*stack.growing, *late], options)]
@@ -159,18 +159,6 @@ def _refusal(point: str, reasons: Sequence[str], options: PlanOptions) -> Refuse
     return RefusedError(
         f"Recovery point {point[:12]} cannot be restored there: {reasons[0]}.", hint=hint, reasons=tuple(reasons)
     )
-
-
-def _against_stack_growth(cache: ChunkCache, point: str, manifest: Manifest, growing: Sequence[Step]) -> list[str]:
-    """Why filesystems on devices of the stack cannot become as large as the plan would have them."""
-    stored = {volume.disk: volume for volume in manifest.volumes if volume.role is not VolumeRole.HEAD}
-    reasons: list[str] = []
-    for step in growing:
-        volume = stored.get(step.disk)
-        if isinstance(step, GrowFilesystem) and volume is not None:
-            reason = growth_reason(open_volume(cache, point, manifest, volume), step.kind, step.size)
-            reasons += [f"{step.disk}: {reason}"] if reason else []
-    return reasons
 
 
 def _in_sectors_of(disk: Disk, candidate: Candidate) -> Candidate:

@@ -11,10 +11,12 @@ import msgspec
 
 from core.errors import DamagedError, DeviceError, ProcessError, RefusedError
 from core.process import Runner, find_tool
+from images.browse.point import ChunkCache
 from images.model.manifest import Manifest
 from images.store.repository import Repository
 from restore.journal import Journal
 from restore.matching import same_disks
+from restore.outgrown import outgrown
 from restore.perform import PERFORMERS
 from restore.plan import Plan, TargetDisk
 from restore.planner import survey_chunks
@@ -73,6 +75,10 @@ def preflight(
     named = {getattr(step, "volume", "") for step in plan.steps}
     needed = tuple(volume for volume in manifest.volumes if volume.id in named)
     survey_chunks(repository, plan.recovery_point, msgspec.structs.replace(manifest, volumes=needed))
+    sector_sizes = {target.source: target.sector_size for target in plan.targets}
+    reasons += outgrown(plan.steps, sector_sizes, ChunkCache(repository), plan.recovery_point, manifest)
+    if reasons:
+        raise RefusedError(f"The restore was refused: {reasons[0]}. Nothing was written.", reasons=tuple(reasons))
     return candidates, manifest
 
 

@@ -6,10 +6,12 @@ It reads, and writes nothing. The same questions are asked again, by ``execute.p
 from collections.abc import Callable, Iterator
 
 from core.errors import DamagedError, RefusedError, UsageError
+from images.browse.point import ChunkCache
 from images.store.backend import MissingFileError
 from images.store.repository import Repository
 from images.tables.table_bytes import table_pieces
 from restore.matching import same_disks
+from restore.outgrown import outgrown
 from restore.plan import Plan, TargetDisk
 from restore.planner import only_disks, survey_chunks
 from restore.soundness import unfit, unsound
@@ -27,7 +29,7 @@ def review(plan: Plan, repository: Repository, find: Callable[[TargetDisk], Cand
         UnreachableError: the repository does not answer any more.
     """
     broken = list(unsound(plan)) or list(_against_tables(plan))
-    reasons = [*broken, *_against_targets(plan, find), *_against_content(plan, repository)]
+    reasons = [*broken, *_against_targets(plan, find), *_against_content(plan, repository, sound=not broken)]
     return list(dict.fromkeys(reasons))
 
 
@@ -66,7 +68,7 @@ def _against_targets(plan: Plan, find: Callable[[TargetDisk], Candidate]) -> Ite
     yield from same_disks(found)
 
 
-def _against_content(plan: Plan, repository: Repository) -> Iterator[str]:
+def _against_content(plan: Plan, repository: Repository, *, sound: bool) -> Iterator[str]:
     try:
         manifest = repository.manifest(plan.recovery_point)
     except MissingFileError:
@@ -76,11 +78,17 @@ def _against_content(plan: Plan, repository: Repository) -> Iterator[str]:
         yield _clause(error.message)
         return
     restored = only_disks(manifest, [target.source for target in plan.targets])
-    yield from unfit(plan, manifest)
+    strange = list(unfit(plan, manifest))
+    yield from strange
     try:
         survey_chunks(repository, plan.recovery_point, restored)
     except DamagedError as error:
         yield _clause(error.message)
+        return
+    if sound and not strange:
+        # What a step says is looked up in the table and the manifest: both must be what they seem.
+        sector_sizes = {target.source: target.sector_size for target in plan.targets}
+        yield from outgrown(plan.steps, sector_sizes, ChunkCache(repository), plan.recovery_point, manifest)
 
 
 def _clause(sentence: str) -> str:
