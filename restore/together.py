@@ -3,27 +3,64 @@
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from core.errors import LiferaftError, StoppedError
 
-#: Each with what it sets when its work is over.
-_Threads = Sequence[tuple[threading.Thread, threading.Event]]
+#: Seconds after which whoever waits looks again by itself.
+_LOOK = 1.0
 
 
 class Halt:
-    """Whether work is to end. Safe from several threads."""
+    """Whether work is to end. Safe from several threads, and wherever an interruption strikes: it has no lock."""
 
     def __init__(self) -> None:
-        self._ended = threading.Event()
+        self._ended = False
 
     def set(self) -> None:
         """End it, at the next point where somebody asks."""
-        self._ended.set()
+        self._ended = True
 
     def check(self) -> None:
         """Raises StoppedError when it is to end."""
-        if self._ended.is_set():
+        if self._ended:
             raise StoppedError("The work was stopped because other work failed.")
+
+
+class _Worker(threading.Thread):
+    """One job in its thread.
+
+    Attributes:
+        entered: it is at work, or has been; one that enters after the halt was set touches nothing.
+        ended: its work is over.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        super().__init__(name=f"disk {name}")
+        self.entered = self.ended = False
+        self._work = work
+        self._over = threading.Lock()
+        self._over.acquire()
+
+    def run(self) -> None:
+        """Called in the thread."""
+        self.entered = True
+        try:
+            self._work()
+        finally:
+            self.ended = True
+            self._over.release()
+
+    def wait(self) -> None:
+        """Until its work is over.
+
+        Not Thread.join() first: interrupted, it takes a thread that is still at work for one that has ended (CPython
+        3.11, Thread._wait_for_tstate_lock), and would never wait for it again. Nor an Event: interrupted inside, its
+        own lock may stay held, and the thread could never set it.
+        """
+        while not self.ended:
+            self._over.acquire(timeout=_LOOK)
+        self.join()
 
 
 def together(jobs: Mapping[str, Callable[[], None]], halt: Halt) -> None:
@@ -42,45 +79,40 @@ def together(jobs: Mapping[str, Callable[[], None]], halt: Halt) -> None:
         return
     failures: list[tuple[str, BaseException]] = []
 
-    def run(name: str, job: Callable[[], None], ended: threading.Event) -> None:
+    def work(name: str, job: Callable[[], None]) -> None:
         try:
+            halt.check()
             job()
         except BaseException as error:  # noqa: BLE001 - it is raised again where all are waited for
             failures.append((name, error))
             halt.set()
-        finally:
-            ended.set()
 
-    threads: list[tuple[threading.Thread, threading.Event]] = []
+    # All are known before the first one starts: an interruption in between must not leave one that nobody waits for.
+    workers = [_Worker(name, partial(work, name, job)) for name, job in jobs.items()]
     try:
-        for name, job in jobs.items():
-            ended = threading.Event()
-            thread = threading.Thread(target=run, args=(name, job, ended), name=f"disk {name}")
-            thread.start()
-            threads.append((thread, ended))
-        _wait(threads)
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.wait()
     except BaseException:
-        halt.set()
-        _outlive(threads)
+        _outlive(workers, halt)
         raise
     if failures:
         raise _named(*failures[0])
 
 
-def _wait(threads: _Threads) -> None:
-    # Not Thread.join() first: interrupted, it takes a thread that is still at work for one that has ended (CPython
-    # 3.11, Thread._wait_for_tstate_lock), and would never wait for it again.
-    for _, ended in threads:
-        ended.wait()
-    for thread, _ in threads:
-        thread.join()
+def _outlive(workers: Sequence[_Worker], halt: Halt) -> None:
+    """Wait for all of them, however often somebody interrupts: what closes the disks must not run while they write.
 
-
-def _outlive(threads: _Threads) -> None:
-    """Wait for all of them, however often somebody interrupts: what closes the disks must not run while they write."""
-    while not all(ended.is_set() for _, ended in threads):
+    Who has not entered by now finds the halt set when it does: it need not be waited for, and may never have started.
+    """
+    over = False
+    while not over:
         with contextlib.suppress(KeyboardInterrupt):
-            _wait(threads)
+            halt.set()
+            for worker in [worker for worker in workers if worker.entered]:
+                worker.wait()
+            over = True
 
 
 def _named(name: str, error: BaseException) -> BaseException:

@@ -106,5 +106,47 @@ def test_whoever_presses_ctrl_c_twice_waits_for_the_disks_all_the_same() -> None
         presser.join()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_whoever_interrupts_while_the_threads_start_waits_for_those_at_work(
+    when: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment between the start of a thread and the next line, and the one before it (no thread, no memory)."""
+    halt, starts, done = Halt(), list[threading.Thread](), list[str]()
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        starts.append(thread)
+        if len(starts) == number and when == "before":
+            raise KeyboardInterrupt
+        start(thread)
+        if len(starts) == number:
+            raise KeyboardInterrupt
+
+    def work() -> None:
+        done.append("begun")
+        with pytest.raises(StoppedError):
+            while True:
+                halt.check()
+        # The write that was under way.
+        time.sleep(0.1)
+        done.append("ended")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        together({"disk0": work, "disk1": work}, halt)
+    assert len(starts) == number
+    assert done.count("begun") == done.count("ended") <= number
+    assert when == "after" or done.count("begun") <= number - 1
+
+
+def test_a_thread_that_comes_to_work_after_the_halt_touches_nothing() -> None:
+    halt, done = Halt(), list[str]()
+    halt.set()
+    with pytest.raises(StoppedError):
+        together({name: lambda: done.append("written") for name in ("disk0", "disk1")}, halt)
+    assert done == []
+
+
 def test_no_jobs_are_no_work() -> None:
     together({}, Halt())
