@@ -11,6 +11,7 @@ import msgspec
 from builder.document import MediumDocument
 from builder.finished.inspection import Inspection
 from builder.inject import InjectReport
+from builder.medium import BuildReport
 from builder.preflight.findings import PreflightReport
 from builder.recipe.recipe import Recipe
 from core.events import Event
@@ -41,6 +42,7 @@ DOCUMENTS: dict[str, type] = {
     "catalogue": Catalogue,
     "medium": MediumDocument,
     "stick-report": StickReport,
+    "build-report": BuildReport,
     "inject-report": InjectReport,
     "inspection": Inspection,
     "preflight": PreflightReport,

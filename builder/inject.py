@@ -72,6 +72,7 @@ class InjectReport(msgspec.Struct, frozen=True, kw_only=True):
         added: the new or changed files of the medium, by path.
         early: files that went into the initrd, in the live system's paths.
         seconds: how long it took.
+        warnings: what the person must know, although the medium was written.
     """
 
     path: str
@@ -82,6 +83,7 @@ class InjectReport(msgspec.Struct, frozen=True, kw_only=True):
     added: tuple[str, ...]
     early: tuple[str, ...]
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def inject(

@@ -71,6 +71,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
         ram: bytes of RAM the machine needs.
         ram_copied: the same when the medium is copied to RAM.
         seconds: how long the build took.
+        warnings: what the person must know, although the medium was built.
     """
 
     path: str
@@ -82,6 +83,7 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True):
     ram: int
     ram_copied: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def build_iso(

@@ -77,6 +77,24 @@ def ignore(event: Event) -> None:
     """A sink for those who do not look."""
 
 
+class WarningsKept:
+    """A sink that passes everything on and keeps the warnings, so that a job can end with them (DESIGN §3.12)."""
+
+    def __init__(self, inner: Sink) -> None:
+        self._inner = inner
+        self._said: list[str] = []
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What has been warned of so far, each once, in the order in which it was said."""
+        return tuple(dict.fromkeys(self._said))
+
+    def __call__(self, event: Event, /) -> None:
+        if event.warning:
+            self._said.append(event.message)
+        self._inner(event)
+
+
 class Meter:
     """Counts bytes of one stage and tells a sink, at most every ``interval`` seconds. Safe from several threads.
 

@@ -9,7 +9,7 @@ import click
 from builder.medium import BuildReport
 from builder.namespace import root_prefix
 from core.documents import encode
-from core.errors import RefusedError
+from core.errors import ExitCode, RefusedError
 from core.process import SystemRunner, become
 from core.units import MIB, format_duration, format_size
 from rescue.cli.terminal import json_option, open_sink, progress_option
@@ -64,7 +64,7 @@ def command(
     offline: bool,
     as_json: bool,
     progress: str,
-) -> None:
+) -> int:
     """Build the rescue medium: one ISO for CD and USB stick, BIOS and UEFI.
 
     RECIPE is a TOML file (docs/recipe.md) that says what the medium has beside what every one has: packages,
@@ -99,6 +99,7 @@ def command(
         click.echo(encode(report), nl=False)
     else:
         click.echo(_describe(report))
+    return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
 
 
 def _be_root_of_a_namespace() -> None:
@@ -123,4 +124,5 @@ def _describe(report: BuildReport) -> str:
             lines.append(f"  {format_size(component.size):>12}  {component.name}{reused}")
     lines.append(f"  {report.packages} Debian packages; the list is on the medium, liferaft/packages.txt")
     lines.append(f"RAM needed: {format_size(report.ram)}; copied to RAM: {format_size(report.ram_copied)}")
+    lines += [f"warning: {warning}" for warning in report.warnings]
     return "\n".join(lines)

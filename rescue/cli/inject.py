@@ -6,6 +6,7 @@ import click
 
 from builder.inject import InjectReport
 from core.documents import encode
+from core.errors import ExitCode
 from core.process import SystemRunner
 from core.units import format_duration, format_size
 from rescue.cli.terminal import json_option, open_sink, progress_option
@@ -67,7 +68,7 @@ def command(
     cache: Path | None,
     as_json: bool,
     progress: str,
-) -> None:
+) -> int:
     """Make a new medium from MEDIUM with drivers, firmware, files or a job added: in seconds, without root.
 
     MEDIUM is an ISO or the folder of a netboot set (liferaft build --netboot).
@@ -97,6 +98,7 @@ def command(
         click.echo(encode(report), nl=False)
     else:
         click.echo(_describe(report))
+    return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
 
 
 def _describe(report: InjectReport) -> str:
@@ -108,4 +110,5 @@ def _describe(report: InjectReport) -> str:
     lines += [f"  added {path}" for path in report.added]
     if report.early:
         lines.append(f"  {len(report.early)} files of it are in the initrd too: the medium is found through them")
+    lines += [f"warning: {warning}" for warning in report.warnings]
     return "\n".join(lines)

@@ -3,13 +3,15 @@
 from importlib.resources import as_file, files
 from pathlib import Path, PurePath
 
+import msgspec
+
 from builder.cache import default_cache
 from builder.medium import BuildReport, build_iso
 from builder.recipe.file import default_recipe, read_recipe
 from builder.recipe.recipe import Recipe
 from core.documents import decode_written, encode
 from core.errors import UsageError
-from core.events import Event, Sink, Stage
+from core.events import Event, Sink, Stage, WarningsKept
 from core.process import Runner
 from rescue.jobs.access import read_passphrase
 from rescue.jobs.machine_drivers import machine_drivers
@@ -42,6 +44,7 @@ def build_medium(
         RefusedError: root or a tool is missing.
         LiferaftError: a tool failed.
     """
+    sink = WarningsKept(sink)
     recipe = default_recipe() if recipe_path is None else read_recipe(recipe_path)
     job = _check_job(recipe, recipe_path)
     secrets: dict[str, Path] = {}
@@ -56,7 +59,7 @@ def build_medium(
         )
     machines = machine_drivers(recipe, this_machine, runner, sink)
     with as_file(files("rescue.live")) as live:
-        return build_iso(
+        report = build_iso(
             recipe,
             out,
             cache or default_cache(),
@@ -68,6 +71,7 @@ def build_medium(
             netboot=netboot,
             offline=offline,
         )
+    return msgspec.structs.replace(report, warnings=sink.warnings)
 
 
 def _check_job(recipe: Recipe, path: Path | None) -> Job | None:
