@@ -3,9 +3,13 @@
 This is the only place where an error becomes an exit code. Data goes to stdout, talk to stderr.
 """
 
+import contextlib
 import importlib
 import logging
+import os
 import sys
+import traceback
+from pathlib import Path
 
 import click
 
@@ -82,39 +86,84 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit."""
     debug = "--debug" in sys.argv
+    code = _run(debug)
+    problem = _lost_output()
+    if problem is not None:
+        code = _lose_output(problem) if code in (ExitCode.DONE, ExitCode.WARNINGS) else code
+    sys.exit(int(code))
+
+
+def _run(debug: bool) -> int:
+    """Run the command and say its error, if any; returns the exit code."""
     try:
-        code = cli.main(standalone_mode=False)
+        return int(cli.main(standalone_mode=False) or ExitCode.DONE)
     except click.Abort as error:
-        code = ExitCode.STOPPED
         # click makes one of a KeyboardInterrupt, too; without a cause it is the answer to a question.
         at_work = isinstance(error.__cause__, KeyboardInterrupt)
-        click.echo(f"Stopped.{_AGAIN if at_work else ''}", err=True)
+        _say(f"Stopped.{_AGAIN if at_work else ''}")
+        return ExitCode.STOPPED
     except click.ClickException as error:
-        error.show()
-        code = ExitCode.USAGE
+        with contextlib.suppress(OSError):
+            error.show()
+        return ExitCode.USAGE
     except KeyboardInterrupt:
-        click.echo(f"Stopped.{_AGAIN}", err=True)
-        code = ExitCode.STOPPED
+        _say(f"Stopped.{_AGAIN}")
+        return ExitCode.STOPPED
     except LiferaftError as error:
         if debug:
             logging.exception("failed")
         show_error(error)
-        code = error.code
+        return error.code
     except Exception as error:
+        if isinstance(error, OSError) and _printing(error):
+            return _lose_output(error)
         if debug:
             raise
-        click.echo(f"Error: liferaft itself failed: {type(error).__name__}: {error}", err=True)
-        click.echo("Hint: run it again with --debug and report what it prints.", err=True)
-        code = ExitCode.FAILED
-    sys.stdout.flush()
-    sys.exit(int(code or 0))
+        _say(f"Error: liferaft itself failed: {type(error).__name__}: {error}")
+        _say("Hint: run it again with --debug and report what it prints.")
+        return ExitCode.FAILED
+
+
+def _printing(error: OSError) -> bool:
+    """Whether it was met while a command printed, and not in its work."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_code is click.echo.__code__
+
+
+def _lost_output() -> OSError | None:
+    """Why what was printed cannot be written to stdout; None when it is."""
+    # Python has none when it was started with a closed one.
+    if sys.stdout is None:
+        return None
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def _lose_output(problem: OSError) -> int:
+    """Say that the result is lost; Python's own last attempt to write it comes to nothing."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    # Who closes a pipe early (head, less) has seen enough.
+    if not isinstance(problem, BrokenPipeError):
+        _say(f"Error: What was to be printed cannot be written: {problem.strerror}.")
+        _say("Hint: Send it to another place. What the command does beside printing may be done already.")
+    return ExitCode.FAILED
 
 
 def show_error(error: LiferaftError) -> None:
     """One sentence, every reason, one hint: to stderr."""
-    click.echo(f"Error: {error.message}", err=True)
+    _say(f"Error: {error.message}")
     if isinstance(error, RefusedError) and len(error.reasons) > 1:
         for reason in error.reasons:
-            click.echo(f"  - {reason}", err=True)
+            _say(f"  - {reason}")
     if error.hint:
-        click.echo(f"Hint: {error.hint}", err=True)
+        _say(f"Hint: {error.hint}")
+
+
+def _say(text: str) -> None:
+    """To stderr; when that cannot be written, the exit code remains."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)

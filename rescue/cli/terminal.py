@@ -7,6 +7,7 @@ A command that opens a repository takes ``--repo`` and the passphrase from here:
     def command(repository: str, access: Access, ...) -> None:
 """
 
+import contextlib
 import functools
 import getpass
 import shutil
@@ -44,7 +45,8 @@ _NAMES = {
 
 class TerminalSink:
     """Renders events to a stream (stderr). On a terminal the progress line is rewritten in place; elsewhere a
-    line is printed every ten seconds, so that a log stays readable."""
+    line is printed every ten seconds, so that a log stays readable. When nothing can be written there any more (a full
+    disk, a pipe that nobody reads), the work goes on unseen."""
 
     QUIET_INTERVAL = 10.0
 
@@ -57,7 +59,7 @@ class TerminalSink:
         self._lock = threading.Lock()
 
     def __call__(self, event: Event, /) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             if event.total or event.done:
                 self._progress(event)
             elif event.message:
@@ -67,7 +69,7 @@ class TerminalSink:
 
     def close(self) -> None:
         """Leave the last progress line standing."""
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             if self._shown:
                 self._stream.write("\n")
                 self._shown = False
@@ -108,14 +110,14 @@ def progress_text(event: Event) -> str:
 
 
 class JsonSink:
-    """Writes every event as one JSON line."""
+    """Writes every event as one JSON line; where nobody reads any more, the work goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()
 
     def __call__(self, event: Event, /) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             self._stream.write(encode(event).decode())
             self._stream.flush()
 

@@ -145,3 +145,30 @@ def test_help_teaches(command: str, tmp_path: Path) -> None:
     done = liferaft(*filter(None, [command, "--help"]), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Usage: liferaft" in done.stdout or "Usage: -c" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("snapshots", "--repo", "repo"), ("--help",), ("ls", "--help")])
+def test_a_result_that_cannot_be_printed_is_a_failure(tmp_path: Path, repo: Path, words: tuple[str, ...]) -> None:
+    argv = [sys.executable, "-c", "from rescue.cli.main import main; main()", *words]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(argv, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: What was to be printed cannot be written: No space left on device.\nHint: ")
+    assert "Traceback" not in done.stderr and "ignored" not in done.stderr
+
+
+def test_a_reader_who_has_seen_enough_is_told_nothing(tmp_path: Path, repo: Path) -> None:
+    argv = [sys.executable, "-c", "from rescue.cli.main import main; main()", "probe", "--json"]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_an_error_that_cannot_be_said_keeps_its_exit_code(tmp_path: Path) -> None:
+    for words, code in ((("snapshots", "--repo", "none"), 2), (("sanpshots",), 2)):
+        argv = [sys.executable, "-c", "from rescue.cli.main import main; main()", *words]
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(argv, cwd=tmp_path, stdout=full, stderr=full, timeout=60)
+        assert done.returncode == code

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 
@@ -68,3 +69,16 @@ def test_json_lines() -> None:
     stream = io.StringIO()
     JsonSink(stream)(Event(stage=Stage.STREAM, done=1, total=2))
     assert json.loads(stream.getvalue()) == {"stage": "stream", "done": 1, "total": 2}
+
+
+class _Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_work_goes_on_when_its_progress_cannot_be_written() -> None:
+    for sink in (TerminalSink(_Full()), JsonSink(_Full())):
+        sink(Event(stage=Stage.STREAM, message="starting"))
+        sink(Event(stage=Stage.STREAM, done=2, total=2))
