@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from core.documents import decode_stored, decode_written
-from core.errors import DamagedError, RefusedError
+from core.errors import DamagedError, LiferaftError, RefusedError
 from core.events import Sink
 from core.process import Runner
 from images.model.layout import Disk
@@ -32,6 +32,7 @@ from rescue.jobs.placing import (
     target_disk,
     wanted_disks,
 )
+from rescue.jobs.records import failure, keep_record
 from restore.contents import Contents
 from restore.execute import execute
 from restore.fit.fitting import smallest_target
@@ -333,7 +334,7 @@ def run_plan(
     discard: bool = True,
     scratch: Path | None = None,
 ) -> Report:
-    """Carry out a plan whose digest is given back.
+    """Carry out a plan whose digest is given back. On the rescue system plan and report, or failure, are kept.
 
     Args:
         repository: where the repository is now, when it is not where the plan says.
@@ -346,6 +347,12 @@ def run_plan(
     opened = open_repository(repository or plan.repository, access)
     journal = journal or book_path().with_name(f"{plan.digest}.journal")
     conduct = Conduct(journal=journal, discard=discard, scratch=scratch)
-    report = execute(plan, confirm, opened, runner, sink, hooks=hooks, keys=keys, conduct=conduct)
+    keep_record("plan", plan)
+    try:
+        report = execute(plan, confirm, opened, runner, sink, hooks=hooks, keys=keys, conduct=conduct)
+    except LiferaftError as error:
+        keep_record("failure", failure(error, plan.digest))
+        raise
+    keep_record("report", report)
     remember(plan, report, book_path(), today=datetime.datetime.now(datetime.UTC).date())
     return report

@@ -39,7 +39,6 @@ LATER = {
     "access": "rescue.jobs.access",
     "points": "rescue.jobs.points",
     "restore": "rescue.jobs.restore",
-    "records": "rescue.jobs.records",
     "support": "rescue.jobs.support_places",
 }
 
@@ -144,7 +143,6 @@ class SystemJobs:
 
     def run(self, plan: "Plan", sink: Sink, ask: AskKey) -> "Report":
         repository = self._typed.get(plan.repository, plan.repository)
-        _load("records").keep_record("plan", plan)
         report: Report = _load("restore").run_plan(
             plan,
             plan.digest,
@@ -155,7 +153,6 @@ class SystemJobs:
             access=self._access(repository),
             keys=Keys(ask=ask),
         )
-        _load("records").keep_record("report", report)
         return report
 
     def support_places(self) -> "tuple[SupportPlace, ...]":

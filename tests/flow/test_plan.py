@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from images.model.machine import Firmware, Machine, MachineDisk, SecureBoot
 from rescue.cli.main import main
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.placing import TargetRule
+from rescue.jobs.records import keep_record
 from rescue.jobs.restore import RestoreChoices, plan_restore, plan_restore_by_rules
 from restore.plan import Plan
 from tests.flow.disks import MIB, blank, dos_disk, gpt_disk
@@ -267,6 +269,27 @@ def test_a_recorded_disk_that_cannot_be_is_refused(changes: dict[str, int], run:
     said = run("plan", "one", "--repo", "repo", "--machine", recorded, "--target", "A")
     assert said.returncode == 5
     assert "$.disks[1]" in said.stderr
+
+
+def test_a_restore_leaves_its_plan_and_report_or_failure_for_the_support_bundle(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "log"
+    place.mkdir()
+    monkeypatch.setattr("rescue.jobs.restore.keep_record", partial(keep_record, place=place))
+    target = blank(tmp_path / "t.img", 200 * MIB)
+    done = run("restore", "one", "--repo", "repo", "--target", target, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    plan, report = sorted(place.iterdir())
+    assert [path.name.rpartition("-")[2] for path in (plan, report)] == ["plan.json", "report.json"]
+    assert json.loads(report.read_text()) == json.loads(done.stdout)
+    digest = msgspec.json.decode(plan.read_bytes(), type=Plan).digest
+    refused = run("restore", "--plan", plan, "--confirm", "0123456789abcdef")
+    assert refused.returncode == 3
+    failed = json.loads(max(place.iterdir()).read_text())
+    assert (failed["exit_code"], failed["plan"]) == (3, digest)
+    assert failed["error"] in refused.stderr
+    assert failed["hint"] in refused.stderr
 
 
 def test_nothing_names_no_disk(run: Run, recorded: Path) -> None:
