@@ -190,10 +190,11 @@ def _document_of(medium: OpenedMedium) -> MediumDocument:
 
 def _take_files(medium: OpenedMedium, document: MediumDocument, folder: Path) -> dict[str, Path]:
     """Every file of the medium, copied out; those that the document knows with their digest checked."""
-    known = {file.path: file for file in document.files}
+    around = medium.around.files if medium.around is not None else ()
+    known = {file.path: file for file in (*document.files, *around)}
     layers = {f"live/{name}.squashfs" for name in document.layers}
     if missing := sorted({*known, *layers, *document.initrds} - set(medium.paths)):
-        raise DamagedError(f"{medium.name} lacks {missing[0]}, which its {MEDIUM_DOCUMENT} names.")
+        raise DamagedError(f"{medium.name} lacks {missing[0]}, which it should have.")
     taken = {}
     for path in medium.paths:
         if path == _BOOT_CATALOG:

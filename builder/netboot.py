@@ -15,8 +15,10 @@ from pathlib import Path
 
 from builder.archive.loaders import Loaders
 from builder.boot import BASE_PARAMETERS, KERNEL, QUIET, make_network_image
-from builder.document import MEDIUM_DOCUMENT, MediumDocument
+from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
 from builder.initrd import InitrdFile, write_initrd
+from builder.netboot_document import NETBOOT_DOCUMENT, NetbootDocument
+from core.documents import encode_readable
 from core.errors import DeviceError, UsageError
 from core.events import Event, Sink, Stage
 from core.files import sync_folder
@@ -65,6 +67,7 @@ def write_netboot(
         for path, content in _written(files, document).items():
             _write(content, partial / path)
         _copy(make_network_image(partial, runner), partial / "grub.pxe")
+        _write(encode_readable(_around(files, partial)).encode(), partial / NETBOOT_DOCUMENT)
         _keep_site(out, partial)
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         _swap(partial, out)
@@ -105,6 +108,13 @@ def _written(files: Mapping[str, Path], document: MediumDocument) -> dict[str, b
     }
     found |= {path: data.joinpath(Path(path).name).read_bytes() for path in _SITE}
     return found | dict.fromkeys(_LISTS, b"")
+
+
+def _around(files: Mapping[str, Path], folder: Path) -> NetbootDocument:
+    """What the set in ``folder`` has beside the medium's files and the site's."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    own = {name: path for name, path in paths.items() if name not in files and name not in _SITE}
+    return NetbootDocument(files=describe_files(own))
 
 
 def network_initrd(files: Mapping[str, Path]) -> bytes:

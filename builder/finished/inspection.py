@@ -24,7 +24,8 @@ from core.events import Meter, Sink, Stage
 OLD_DAYS = 180
 #: What xorriso writes by itself: the boot catalog was read to get here.
 _MADE_BY_XORRISO = frozenset({"boot/boot.cat", "boot/grub/eltorito.img"})
-#: How the programs in the EFI image are called, by the beginning of their file name.
+#: How the programs that UEFI starts are called, by the beginning of their file name: in the folder EFI/BOOT of the EFI
+#: image, and in the root of a netboot set.
 _EFI_NAMES = (("boot", "shim"), ("grub", "GRUB"))
 #: The initrd part that a netboot set has beside the medium's (builder/netboot.py).
 _NETWORK_PART = "live/netboot.img"
@@ -120,8 +121,9 @@ def inspect_medium(medium: OpenedMedium, now: datetime.datetime, sink: Sink) -> 
     findings = list(_structure(medium))
     checked = 0
     if medium.document is not None:
-        meter = Meter(sink, Stage.CHECK, sum(file.size for file in medium.document.files), message="Checking digests")
-        for finding in _digests(medium, medium.document, meter):
+        files = _known_files(medium, medium.document)
+        meter = Meter(sink, Stage.CHECK, sum(file.size for file in files), message="Checking digests")
+        for finding in _digests(medium, files, meter):
             findings.append(finding)
         checked = meter.done
         meter.tell()
@@ -180,19 +182,25 @@ def _structure(medium: OpenedMedium) -> Iterator[Finding]:
             path="", problem=f"It has no {MEDIUM_DOCUMENT}, so nothing says what it should be: build it again."
         )
         return
-    known = {file.path for file in medium.document.files}
+    known = {file.path for file in _known_files(medium, medium.document)}
     if medium.volume is None:
-        # A netboot set has loaders of its own around the medium's files, and what a site puts in.
-        known |= {path for path in medium.paths if path == _NETWORK_PART or not path.startswith(("live/", "liferaft/"))}
+        # A netboot set has what a site puts in; one from before they were written down has loaders, too.
+        part = _NETWORK_PART if medium.around is None else ""
+        known |= {path for path in medium.paths if path == part or not path.startswith(("live/", "liferaft/"))}
     for path in sorted(known - set(medium.paths)):
         yield Finding(path=path, problem="It is missing.")
     for path in sorted(set(medium.paths) - known - _MADE_BY_XORRISO - {MEDIUM_DOCUMENT}):
         yield Finding(path=path, problem=f"It is no part of the medium: {MEDIUM_DOCUMENT} does not know it.")
 
 
-def _digests(medium: OpenedMedium, document: MediumDocument, meter: Meter) -> Iterator[Finding]:
+def _known_files(medium: OpenedMedium, document: MediumDocument) -> tuple[MediumFile, ...]:
+    """Every file whose digest is known: the medium's, and what a netboot set has around them."""
+    return (*document.files, *(medium.around.files if medium.around is not None else ()))
+
+
+def _digests(medium: OpenedMedium, files: tuple[MediumFile, ...], meter: Meter) -> Iterator[Finding]:
     ranges = _known_ranges(medium)
-    for file in document.files:
+    for file in files:
         if not medium.has(file.path):
             continue
         size, place = medium.file_size(file.path), medium.place(file.path)
@@ -293,12 +301,20 @@ def _chain(medium: OpenedMedium) -> dict[str, bytes]:
     chain: dict[str, bytes] = {}
     if medium.volume is not None:
         for path, content in sorted(medium.efi_files().items()):
-            name = next((name for word, name in _EFI_NAMES if path.lower().startswith(f"efi/boot/{word}")), "")
-            if name:
+            folder, _, file = path.lower().rpartition("/")
+            if folder == "efi/boot" and (name := _efi_name(file)):
                 chain[name] = content
+    for path in medium.paths if medium.volume is None else ():
+        if path.endswith(".efi") and (name := _efi_name(path)):
+            chain[name] = medium.read(path)
     if medium.has(KERNEL) and not medium.ends_inside(KERNEL):
         chain["kernel"] = medium.read(KERNEL, 512 << 20)
     return chain
+
+
+def _efi_name(file: str) -> str:
+    """What a program of this name is in the chain; empty for others."""
+    return next((name for word, name in _EFI_NAMES if file.startswith(word)), "")
 
 
 def _parts(medium: OpenedMedium) -> Iterator[Part]:

@@ -21,6 +21,10 @@ _FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 16, 48
 _PRIMARY, _BOOT_RECORD, _TERMINATOR = 1, 0, 255
 _FLAG_FOLDER, _FLAG_MORE = 0x02, 0x80
 _FOLDER_LIMIT, _FILES_LIMIT, _DEPTH_LIMIT = 4 << 20, 100_000, 16
+#: Bytes of folders and continued names that are read at most: folders may lie over each other, so that a small file
+#: could ask for terabytes. A medium with a thousand folders of Windows drivers has 2 MiB. A read counts as one record
+#: at least.
+_STRUCTURE_LIMIT, _LEAST_READ = 16 << 20, 64
 #: Areas of a record's system use that CE entries may chain.
 _CONTINUATIONS = 8
 _EL_TORITO = b"EL TORITO SPECIFICATION"
@@ -88,6 +92,7 @@ class _Reader:
         self._source = source
         self._name = name
         self._seen: set[int] = set()
+        self._left = _STRUCTURE_LIMIT
         self._skip = 0
 
     def volume(self) -> Volume:
@@ -251,6 +256,12 @@ class _Reader:
             )
 
     def _read(self, offset: int, length: int, what: str) -> bytes:
+        self._left -= max(length, _LEAST_READ)
+        if self._left < 0:
+            raise DamagedError(
+                f"{self._name}, offset {offset}, {what}: its folders and names have more than {_STRUCTURE_LIMIT} bytes "
+                "together, expected a few thousand."
+            )
         if offset + length > self._source.size:
             raise DamagedError(
                 f"{self._name} is cut short: its {what} lies at offset {offset} to {offset + length}, "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, parse_medium
 from builder.finished.iso9660 import IsoFile, Platform, Volume, read_volume
+from builder.netboot_document import NETBOOT_DOCUMENT, NetbootDocument, parse_netboot
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.units import MIB, format_size
 from images.browse.entry import Entry, Filesystem, Kind
@@ -62,6 +63,8 @@ class OpenedMedium:
     Attributes:
         name: what errors call it.
         document: its own document; None on a medium from before there was one.
+        around: what a netboot set has beside the medium's files; None for an ISO, and for a set from before that was
+            written down.
         volume: the ISO's structure; None for a folder.
         size: bytes of the ISO, or of all files of the folder.
         cut: bytes that the ISO should have and the file lacks.
@@ -71,6 +74,7 @@ class OpenedMedium:
         self.name = name
         self.volume = volume
         self.document: MediumDocument | None = None
+        self.around: NetbootDocument | None = None
         self._source = source
         self._folder = files
         # A stick is bigger than the ISO on it.
@@ -234,7 +238,7 @@ def open_medium(path: Path) -> Iterator[OpenedMedium]:
     Raises:
         UsageError: there is no such path, or nothing in it.
         DeviceError: it cannot be opened.
-        DamagedError: not an ISO, not liferaft's, or its structure or document is damaged.
+        DamagedError: empty, not an ISO, not liferaft's, or its structure or document is damaged.
     """
     if path.is_dir():
         medium = OpenedMedium(str(path), None, None, dict(_walk(path)))
@@ -243,6 +247,8 @@ def open_medium(path: Path) -> Iterator[OpenedMedium]:
         return
     if not path.exists():
         raise UsageError(f"{path} does not exist.", hint="Name an ISO, a stick or the folder of a netboot set.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DamagedError(f"{path} is empty: it is no ISO.", hint="Copy or download it again.")
     with open_source(path) as source:
         medium = OpenedMedium(str(path), source, read_volume(source, str(path)), {})
         _take_document(medium)
@@ -258,6 +264,8 @@ def _take_document(medium: OpenedMedium) -> None:
         )
     if medium.has(MEDIUM_DOCUMENT):
         medium.document = parse_medium(medium.read(MEDIUM_DOCUMENT), name=f"{medium.name}: {MEDIUM_DOCUMENT}")
+    if medium.volume is None and medium.has(NETBOOT_DOCUMENT):
+        medium.around = parse_netboot(medium.read(NETBOOT_DOCUMENT), name=f"{medium.name}: {NETBOOT_DOCUMENT}")
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -40,9 +40,12 @@ def open_iso(path: Path) -> Iterator[FileSource]:
 
     Raises:
         UsageError: there is no such file, or it is no plain file.
+        DamagedError: it is empty.
     """
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file.", hint="Name an ISO; liferaft build -o rescue.iso makes one.")
+    if path.exists() and path.stat().st_size == 0:
+        raise DamagedError(f"{path} is empty: it is no ISO.", hint="Copy or download it again.")
     with open_source(path, sector_size=SECTOR) as source:
         yield source
 

@@ -281,6 +281,9 @@ def test_a_missing_and_a_foreign_file_are_findings(tmp_path: Path, iso: Path) ->
 def test_what_is_no_medium_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         _inspect(tmp_path / "none.iso")
+    (tmp_path / "empty.iso").touch()
+    with pytest.raises(DamagedError, match="is empty: it is no ISO"):
+        _inspect(tmp_path / "empty.iso")
     text = tmp_path / "text.iso"
     text.write_bytes(b"<html>not found</html>" * 4000)
     with pytest.raises(DamagedError, match="is not an ISO: offset 32768"):

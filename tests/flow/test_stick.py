@@ -351,7 +351,12 @@ def test_an_image_file_is_not_suspected(iso: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "words"),
-    [("cut", "cut short"), ("altered", r"altered or damaged: live/base\.squashfs, offset"), ("text", "is not an ISO")],
+    [
+        ("cut", "cut short"),
+        ("altered", r"altered or damaged: live/base\.squashfs, offset"),
+        ("text", "is not an ISO"),
+        ("empty", "is empty"),
+    ],
 )
 def test_a_bad_iso_costs_nobody_a_stick(damage: str, words: str, iso: Path, tmp_path: Path) -> None:
     content = bytearray(iso.read_bytes())
@@ -359,6 +364,8 @@ def test_a_bad_iso_costs_nobody_a_stick(damage: str, words: str, iso: Path, tmp_
         content = content[: 3 * MIB]
     elif damage == "altered":
         content[3 * MIB] ^= 1
+    elif damage == "empty":
+        content = bytearray()
     else:
         content = bytearray(b"hello, world\n" * (4 * MIB // 13 + 1))[: 4 * MIB]
     bad = tmp_path / "bad.iso"
