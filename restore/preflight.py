@@ -19,10 +19,10 @@ from restore.matching import same_disks
 from restore.outgrown import outgrown
 from restore.perform import PERFORMERS
 from restore.plan import Plan, TargetDisk
-from restore.planner import survey_chunks
 from restore.shrink.room import scratch_folder, too_little_scratch
 from restore.soundness import unfit, unsound
 from restore.steps import CreateTable
+from restore.surveyed import survey_chunks
 from restore.table import compare, rehearse_table
 from restore.targets import Candidate, find_target
 

@@ -12,10 +12,11 @@ from images.store.repository import Repository
 from images.tables.table_bytes import table_pieces
 from restore.matching import same_disks
 from restore.outgrown import outgrown
+from restore.placement import only_disks
 from restore.plan import Plan, TargetDisk
-from restore.planner import only_disks, survey_chunks
 from restore.soundness import unfit, unsound
 from restore.steps import CreateTable
+from restore.surveyed import survey_chunks
 from restore.targets import Candidate
 
 

@@ -4,6 +4,7 @@ A kind of step is emitted for a means of a seat; what a fit is told about the co
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -91,12 +92,13 @@ def content_steps(
         if volume.role is VolumeRole.HEAD or (seat and seat.means is Means.REMAKE and _kind(seat) not in FAT):
             continue
         if seat and seat.means is Means.REMAKE:
-            writing.append(_remake_fat(disk, seat, volume, contents[volume.id], sector_size))
+            writing.append(_remake(disk, seat, volume, contents[volume.id], sector_size))
             continue
         if seat and seat.means is Means.SHRINK:
             stored = contents[volume.id].stored
             source = open_volume(volume)
-            writing.append(shrink_step(source, _kind(seat), seat, sector_size, stored=stored, verify=verify))
+            number, extent = seat.partition.number, seat.partition.extent(sector_size)
+            writing.append(shrink_step(source, _kind(seat), number, extent, stored=stored, verify=verify))
             continue
         writing.append(_restore(disk, volume, offset, contents[volume.id]))
         if verify:
@@ -140,24 +142,11 @@ def _restore(disk: Disk, volume: Volume, offset: int, content: Content) -> Resto
     )
 
 
-def _remake_fat(disk: Disk, seat: Seat, volume: Volume, content: Content, sector_size: int) -> RemakeFat:
+def _remake(disk: Disk, seat: Seat, volume: Volume, content: Content, sector_size: int) -> RemakeFat | RemakeVolume:
+    """The step for content that is made anew; the boot sector of a FAT tells its place, too."""
     extent = seat.partition.extent(sector_size)
-    return RemakeFat(
-        disk=disk.id,
-        volume=volume.id,
-        number=seat.partition.number,
-        kind=_kind(seat),
-        offset=extent.start,
-        size=extent.size,
-        old_lba=seat.source.start_lba,
-        data=volume.allocated,
-        stored=content.stored,
-    )
-
-
-def _remake(disk: Disk, seat: Seat, volume: Volume, content: Content, sector_size: int) -> RemakeVolume:
-    extent = seat.partition.extent(sector_size)
-    return RemakeVolume(
+    made = partial(RemakeFat, old_lba=seat.source.start_lba) if _kind(seat) in FAT else RemakeVolume
+    return made(
         disk=disk.id,
         volume=volume.id,
         number=seat.partition.number,

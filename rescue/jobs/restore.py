@@ -40,8 +40,9 @@ from restore.fit.wishes import Wishes
 from restore.forecast import remember, with_estimate
 from restore.matching import Matching, Pair
 from restore.perform.work import Conduct
+from restore.placement import PlanOptions, only_disks
 from restore.plan import PLAN_VERSION, Plan, TargetDisk
-from restore.planner import PlanOptions, make_plan, only_disks
+from restore.planner import make_plan
 from restore.rates import book_path, read_book
 from restore.report import Report
 from restore.review import review

@@ -8,7 +8,6 @@ from core.events import Meter, Stage, ticking
 from core.units import format_size
 from images.browse.point import ChunkCache, open_volume
 from restore.perform.work import Outcome, Work
-from restore.planner import volume_name
 from restore.shrink.kinds import SHRINKERS
 from restore.shrink.made import shrunk_volume
 from restore.shrink.mount import TOOLS as MOUNT_TOOLS
@@ -16,6 +15,7 @@ from restore.shrink.mount import obstacle
 from restore.shrink.room import scratch_folder
 from restore.shrink.writing import Writing
 from restore.steps import ShrinkVolume, Step
+from restore.surveyed import volume_name
 
 
 def tools(step: Step) -> tuple[str, ...]:
@@ -51,6 +51,7 @@ def prepare(step: ShrinkVolume, work: Work) -> Iterator[None]:
 def shrink_volume(step: ShrinkVolume, work: Work) -> Outcome:
     """What was prepared goes to its range, and is read back."""
     work.say(Stage.STREAM, step.describe())
+    work.hold(step.disk)
     volume = work.manifest.volume(step.volume)
     writing = Writing(
         work.shrunk[step.volume],
@@ -65,7 +66,8 @@ def shrink_volume(step: ShrinkVolume, work: Work) -> Outcome:
     meter = Meter(work.sink, Stage.STREAM, total, message="Writing")
     with ticking(meter):
         count = writing.write(meter)
-    warnings = tuple(f"partition {step.number}: {note}" for note in writing.shrunk.notes)
+    place = f"partition {step.number}" if step.number else step.disk
+    warnings = tuple(f"{place}: {note}" for note in writing.shrunk.notes)
     if not step.verify:
         return Outcome(count=count, warnings=warnings)
     meter = Meter(work.sink, Stage.VERIFY, total, message="Reading back")

@@ -8,8 +8,8 @@ from images.model.extents import Extent, clip, gaps, merge
 from restore.between import write_between
 from restore.ground import StreamCount
 from restore.perform.work import Outcome, Work
-from restore.planner import volume_name
 from restore.steps import CreateTable, RestoreVolume, WipeSignatures, WriteHead
+from restore.surveyed import volume_name
 from restore.table import create_table
 
 

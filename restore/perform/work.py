@@ -18,13 +18,13 @@ from restore.journal import Journal
 from restore.partitions import partition_node
 from restore.placed import Placed
 from restore.plan import Plan
-from restore.planner import volume_name
 from restore.shrink.result import Shrunk
 from restore.stack.alive import Alive
 from restore.stack.device import open_device
 from restore.stack.lvm import is_thin
 from restore.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume
 from restore.stream import Streamer
+from restore.surveyed import volume_name
 from restore.targets import Candidate, Target
 from restore.together import Halt
 
