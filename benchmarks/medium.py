@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from builder.boot import BASE_PARAMETERS
+from builder.boot import base_parameters
 from core.process import SystemRunner
 from core.units import MIB
 from tests.boot.console import LineTimeoutError
@@ -107,7 +107,7 @@ def _rebuild(folder: Path) -> None:
 
 
 def _boot(iso: Path, files: tuple[Path, Path], peer: Path | None) -> None:
-    words = (*BASE_PARAMETERS, *_QUIET)
+    words = (*base_parameters(), *_QUIET)
     ours = seconds_to_wizard(machine("figures", iso, files, words, _ROOMY))
     print(f"power-on to a wizard that takes keys: {ours:.1f} s", flush=True)
     if peer is not None:
@@ -143,7 +143,7 @@ def main() -> int:
         if given.ram:
             for firmware in Firmware:
                 least_memory(f"from CD, {firmware}", _MEMORIES, _from_medium(given.iso, firmware))
-            words = (*BASE_PARAMETERS, *_QUIET, "toram")
+            words = (*base_parameters(), *_QUIET, "toram")
             least_memory("copied to RAM", _MEMORIES_COPIED, lambda mib: machine("toram", given.iso, files, words, mib))
     return 0
 

@@ -1,20 +1,22 @@
-"""How the medium starts: GRUB for BIOS, Debian's signed shim and GRUB for UEFI, one menu for both.
+"""How the medium starts: GRUB for BIOS (amd64), Debian's signed shim and GRUB for UEFI, one menu for both.
 
 With Secure Boot only what is inside the signed GRUB runs, so the menu uses nothing that would have to be loaded
 from the medium, and shows text: on the screen, and on the first serial port where there is one.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
+from builder.architecture import Architecture, traits_of
 from builder.recipe.recipe import Menu
 from core.errors import MissingToolError
 from core.process import Runner
 
-#: On every command line: find the medium, leave the machine's disks alone, talk to screen and serial port.
-#: The last console is the one that /dev/console means; without a serial port the kernel falls back to the screen.
-BASE_PARAMETERS = (
+#: On every command line: find the medium, leave the machine's disks alone.
+_PARAMETERS = (
     "boot=live",
     "noswap",
     # live-boot's own guess at network settings costs a second look at every device; networkd does it.
@@ -28,8 +30,6 @@ BASE_PARAMETERS = (
     # The live system is new at every boot: none of what systemd does after an update or at a first boot.
     "systemd.condition_needs_update=no",
     "systemd.condition_first_boot=no",
-    "console=tty0",
-    "console=ttyS0,115200n8",
 )
 #: Where the kernel and the base's initrd lie on the medium.
 KERNEL, INITRD = "live/vmlinuz", "live/initrd.img"
@@ -45,6 +45,7 @@ _BIOS_MODULES = (
     "sleep reboot halt ls cat all_video minicmd chain drivemap regexp true"
 )
 _NETWORK_MODULES = f"{_BIOS_MODULES} pxe net tftp http"
+#: amd64's programs for UEFI, as the machine that builds has them installed.
 _EFI_FILES = {
     "BOOTX64.EFI": Path("/usr/lib/shim/shimx64.efi.signed"),
     "grubx64.efi": Path("/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"),
@@ -52,21 +53,11 @@ _EFI_FILES = {
 }
 _EFI_IMAGE_KIB = 8 * 1024
 
-#: Where systems put what UEFI starts. Not the fallback path: the medium has that one itself.
-_LOCAL_LOADERS = (
-    "/EFI/Microsoft/Boot/bootmgfw.efi",
-    *(
-        f"/EFI/{system}/shimx64.efi"
-        for system in ("debian", "ubuntu", "redhat", "rocky", "almalinux", "centos", "fedora")
-    ),
-    *(f"/EFI/{system}/shim.efi" for system in ("sles", "opensuse")),
-    *(f"/EFI/{system}/grubx64.efi" for system in ("debian", "ubuntu", "arch", "proxmox")),
-    "/EFI/systemd/systemd-bootx64.efi",
-)
-#: Under Secure Boot GRUB is locked down and starts only what is signed, and Debian does not sign the memory test.
-#: UEFI does not go on to the disk when GRUB ends, it opens its own menu: hence the search. BIOS numbers the disk first
-#: that it started from.
-_OTHER_ENTRIES = f"""
+_SHIM_SYSTEMS = ("debian", "ubuntu", "redhat", "rocky", "almalinux", "centos", "fedora")
+_GRUB_SYSTEMS = ("debian", "ubuntu", "arch", "proxmox")
+#: amd64's only: Debian has no memory test for another architecture. Under Secure Boot GRUB is locked down and starts
+#: only what is signed, and Debian does not sign it.
+_MEMORY_ENTRIES = f"""
 if [ "$grub_platform" = pc ]; then
   menuentry 'Memory test (memtest86+)' {{
     linux /{MEMTEST}.bin
@@ -80,14 +71,18 @@ else
     chainloader /{MEMTEST}.efi
   }}
 fi
+"""
+#: UEFI does not go on to the disk when GRUB ends, it opens its own menu: hence the search. BIOS numbers the disk first
+#: that it started from.
+_OTHER_ENTRIES = """
 if [ "$grub_platform" = efi ]; then
-  menuentry 'Firmware setup' {{
+  menuentry 'Firmware setup' {
     fwsetup
-  }}
+  }
 fi
-menuentry 'Start from the local disk' {{
+menuentry 'Start from the local disk' {
   if [ "$grub_platform" = efi ]; then
-    for loader in {" ".join(_LOCAL_LOADERS)}; do
+    for loader in LOCAL_LOADERS; do
       if search --no-floppy --set=root --file $loader; then
         chainloader $loader
         boot
@@ -105,7 +100,7 @@ menuentry 'Start from the local disk' {{
     set root=hd0
   fi
   chainloader +1
-}}
+}
 """
 
 
@@ -122,16 +117,27 @@ class MenuEntry(msgspec.Struct, frozen=True):
     medium: bool = False
 
 
-def menu_entries(title: str = "liferaft") -> tuple[MenuEntry, ...]:
+def base_parameters(architecture: Architecture = Architecture.AMD64) -> tuple[str, ...]:
+    """What is on every command line of the architecture's media.
+
+    The last console is the one that /dev/console means; without such a port the kernel falls back to the screen.
+    """
+    ports = (f"console={port},115200n8" for port in traits_of(architecture).serial)
+    return (*_PARAMETERS, "console=tty0", *ports)
+
+
+def menu_entries(title: str = "liferaft", architecture: Architecture = Architecture.AMD64) -> tuple[MenuEntry, ...]:
     """The menu; the first entry starts by itself."""
     # The last console= is the one that /dev/console means; systemd.wants= is systemd-debug-generator(8)'s.
-    second_port = ("console=ttyS1,115200n8", "systemd.wants=liferaft-tui@ttyS1.service")
+    port = traits_of(architecture).second_serial
+    words = (*QUIET, f"console={port},115200n8", f"systemd.wants=liferaft-tui@{port}.service")
+    second_port = (MenuEntry(f"{title}, also on the second serial port (COM2)", words),) if port else ()
     # Graphics drivers are what turns screens black; without them the firmware's own picture stays.
     loud = ("loglevel=7", "systemd.show_status=yes", "nomodeset")
     return (
         MenuEntry(title, QUIET),
         MenuEntry(f"{title}, copied to RAM (the medium can be removed)", (*QUIET, "toram"), medium=True),
-        MenuEntry(f"{title}, also on the second serial port (COM2)", (*QUIET, *second_port)),
+        *second_port,
         MenuEntry(f"{title}, all messages, plain graphics (when the screen stays black)", loud),
         MenuEntry(
             f"{title}: self-test (is the medium whole, what does it see?)", (*QUIET, "liferaft.selftest"), medium=True
@@ -140,7 +146,11 @@ def menu_entries(title: str = "liferaft") -> tuple[MenuEntry, ...]:
 
 
 def grub_menu(
-    medium_id: str, kernel_parameters: tuple[str, ...], initrds: tuple[str, ...] = (INITRD,), menu: Menu = _PLAIN
+    medium_id: str,
+    kernel_parameters: tuple[str, ...],
+    initrds: tuple[str, ...] = (INITRD,),
+    menu: Menu = _PLAIN,
+    architecture: Architecture = Architecture.AMD64,
 ) -> str:
     """The text of grub.cfg, the same for a medium, an ISO inside a multi-boot stick (``loopback.cfg``) and the network.
 
@@ -151,6 +161,7 @@ def grub_menu(
         kernel_parameters: the recipe's words, last on every command line so that they win.
         initrds: what the kernel unpacks, in order, as paths on the medium.
         menu: the site's title, colours and lines.
+        architecture: whose media it is the menu of.
     """
     lines = [
         'if [ -z "$liferaft_words" ]; then',
@@ -172,19 +183,39 @@ def grub_menu(
         f"set menu_color_highlight={menu.highlight}",
         f"set color_normal={menu.color}",
     ]
-    for entry in menu_entries(menu.title):
-        lines += _system_entry(entry, kernel_parameters, initrds)
-    lines += _OTHER_ENTRIES.splitlines()
+    for entry in menu_entries(menu.title, architecture):
+        words = (*base_parameters(architecture), *entry.parameters, "$liferaft_words", *kernel_parameters)
+        lines += _system_entry(entry, words, initrds)
+    lines += _other_entries(architecture)
     # GRUB's text menu shows entries and nothing else; these come back to the menu when they are chosen.
     lines += [f"menuentry '{line}' {{ true; }}" for line in menu.text]
     return "\n".join(lines) + "\n"
 
 
-def _system_entry(entry: MenuEntry, kernel_parameters: tuple[str, ...], initrds: tuple[str, ...]) -> list[str]:
-    words = " ".join((*BASE_PARAMETERS, *entry.parameters, "$liferaft_words", *kernel_parameters))
+def _other_entries(architecture: Architecture) -> list[str]:
+    """The entries that start something else than the rescue system."""
+    text = _OTHER_ENTRIES.replace("LOCAL_LOADERS", " ".join(_local_loaders(architecture)))
+    if traits_of(architecture).bios:
+        text = _MEMORY_ENTRIES + text.removeprefix("\n")
+    return text.splitlines()
+
+
+def _local_loaders(architecture: Architecture) -> tuple[str, ...]:
+    """Where systems put what UEFI starts. Not the fallback path: the medium has that one itself."""
+    letters = traits_of(architecture).efi
+    return (
+        "/EFI/Microsoft/Boot/bootmgfw.efi",
+        *(f"/EFI/{system}/shim{letters}.efi" for system in _SHIM_SYSTEMS),
+        *(f"/EFI/{system}/shim.efi" for system in ("sles", "opensuse")),
+        *(f"/EFI/{system}/grub{letters}.efi" for system in _GRUB_SYSTEMS),
+        f"/EFI/systemd/systemd-boot{letters}.efi",
+    )
+
+
+def _system_entry(entry: MenuEntry, words: tuple[str, ...], initrds: tuple[str, ...]) -> list[str]:
     lines = [
         f"menuentry '{entry.title}' {{",
-        f"  linux /{KERNEL} {words}",
+        f"  linux /{KERNEL} {' '.join(words)}",
         "  initrd " + " ".join(f"/{path}" for path in initrds) + " $liferaft_initrd",
         "}",
     ]
@@ -246,8 +277,11 @@ def bios_boot_code() -> Path:
     return _needed(_BIOS_FOLDER / "boot_hybrid.img", "grub-pc-bin")
 
 
-def make_efi_image(folder: Path, runner: Runner) -> Path:
+def make_efi_image(folder: Path, runner: Runner, programs: Mapping[str, Path] = MappingProxyType({})) -> Path:
     """The FAT image for UEFI, El Torito image and ESP in one, in ``folder``.
+
+    Args:
+        programs: what lies in it, by name in ``EFI/BOOT``; amd64's that are installed here when empty.
 
     Raises:
         MissingToolError: shim or the signed GRUB is not installed.
@@ -255,7 +289,7 @@ def make_efi_image(folder: Path, runner: Runner) -> Path:
     image = folder / "efi.img"
     runner.run(["mkfs.fat", "-C", "--invariant", "-n", "LIFERAFT", str(image), str(_EFI_IMAGE_KIB)])
     runner.run(["mmd", "-i", str(image), "::/EFI", "::/EFI/BOOT"])
-    for name, path in _EFI_FILES.items():
+    for name, path in (programs or _EFI_FILES).items():
         package = "shim-signed" if "shim" in path.parts else "grub-efi-amd64-signed"
         runner.run(["mcopy", "-i", str(image), str(_needed(path, package)), f"::/EFI/BOOT/{name}"])
     return image

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from builder.architecture import Architecture
 from builder.archive.mirror import PackageSource
 from core.documents import decode_stored
-from core.errors import DamagedError
+from core.errors import DamagedError, RefusedError
 from images.sources import BlockSource, BytesSource
 
 MEDIUM_VERSION = 1
@@ -48,7 +49,8 @@ class MediumDocument(msgspec.Struct, frozen=True, kw_only=True):
         ram: bytes of RAM the machine needs. ram_copied: the same when the medium is copied to RAM.
         sources: the package lists it was built from.
         files: every file of the medium but this one, by path.
-        boot_images: what firmware starts from, ``bios`` and ``efi``: bytes and :func:`boot_image_digest`.
+        boot_images: what firmware starts from, ``bios`` (where the architecture has it) and ``efi``: bytes and
+            :func:`boot_image_digest`.
     """
 
     version: int = MEDIUM_VERSION
@@ -78,10 +80,12 @@ def describe_files(files: Mapping[str, Path]) -> tuple[MediumFile, ...]:
     return tuple(found)
 
 
-def describe_boot_images(bios: Path, efi: Path) -> tuple[MediumFile, ...]:
+def describe_boot_images(bios: Path | None, efi: Path) -> tuple[MediumFile, ...]:
     """The images as they are before the ISO is written."""
     found = []
     for name, path in (("bios", bios), ("efi", efi)):
+        if path is None:
+            continue
         source = BytesSource(path.read_bytes())
         found.append(MediumFile(path=name, size=source.size, sha256=boot_image_digest(source)))
     return tuple(found)
@@ -94,6 +98,21 @@ def boot_image_digest(image: BlockSource) -> str:
     for start, end in _ADDRESSES:
         content[start:end] = bytes(len(content[start:end]))
     return hashlib.sha256(content).hexdigest()
+
+
+def architecture_of_medium(document: MediumDocument, name: str) -> Architecture:
+    """The architecture that a medium starts on; ``name`` is what an error calls the medium.
+
+    Raises:
+        RefusedError: this liferaft makes no media for it.
+    """
+    try:
+        return Architecture(document.architecture)
+    except ValueError:
+        raise RefusedError(
+            f"{name} is for {document.architecture[:40]!r}, for which this liferaft makes no media.",
+            hint="Use the liferaft that built the medium, or a newer one.",
+        ) from None
 
 
 def parse_medium(content: bytes, *, name: str) -> MediumDocument:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import msgspec
 
+from builder.architecture import traits_of
 from builder.archive.loaders import Loaders, fetch_loaders
 from builder.archive.origin import DatedRunner, find_origin
 from builder.cache import Cache, open_cache
-from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
+from builder.document import MEDIUM_DOCUMENT, MediumDocument, architecture_of_medium, describe_files
 from builder.drivers.drivers import Content, driver_content, write_layer
 from builder.drivers.files import driver_source
 from builder.drivers.firmware_files import firmware_files, windows_driver_files
@@ -137,7 +138,7 @@ def inject(
             loaders = _loaders(medium, files, document, cache, runner, sink)
             write_netboot(whole, new, loaders, netboot, runner, sink)
         if out is not None:
-            replace_iso(whole, _boot_images(source, medium, files, scratch), out, new.built, runner, sink)
+            replace_iso(whole, _boot_images(source, medium, document, files, scratch), out, new.built, runner, sink)
         return _report(out, netboot, layer, added, content, started)
 
 
@@ -319,21 +320,24 @@ def _describe(document: MediumDocument, changed: Mapping[str, Path], layer: Laye
     )
 
 
-def _boot_images(iso: Path, medium: OpenedMedium, files: Mapping[str, Path], scratch: Path) -> BootImages:
+def _boot_images(
+    iso: Path, medium: OpenedMedium, document: MediumDocument, files: Mapping[str, Path], scratch: Path
+) -> BootImages:
     """What makes the old ISO start, taken out of it: the same programs start the new one."""
     assert medium.volume is not None
     code = scratch / "boot-code.img"
     with iso.open("rb") as stream:
         code.write_bytes(stream.read(_BOOT_CODE).ljust(_SECTOR, b"\0"))
     image = next((image for image in medium.volume.boot_images if image.platform == Platform.UEFI), None)
-    if image is None or _BIOS_IMAGE not in files:
-        raise DamagedError(f"{medium.name} lacks a boot image for BIOS or UEFI.")
+    bios = traits_of(architecture_of_medium(document, medium.name)).bios
+    if image is None or (bios and _BIOS_IMAGE not in files):
+        raise DamagedError(f"{medium.name} lacks a boot image for {'BIOS or UEFI' if bios else 'UEFI'}.")
     efi = scratch / "efi.img"
     source = medium.efi_image()
     with efi.open("wb") as stream:
         for offset in range(0, source.size, MIB):
             stream.write(source.read_at(offset, min(MIB, source.size - offset)))
-    return BootImages(code, files[_BIOS_IMAGE], efi)
+    return BootImages(code, files[_BIOS_IMAGE], efi) if bios else BootImages(None, None, efi)
 
 
 def _loaders(
@@ -348,7 +352,8 @@ def _loaders(
         raise RefusedError(
             f"{medium.name} is made of {document.release}, of which liferaft has no boot loaders."
         ) from None
-    origin = find_origin(Recipe(release=release), cache, runner, sink)
+    architecture = architecture_of_medium(document, medium.name)
+    origin = find_origin(Recipe(release=release, architecture=architecture), cache, runner, sink)
     return fetch_loaders(release, origin.sources, cache, runner, sink, state=origin.digests)
 
 

@@ -1,4 +1,4 @@
-"""The ISO: one file that starts as CD and as USB stick, on BIOS and on UEFI.
+"""The ISO: one file that starts as CD and as USB stick, on BIOS (where the architecture has it) and on UEFI.
 
 As a disk it has a GPT: the ISO's own data as one partition, the EFI image behind it as the ESP, and GRUB's boot
 code with a bootable entry in LBA 0. El Torito points at the same EFI image, so nothing is stored twice.
@@ -24,10 +24,10 @@ _BIOS_IMAGE = "boot/grub/eltorito.img"
 
 
 class BootImages(msgspec.Struct, frozen=True):
-    """What makes the ISO start: code for LBA 0, the El Torito image for BIOS, the FAT image for UEFI."""
+    """What makes the ISO start: code for LBA 0 and the El Torito image for BIOS (or neither), a FAT image for UEFI."""
 
-    boot_code: Path
-    bios: Path
+    boot_code: Path | None
+    bios: Path | None
     efi: Path
 
 
@@ -73,14 +73,18 @@ def write_iso(
     Raises:
         DeviceError: the folder of ``out`` has less room than the files take.
     """
-    _refuse_full_folder([*files.values(), boot.bios, boot.efi], out.parent)
+    _refuse_full_folder([*files.values(), *([boot.bios] if boot.bios else []), boot.efi], out.parent)
     argv = ["xorriso", "-as", "mkisofs", "-quiet", "-o", str(out), "-r", "-iso-level", "3", "-V", VOLUME_LABEL]
-    argv += ["--grub2-mbr", str(boot.boot_code), "--protective-msdos-label", "-partition_cyl_align", "off"]
-    argv += ["-partition_offset", "16", "--mbr-force-bootable"]
+    argv += ["--grub2-mbr", str(boot.boot_code)] if boot.boot_code else []
+    argv += ["--protective-msdos-label", "-partition_cyl_align", "off", "-partition_offset", "16"]
+    argv += ["--mbr-force-bootable"] if boot.boot_code else []
     argv += ["-append_partition", "2", _ESP, str(boot.efi), "-appended_part_as_gpt", "-iso_mbr_part_type", _BASIC_DATA]
-    argv += ["-c", "boot/boot.cat", "-b", _BIOS_IMAGE, "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]
-    argv += ["--grub2-boot-info", "-eltorito-alt-boot", "-e", "--interval:appended_partition_2:all::", "-no-emul-boot"]
-    argv += ["-graft-points", f"{_BIOS_IMAGE}={boot.bios}"]
+    argv += ["-c", "boot/boot.cat"]
+    if boot.bios:
+        argv += ["-b", _BIOS_IMAGE, "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", "--grub2-boot-info"]
+        argv += ["-eltorito-alt-boot"]
+    argv += ["-e", "--interval:appended_partition_2:all::", "-no-emul-boot", "-graft-points"]
+    argv += [f"{_BIOS_IMAGE}={boot.bios}"] if boot.bios else []
     argv += [f"{_graft(name)}={_graft(str(path))}" for name, path in sorted(files.items())]
     env = {}
     if dated is not None:

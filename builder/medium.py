@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from builder.archive.loaders import fetch_loaders
+from builder.architecture import traits_of
+from builder.archive.loaders import Loaders, fetch_loaders
 from builder.archive.origin import DatedRunner, Origin, find_origin
 from builder.boot import (
     INITRD,
@@ -136,7 +137,7 @@ def build_iso(
         )
         loaders = fetch_loaders(recipe.release, origin.sources, cache, runner, sink, state=origin.digests)
         with cache.scratch("iso") as scratch:
-            boot = _make_boot_images(base, scratch, runner)
+            boot = _make_boot_images(recipe, base, loaders, scratch, runner)
             files = _lay_out(recipe, base, layers, scratch)
             files |= {f"boot/{name}": path for name, path in loaders.memtest.items()}
             files |= {f"liferaft/{name}": path for name, path in job_files.items()} | windows
@@ -190,16 +191,19 @@ def _drivers(
     return build_drivers(recipe, machines, ground, sources, cache, runner, sink)
 
 
-def _make_boot_images(base: Base, scratch: Path, runner: Runner) -> BootImages:
-    return BootImages(
-        bios_boot_code(), make_bios_image(scratch, base.medium_id, runner), make_efi_image(scratch, runner)
-    )
+def _make_boot_images(recipe: Recipe, base: Base, loaders: Loaders, scratch: Path, runner: Runner) -> BootImages:
+    efi = make_efi_image(scratch, runner, loaders.medium)
+    if not traits_of(recipe.architecture).bios:
+        return BootImages(None, None, efi)
+    return BootImages(bios_boot_code(), make_bios_image(scratch, base.medium_id, runner), efi)
 
 
 def _lay_out(recipe: Recipe, base: Base, layers: tuple[Layer, ...], scratch: Path) -> dict[str, Path]:
     """Which file goes where on the medium; small ones are written to ``scratch``."""
     written = {
-        "boot/grub/grub.cfg": grub_menu(base.medium_id, recipe.kernel_parameters, _initrds(layers), recipe.menu),
+        "boot/grub/grub.cfg": grub_menu(
+            base.medium_id, recipe.kernel_parameters, _initrds(layers), recipe.menu, recipe.architecture
+        ),
         "boot/grub/loopback.cfg": loopback_menu(),
         "live/filesystem.module": " ".join(f"{layer.name}.squashfs" for layer in layers) + "\n",
         f".disk/{mark_name(base.medium_id)}": f"{base.medium_id}\n",
@@ -230,7 +234,7 @@ def _describe(
         liferaft=tool_name(),
         built=build_time(origin),
         release=recipe.release,
-        architecture="amd64",
+        architecture=recipe.architecture,
         medium_id=base.medium_id,
         kernel=base.kernel_release,
         kernel_parameters=recipe.kernel_parameters,

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from importlib.resources import files as package_files
 from pathlib import Path
 
+from builder.architecture import Traits, traits_of
 from builder.archive.loaders import Loaders
-from builder.boot import BASE_PARAMETERS, KERNEL, QUIET, make_network_image
-from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
+from builder.boot import KERNEL, QUIET, base_parameters, make_network_image
+from builder.document import MEDIUM_DOCUMENT, MediumDocument, architecture_of_medium, describe_files
 from builder.initrd import InitrdFile, write_initrd
 from builder.netboot_document import NETBOOT_DOCUMENT, NetbootDocument
 from core.documents import encode_readable
@@ -33,7 +34,7 @@ _FETCH_LIST = "conf/liferaft-fetch"
 _SITE = ("site/site.cfg", "site/site.ipxe")
 #: GRUB asks for these before its menu and shows an error for each that is missing; empty ones say what is true: the
 #: signed image has all its modules in it.
-_LISTS = tuple(f"grub/x86_64-efi/{name}.lst" for name in ("command", "crypto", "fs", "terminal"))
+_LISTS = ("command", "crypto", "fs", "terminal")
 #: What the live system is made of, and what lies beside it for jobs. Folders below liferaft/ are only carried.
 _FETCHED = re.compile(r"live/[^/]+\.(squashfs|module)|liferaft/[^/]+|\.disk/[^/]+")
 
@@ -66,7 +67,8 @@ def write_netboot(
             _copy(source, partial / name)
         for path, content in _written(files, document).items():
             _write(content, partial / path)
-        _copy(make_network_image(partial, runner), partial / "grub.pxe")
+        if traits_of(architecture_of_medium(document, "The medium")).bios:
+            _copy(make_network_image(partial, runner), partial / "grub.pxe")
         _write(encode_readable(_around(files, partial)).encode(), partial / NETBOOT_DOCUMENT)
         _keep_site(out, partial)
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
@@ -100,14 +102,33 @@ def refuse_bad_folder(out: Path) -> None:
 def _written(files: Mapping[str, Path], document: MediumDocument) -> dict[str, bytes]:
     """The files that are only in a netboot set, by path."""
     data = package_files("builder").joinpath("data", "netboot")
+    traits = traits_of(architecture_of_medium(document, "The medium"))
     found = {
-        "README.txt": data.joinpath("README.txt").read_bytes(),
+        "README.txt": readme(data.joinpath("README.txt").read_text(), traits).encode(),
         "grub/grub.cfg": data.joinpath("grub.cfg").read_bytes(),
         "boot.ipxe": ipxe_script(document).encode(),
         NETWORK_INITRD: network_initrd(files),
     }
     found |= {path: data.joinpath(Path(path).name).read_bytes() for path in _SITE}
-    return found | dict.fromkeys(_LISTS, b"")
+    return found | {f"grub/{traits.grub}/{name}.lst": b"" for name in _LISTS}
+
+
+def readme(template: str, traits: Traits) -> str:
+    """How a set is served: of ``template`` the lines that hold for the architecture.
+
+    Lines that begin with ``BIOS|`` are for sets that BIOS machines start from. ``@efi@`` is the letters in the names of
+    programs for UEFI, ``@http@`` and ``@http_hex@`` the number by which firmware asks DHCP for UEFI HTTP Boot, and a
+    line with ``@client@`` stands once for each number of plain UEFI.
+    """
+    lines: list[str] = []
+    for line in template.splitlines():
+        if line.startswith("BIOS|") and not traits.bios:
+            continue
+        clients = traits.clients if "@client@" in line else ("",)
+        lines += [line.removeprefix("BIOS|").replace("@client@", str(client)) for client in clients]
+    text = "\n".join(lines) + "\n"
+    text = text.replace("@http@", str(traits.http_client)).replace("@http_hex@", f"{traits.http_client:02x}")
+    return text.replace("@efi@", traits.efi)
 
 
 def _around(files: Mapping[str, Path], folder: Path) -> NetbootDocument:
@@ -132,8 +153,16 @@ def network_initrd(files: Mapping[str, Path]) -> bytes:
 
 def ipxe_script(document: MediumDocument) -> str:
     """The script for iPXE: the first entry of the menu, with names relative to the script's own address."""
+    architecture = architecture_of_medium(document, "The medium")
     words = " ".join(
-        (*BASE_PARAMETERS, *QUIET, "fetch=${base}", "BOOTIF=01-${net0/mac}", "${job_word}", "${parameters}")
+        (
+            *base_parameters(architecture),
+            *QUIET,
+            "fetch=${base}",
+            "BOOTIF=01-${net0/mac}",
+            "${job_word}",
+            "${parameters}",
+        )
     )
     initrds = (*document.initrds, NETWORK_INITRD)
     # With UEFI the kernel looks for its initrds by the names on its command line, elsewhere that does nothing.

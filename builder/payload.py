@@ -7,6 +7,7 @@ a unit makes only the topmost one again.
 import shutil
 from pathlib import Path
 
+from builder.architecture import Architecture
 from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
 from builder.font import console_font
@@ -51,7 +52,7 @@ def build_payload(
 
     def make_runtime(folder: Path) -> None:
         with cache.scratch("runtime") as tree:
-            install_dependencies(recipe.release, tree / _HOME, toolchain, cache, runner, sink)
+            install_dependencies(tree / _HOME, toolchain, cache, runner, sink)
             settle_modes(tree)
             (folder / "python.txt").write_text(list_packages(tree / _HOME))
             pack(tree, folder / "runtime.squashfs", recipe.compression, runner)
@@ -63,13 +64,13 @@ def build_payload(
     def make_own(folder: Path) -> None:
         _tell(sink, "Packing liferaft itself")
         with cache.scratch("liferaft") as tree, cache.scratch("wheel") as wheels:
-            install_wheels([build_own_wheel(wheels, cache, runner)], tree / _HOME, recipe.release, runner)
+            install_wheels([build_own_wheel(wheels, cache, runner)], tree / _HOME, toolchain.python, runner)
             shutil.rmtree(tree / _HOME / "bin", ignore_errors=True)
             compile_bytecode(tree / _HOME, toolchain, cache, runner)
             write_file(tree / "usr/bin/liferaft", _LAUNCHER.encode(), executable=True)
             write_file(tree / "usr/share/consolefonts/liferaft.psf", font)
             write_settings(tree, recipe.hostname)
-            install_live(live, tree)
+            install_live(live, tree, recipe.architecture)
             settle_modes(tree)
             pack(tree, folder / "liferaft.squashfs", recipe.compression, runner)
 
@@ -94,23 +95,31 @@ def write_settings(tree: Path, hostname: str) -> None:
     write_file(tree / "etc/machine-id", b"")
 
 
-def install_live(live: Path, tree: Path) -> None:
-    """Copy the live system's own files and make the links (enabled and masked units, silenced rules).
+def install_live(live: Path, tree: Path, architecture: Architecture = Architecture.AMD64) -> None:
+    """Copy the live system's own files and make the links (enabled and masked units, silenced rules): those of
+    ``links.txt``, and of ``links-ARCHITECTURE.txt`` where there is one.
 
     Raises:
-        DamagedError: a line of links.txt is not ``path -> target``.
+        DamagedError: a line of them is not ``path -> target``.
     """
     root = live / "root"
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
             name = path.relative_to(root)
             write_file(tree / name, path.read_bytes(), executable="libexec" in name.parts)
-    for number, line in enumerate((live / "links.txt").read_text().splitlines(), 1):
+    _make_links(live / "links.txt", tree)
+    own = live / f"links-{architecture}.txt"
+    if own.is_file():
+        _make_links(own, tree)
+
+
+def _make_links(links: Path, tree: Path) -> None:
+    for number, line in enumerate(links.read_text().splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name_text, arrow, target = (part.strip() for part in line.partition("->"))
         if not (name_text and arrow and target):
-            raise DamagedError(f"{live / 'links.txt'}, line {number}: expected 'path -> target', found {line!r}.")
+            raise DamagedError(f"{links}, line {number}: expected 'path -> target', found {line!r}.")
         link = tree / name_text.lstrip("/")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)

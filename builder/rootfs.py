@@ -11,14 +11,18 @@ from pathlib import Path
 
 import msgspec
 
+from builder.architecture import key_part, traits_of
 from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
+from builder.foreign import bootstrap_words, refuse_foreign
 from builder.recipe.recipe import Compression, Recipe
 from core.errors import LiferaftError, ProcessError, RefusedError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 
 _DATA = "data"
+#: Seconds that installing a system may take: half an hour, and more where another processor is emulated.
+_LONGEST = 2 * 3600
 #: A line of packages.txt.
 _LISTED = "${Package}\\t${Version}\\t${Architecture}\\t${source:Package} ${source:Version}\\n"
 #: Blocks of 128 KiB: with 1 MiB the image is 6 % smaller, but every small file that is read unpacks a whole block.
@@ -50,22 +54,27 @@ class Base(msgspec.Struct, frozen=True):
 
 
 def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sink: Sink) -> Base:
-    """The base for ``recipe``, from the cache or built (about two minutes on two cores).
+    """The base for ``recipe``, from the cache or built (about two minutes on two cores; emulated, many times that).
 
     Raises:
-        RefusedError: not root.
+        RefusedError: not root, or programs of the recipe's architecture do not run here.
         ProcessError: mmdebstrap or mksquashfs failed; the end of its output says why.
     """
     packages = recipe.base_packages(_listed("packages.txt"))
-    excludes = tuple(pattern for pattern in _listed("excludes.txt") if not recipe.keeps(pattern))
+    triplet = traits_of(recipe.architecture).triplet
+    patterns = (pattern.replace("/TRIPLET/", f"/{triplet}/") for pattern in _listed("excludes.txt"))
+    excludes = tuple(pattern for pattern in patterns if not recipe.keeps(pattern))
     left_out = _listed("leftout.txt")
     hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()
     installed = origin.packages(packages, cache, runner, sink)
     lists = ("packages", *packages, "excludes", *excludes, "left out", *left_out)
-    key = key_of(("base 4", str(origin.epoch), recipe.compression, hook, *installed, *lists))
+    key = key_of(
+        ("base 4", str(origin.epoch), recipe.compression, hook, *installed, *lists, *key_part(recipe.architecture))
+    )
 
     def make(folder: Path) -> None:
         refuse_without_root()
+        refuse_foreign(recipe.architecture, cache, runner)
         with cache.scratch("rootfs") as scratch:
             tree = scratch / "tree"
             _tell(sink, "Installing Debian for the medium (mmdebstrap)")
@@ -157,6 +166,7 @@ def _bootstrap(
         # As root this keeps root's ids but gives the build its own mount namespace: nothing stays mounted.
         "--mode=unshare",
         "--variant=apt",
+        *bootstrap_words(origin.architecture),
         f"--include={','.join(packages)}",
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in excludes),
@@ -179,7 +189,7 @@ def bootstrap(argv: list[str], runner: Runner, sink: Sink) -> None:
         LiferaftError: a package does not exist, the mirror does not answer, a package failed to install.
     """
     try:
-        runner.run(argv, timeout=1800, on_line=lambda line: _tell_step(line, sink))
+        runner.run(argv, timeout=_LONGEST, on_line=lambda line: _tell_step(line, sink))
     except ProcessError as error:
         lines = [line for line in error.output.splitlines() if line.startswith(("E: ", "Err:", "dpkg: error"))]
         said = lines[0].removeprefix("E: ") if lines else error.output.strip()[-300:]

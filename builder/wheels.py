@@ -15,8 +15,10 @@ from pathlib import Path
 
 import msgspec
 
+from builder.architecture import Architecture, key_part, traits_of
 from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
+from builder.foreign import bootstrap_words, refuse_foreign
 from builder.recipe.recipe import Release
 from builder.rootfs import bootstrap, refuse_without_root
 from core.errors import RefusedError
@@ -30,8 +32,8 @@ _FROM_SOURCE = frozenset({"pylibblkid"})
 _TOOLCHAIN = (
     "gcc,libc6-dev,libblkid-dev,pkg-config,python3-dev,python3-pip,python3-setuptools,python3-wheel,python3-pkgconfig"
 )
-#: Of binary wheels, and (last) of what is compiled here.
-_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
+#: Seconds that compiling may take: a minute, and much more where another processor is emulated.
+_LONGEST = 3600
 _PACKAGES = ("core", "images", "hooks", "restore", "builder", "rescue")
 _PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
 _PIP_NOTES = ("direct_url.json", "INSTALLER", "RECORD", "REQUESTED")
@@ -44,22 +46,44 @@ class Toolchain(msgspec.Struct, frozen=True):
 
     tree: Path
     key: str
+    python: "MediumPython"
+
+
+class MediumPython(msgspec.Struct, frozen=True):
+    """The Python that wheels are chosen for: of a release, on an architecture."""
+
+    release: Release
+    architecture: Architecture
+
+    @property
+    def target(self) -> list[str]:
+        """pip's words for it instead of the Python that runs."""
+        argv = ["--python-version", PYTHON[self.release], "--only-binary", ":all:"]
+        for platform in traits_of(self.architecture).platforms:
+            argv += ["--platform", platform]
+        return argv
 
 
 def build_toolchain(origin: Origin, cache: Cache, runner: Runner, sink: Sink) -> Toolchain:
-    """The build system, from the cache or made by mmdebstrap (about half a minute)."""
+    """The build system, from the cache or made by mmdebstrap (about half a minute).
+
+    Raises:
+        RefusedError: not root, or programs of the medium's architecture do not run here.
+    """
     installed = origin.packages(_TOOLCHAIN.split(","), cache, runner, sink)
-    key = key_of(("toolchain 2", str(origin.epoch), *installed))
+    key = key_of(("toolchain 2", str(origin.epoch), *installed, *key_part(origin.architecture)))
 
     def make(folder: Path) -> None:
         refuse_without_root()
+        refuse_foreign(origin.architecture, cache, runner)
         _tell(sink, "Making a build system for Python modules (mmdebstrap)")
         argv = ["mmdebstrap", "--mode=unshare", "--variant=apt", f"--include={_TOOLCHAIN}"]
+        argv += bootstrap_words(origin.architecture)
         argv += ['--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
         bootstrap([*argv, origin.release, str(folder / "tree"), *origin.sources], runner, sink)
 
     folder, _ = cache.entry("toolchain", key, make)
-    return Toolchain(folder / "tree", key)
+    return Toolchain(folder / "tree", key, MediumPython(Release(origin.release), origin.architecture))
 
 
 def dependencies() -> tuple[str, ...]:
@@ -68,22 +92,20 @@ def dependencies() -> tuple[str, ...]:
     return tuple(sorted(requirement for requirement in listed if "extra ==" not in requirement))
 
 
-def install_dependencies(
-    release: Release, folder: Path, toolchain: Toolchain, cache: Cache, runner: Runner, sink: Sink
-) -> None:
+def install_dependencies(folder: Path, toolchain: Toolchain, cache: Cache, runner: Runner, sink: Sink) -> None:
     """Install all dependencies that the base does not have into ``folder``, bytecode included."""
     with cache.scratch("wheels") as scratch:
         _tell(sink, "Fetching Python packages")
         names = {requirement: _name_of(requirement) for requirement in dependencies()}
         binary = [requirement for requirement, name in names.items() if name not in _FROM_DEBIAN | _FROM_SOURCE]
         source = [requirement for requirement, name in names.items() if name in _FROM_SOURCE]
-        _pip(["download", "-d", str(scratch), *_target(release), *binary], runner)
+        _pip(["download", "-d", str(scratch), *toolchain.python.target, *binary], runner)
         for requirement in source:
             sdist = scratch / "source"
             _pip(["download", "-d", str(sdist), "--no-deps", "--no-binary", ":all:", requirement], runner)
             _compile_wheels(sdist, scratch, toolchain, cache, runner)
         _tell(sink, "Installing Python packages")
-        install_wheels(scratch.glob("*.whl"), folder, release, runner)
+        install_wheels(scratch.glob("*.whl"), folder, toolchain.python, runner)
     for unused in [*folder.rglob("tests"), *folder.rglob("test"), folder / "bin"]:
         shutil.rmtree(unused, ignore_errors=True)
     compile_bytecode(folder, toolchain, cache, runner)
@@ -134,11 +156,11 @@ def source_key() -> str:
     return key_of(parts)
 
 
-def install_wheels(wheels: Iterable[Path], folder: Path, release: Release, runner: Runner) -> None:
+def install_wheels(wheels: Iterable[Path], folder: Path, python: MediumPython, runner: Runner) -> None:
     """Unpack wheels for the medium's Python into ``folder``; nothing is fetched, nothing is run."""
     names = sorted(str(wheel) for wheel in wheels)
     _pip(
-        ["install", "--no-index", "--no-compile", "--target", str(folder), *_target(release), "--no-deps", *names],
+        ["install", "--no-index", "--no-compile", "--target", str(folder), *python.target, "--no-deps", *names],
         runner,
     )
     # What pip notes of its own work: where the wheels lay, which differs from build to build.
@@ -158,25 +180,25 @@ def compile_bytecode(folder: Path, toolchain: Toolchain, cache: Cache, runner: R
 
     The bytecode is never checked against its source (both lie in the same read-only image).
     """
-    with _inside(toolchain, "bytecode", cache) as inside:
+    with _inside(toolchain, "bytecode", cache, runner) as inside:
         shutil.copytree(folder, inside, symlinks=True)
         argv = ["chroot", str(toolchain.tree), "python3", "-m", "compileall", "-q", "--invalidation-mode"]
         argv += ["unchecked-hash", "-s", "/tmp/bytecode", "-p", "/usr/lib/liferaft", "/tmp/bytecode"]
-        runner.run(argv, timeout=600)
+        runner.run(argv, timeout=_LONGEST)
         shutil.rmtree(folder)
         shutil.copytree(inside, folder, symlinks=True)
 
 
 def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, cache: Cache, runner: Runner) -> None:
     """Build every source distribution in ``sources`` inside the build system, without network."""
-    with _inside(toolchain, "source", cache) as inside:
+    with _inside(toolchain, "source", cache, runner) as inside:
         shutil.copytree(sources, inside)
         names = [f"/tmp/source/{path.name}" for path in sorted(inside.iterdir())]
         argv = ["unshare", "--net", "chroot", str(toolchain.tree), "python3", "-m", "pip", "wheel", "--no-index"]
         # Debugging information would name the folder that pip unpacks to, which is another each time.
         runner.run(
             [*argv, "--no-build-isolation", "--no-deps", "-w", "/tmp/source/out", *names],
-            timeout=600,
+            timeout=_LONGEST,
             env={"CFLAGS": "-g0"},
         )
         for wheel in (inside / "out").glob("*.whl"):
@@ -184,11 +206,12 @@ def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, cache: Ca
 
 
 @contextlib.contextmanager
-def _inside(toolchain: Toolchain, name: str, cache: Cache) -> Iterator[Path]:
+def _inside(toolchain: Toolchain, name: str, cache: Cache, runner: Runner) -> Iterator[Path]:
     """A folder in the build system that is not there yet, for one build at a time.
 
     Its name is always the same, because compilers write it into what they make.
     """
+    refuse_foreign(toolchain.python.architecture, cache, runner)
     with cache.alone(f"toolchain-{toolchain.key}-use"):
         folder = toolchain.tree / "tmp" / name
         if folder.exists():  # A killed build left it.
@@ -197,14 +220,6 @@ def _inside(toolchain: Toolchain, name: str, cache: Cache) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _target(release: Release) -> list[str]:
-    """pip's words for the medium's Python instead of the one that runs."""
-    argv = ["--python-version", PYTHON[release], "--only-binary", ":all:"]
-    for platform in _PLATFORMS:
-        argv += ["--platform", platform]
-    return argv
 
 
 def _pip(argv: list[str], runner: Runner) -> None:

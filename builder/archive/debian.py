@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from builder.architecture import Architecture, architecture_of
 from builder.cache import Cache, key_of
 from core.errors import LiferaftError, MissingToolError, ProcessError, UnreachableError, UsageError
 from core.events import Event, Sink, Stage
@@ -26,8 +27,9 @@ _FIELD = re.compile(r"^(Package|Section): (.+)$", re.MULTILINE)
 class Archive:
     """The lists of an archive, in the folder of a cache entry. Made by :func:`open_archive`."""
 
-    def __init__(self, folder: Path, cache: Cache, runner: Runner) -> None:
+    def __init__(self, folder: Path, architecture: Architecture, cache: Cache, runner: Runner) -> None:
         self._folder = folder
+        self._options = _options(folder, architecture)
         self._cache = cache
         self._runner = runner
 
@@ -44,7 +46,7 @@ class Archive:
         wanted = tuple(dict.fromkeys(packages))
         if not wanted:
             return
-        argv = ["apt-cache", *_options(self._folder), "show", "--no-all-versions", *wanted]
+        argv = ["apt-cache", *self._options, "show", "--no-all-versions", *wanted]
         # 100: at least one of them is unknown; which, is seen by who is missing.
         text = self._runner.run(argv, success=frozenset({0, 100}), timeout=120).stdout
         found: dict[str, str] = {}
@@ -76,7 +78,7 @@ class Archive:
         """
         self.refuse_unknown(packages, "The medium")
         try:
-            self._runner.run(["apt-get", *_options(self._folder), "download", *packages], timeout=900, cwd=str(folder))
+            self._runner.run(["apt-get", *self._options, "download", *packages], timeout=900, cwd=str(folder))
         except ProcessError as error:
             raise _unreachable(error) from None
         found = {path.name.partition("_")[0]: path for path in folder.glob("*.deb")}
@@ -96,7 +98,7 @@ class Archive:
             UsageError: a package does not exist. LiferaftError: they do not go together.
         """
         wanted = tuple(packages)
-        argv = ["apt-get", *_options(self._folder), "-o", "APT::Install-Recommends=false", "--simulate", "install"]
+        argv = ["apt-get", *self._options, "-o", "APT::Install-Recommends=false", "--simulate", "install"]
         try:
             said = self._runner.run([*argv, "?essential", "apt", *wanted], timeout=120).stdout
         except ProcessError as error:
@@ -105,13 +107,14 @@ class Archive:
         return tuple(sorted(f"{match[1]} {match[2]}" for match in _INSTALLED.finditer(said)))
 
     def _names(self, prefix: str) -> list[str]:
-        return self._runner.run(["apt-cache", *_options(self._folder), "pkgnames", prefix]).stdout.split()
+        return self._runner.run(["apt-cache", *self._options, "pkgnames", prefix]).stdout.split()
 
 
 def open_archive(
     sources: Iterable[str], cache: Cache, runner: Runner, sink: Sink, *, state: tuple[str, ...] = ()
 ) -> Archive:
-    """The archive that lines of a sources.list name, with firmware; its lists are fetched at most once a day.
+    """The archive that lines of a sources.list name, with firmware, as the architecture that they name sees it; its
+    lists are fetched at most once a day.
 
     Args:
         state: digests of what the archive publishes, where they are known: its lists are fetched once for each state.
@@ -123,6 +126,7 @@ def open_archive(
     if not _KEYRING.is_file():
         raise MissingToolError(f"{_KEYRING} is not there.", hint="apt-get install debian-archive-keyring")
     lines = [f"{line} {_COMPONENTS}" for line in sources]
+    architecture = architecture_of(lines)
     age = state or (datetime.datetime.now(datetime.UTC).date().isoformat(),)
     key = key_of(("lists 1", *age, *lines))
 
@@ -132,17 +136,17 @@ def open_archive(
             (folder / name).mkdir(parents=True)
         (folder / "sources.list").write_text("\n".join(lines) + "\n")
         (folder / "trusted" / "debian.gpg").write_bytes(_KEYRING.read_bytes())
-        argv = ["apt-get", *_options(folder), "-o", "APT::Update::Error-Mode=any", "update"]
+        argv = ["apt-get", *_options(folder, architecture), "-o", "APT::Update::Error-Mode=any", "update"]
         try:
             runner.run(argv, timeout=600)
         except ProcessError as error:
             raise _unreachable(error) from None
 
     folder, _ = cache.entry("lists", key, make)
-    return Archive(folder, cache, runner)
+    return Archive(folder, architecture, cache, runner)
 
 
-def _options(folder: Path) -> list[str]:
+def _options(folder: Path, architecture: Architecture) -> list[str]:
     """apt's words for a world of its own in ``folder``."""
     settings = {
         "Dir::State": folder / "state",
@@ -155,7 +159,9 @@ def _options(folder: Path) -> list[str]:
         "Dir::Etc::preferencesparts": "/dev/null",
         "Dir::Etc::trusted": "/dev/null",
         "Dir::Etc::trustedparts": folder / "trusted",
-        "APT::Architecture": "amd64",
+        "APT::Architecture": architecture,
+        # Else apt reads lists of the architectures that this machine has beside its own.
+        "APT::Architectures": architecture,
         "Acquire::Languages": "none",
         # As root, apt would fetch as a user that cannot write here.
         "APT::Sandbox::User": "root",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.architecture import Architecture, key_part
 from builder.cache import Cache, key_of
 from core.documents import decode_stored, encode
 from core.errors import DamagedError, ProcessError, UnreachableError
@@ -44,12 +45,14 @@ class PackageSource(msgspec.Struct, frozen=True):
 
 class Mirror(msgspec.Struct, frozen=True):
     """Base URIs of the archive and of its security updates; ``security`` is empty when there is none. ``dated`` is an
-    old state on purpose: its lists may be past their time. ``backports``: the release's backports count too."""
+    old state on purpose: its lists may be past their time. ``backports``: the release's backports count too.
+    ``architecture``: whose packages are taken."""
 
     archive: str
     security: str
     dated: bool = False
     backports: bool = False
+    architecture: Architecture = Architecture.AMD64
 
     def suites(self, release: str) -> tuple[tuple[str, str], ...]:
         """URI and suite of everything for ``release``; the release itself comes first."""
@@ -61,8 +64,10 @@ class Mirror(msgspec.Struct, frozen=True):
         return tuple(found)
 
     def sources(self, release: str) -> tuple[str, ...]:
-        """Lines of a sources.list for ``release``, updates included."""
-        options = "[check-valid-until=no] " if self.dated else ""
+        """Lines of a sources.list for ``release``, updates included; they name an architecture other than amd64."""
+        words = [f"arch={name}" for name in key_part(self.architecture)]
+        words += ["check-valid-until=no"] if self.dated else []
+        options = f"[{' '.join(words)}] " if words else ""
         return tuple(f"deb {options}{uri} {suite} main" for uri, suite in self.suites(release))
 
 

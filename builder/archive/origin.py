@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.architecture import Architecture
 from builder.archive.debian import open_archive
 from builder.archive.mirror import Mirror, PackageSource, find_mirror, published, read_state
 from builder.cache import Cache, key_of
@@ -31,6 +32,11 @@ class Origin(msgspec.Struct, frozen=True):
     def published(self) -> datetime.datetime:
         """When the newest of its lists was published."""
         return published(self.state)
+
+    @property
+    def architecture(self) -> Architecture:
+        """Whose packages are taken."""
+        return self.mirror.architecture
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -65,6 +71,7 @@ def find_origin(recipe: Recipe, cache: Cache, runner: Runner, sink: Sink, *, off
         UnreachableError: the archive does not answer and never did.
     """
     mirror = find_mirror(runner, recipe.mirror, recipe.snapshot)
+    mirror = msgspec.structs.replace(mirror, architecture=recipe.architecture)
     if recipe.kernel.flavour is KernelFlavour.BACKPORTS:
         mirror = msgspec.structs.replace(mirror, backports=True)
     state = read_state(mirror, recipe.release, cache, runner, sink, offline=offline)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.architecture import traits_of
 from builder.archive.debian import Archive, open_archive
 from builder.cache import Cache, key_of
 from builder.drivers.dkms import build_dkms
@@ -50,11 +51,12 @@ def build_drivers(
         sources: lines of a sources.list for the medium's release.
 
     Raises:
-        UsageError: something named is not there, or not what it should be.
+        UsageError: something named is not there, or not what it should be; a machine has another processor.
         RefusedError: a driver does not fit the medium's kernel; DKMS needs root.
         UnreachableError: packages cannot be fetched.
         LiferaftError: a driver does not compile.
     """
+    _refuse_other_processors(recipe, machines.machines)
     compiled: tuple[Path, ...] = ()
     if recipe.kernel.dkms or machines.dkms:
         compiled = build_dkms(
@@ -74,6 +76,17 @@ def build_drivers(
         if not found and not firmware:
             return ()
         return (_layer(recipe, found, firmware, ground, cache, runner, sink),)
+
+
+def _refuse_other_processors(recipe: Recipe, machines: Iterable[Machine]) -> None:
+    """What such a machine needs is no driver's business: it would not start from the medium."""
+    for machine in machines:
+        if machine.architecture != traits_of(recipe.architecture).machine:
+            raise UsageError(
+                f"The medium is for {recipe.architecture}, and the machine {machine.product or 'that was named'} is "
+                f"{machine.architecture}: it would not start from it.",
+                hint="Leave it out (firmware.machines, --this-machine), or build for its architecture.",
+            )
 
 
 def _layer(

@@ -12,8 +12,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from builder.architecture import architecture_of
 from builder.cache import Cache, key_of
 from builder.drivers.kernel_module import is_module
+from builder.foreign import bootstrap_words, refuse_foreign
 from builder.rootfs import refuse_without_root
 from core.errors import LiferaftError, ProcessError, UsageError
 from core.events import Event, Sink, Stage
@@ -21,6 +23,8 @@ from core.process import Runner
 
 _SETTING = re.compile(r"^\s*(PACKAGE_NAME|PACKAGE_VERSION)=[\"']?([A-Za-z0-9._+~:-]+)[\"']?\s*$", re.MULTILINE)
 _LOG_LINES = 15
+#: Seconds that compiling may take: minutes, and much more where another processor is emulated.
+_LONGEST = 2 * 3600
 #: Shown when a driver does not compile: what the compiler said, not only that make failed.
 _SHOW_LOGS = (
     f'tail -v -n {_LOG_LINES} "$1"/var/lib/dkms/*/*/build/make.log "$1"/var/lib/dkms/*/*/*/*/log/make.log 2>/dev/null'
@@ -55,6 +59,7 @@ def build_dkms(
 
     def make(target: Path) -> None:
         refuse_without_root()
+        refuse_foreign(architecture_of(sources), cache, runner)
         what = ", ".join((*packages, *(f"{name}/{version}" for name, version in named.values())))
         sink(Event(stage=Stage.BUILD, message=f"Compiling drivers for {kernel}: {what}"))
         with cache.scratch("dkms") as scratch:
@@ -109,6 +114,7 @@ def _compile(
 ) -> None:
     included = ",".join(("dkms", f"linux-headers-{kernel}", *packages))
     argv = ["mmdebstrap", "--mode=unshare", "--variant=apt", f"--include={included}"]
+    argv += bootstrap_words(architecture_of(sources))
     argv += ['--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
     steps = [f'chroot "$1" dkms install {name}/{version} -k {kernel}' for name, version in named]
     if named:
@@ -118,7 +124,7 @@ def _compile(
     argv += [f"--customize-hook={step} || {{ {_SHOW_LOGS}; exit 1; }}" for step in steps]
     lines = [f"{line} contrib non-free non-free-firmware" for line in sources]
     try:
-        runner.run([*argv, release, str(scratch / "tree"), *lines], timeout=1800, on_line=lambda line: None)
+        runner.run([*argv, release, str(scratch / "tree"), *lines], timeout=_LONGEST, on_line=lambda line: None)
     except ProcessError as error:
         raise LiferaftError(_why(error.output, kernel), hint="--debug shows all that was printed.") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from builder.architecture import Architecture
 from builder.recipe.network import Network
 
 #: What the base of a medium with Wi-Fi has beside that of others: the tool and the rules of each country.
@@ -128,6 +129,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         release: the Debian release it is made of.
+        architecture: the processor it starts on, by Debian's name.
         snapshot: the state of Debian's archive (``20261101T000000Z``, snapshot.debian.org); empty for today's.
         mirror: Debian archive to take packages from; empty for the one that this machine's apt uses.
         hostname: the live system's name.
@@ -145,6 +147,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     release: Release = Release.TRIXIE
+    architecture: Architecture = Architecture.AMD64
     snapshot: str = ""
     mirror: str = ""
     hostname: str = "liferaft"
@@ -168,7 +171,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def base_packages(self, common: Iterable[str]) -> tuple[str, ...]:
         """Debian packages of the base: those that every medium has, with this recipe's kernel, and what it adds."""
-        kept = (self.kernel.package(name, self.release) if name.startswith("linux-image-") else name for name in common)
+        kernel = self.kernel.package(f"linux-image-{self.architecture}", self.release)
+        kept = (kernel if name.startswith("linux-image-") else name for name in common)
         return (*kept, *self.packages, *(_WIFI_PACKAGES if self.network.wifi else ()))
 
     @property

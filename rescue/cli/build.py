@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from builder.architecture import Architecture
 from builder.medium import BuildReport
 from builder.namespace import root_prefix
 from core.documents import encode
-from core.errors import ExitCode, RefusedError
+from core.errors import ExitCode
 from core.process import SystemRunner, become
 from core.units import MIB, format_duration, format_size
 from rescue.cli.terminal import json_option, open_sink, progress_option
@@ -37,9 +38,8 @@ _WORTH_A_LINE = MIB // 4
 )
 @click.option(
     "--architecture",
-    type=click.Choice(["amd64", "arm64"]),
-    default="amd64",
-    help="Which machines the medium starts. Only amd64 can be built so far; arm64 is refused.",
+    type=click.Choice([one.value for one in Architecture]),
+    help="The processor of the machines that the medium starts, in the place of the recipe's; amd64 without either.",
 )
 @click.option("--cache", type=click.Path(path_type=Path), help="The build cache; by default ~/.cache/liferaft.")
 @click.option(
@@ -58,14 +58,14 @@ def command(
     recipe: Path | None,
     out: Path | None,
     netboot: Path | None,
-    architecture: str,
+    architecture: str | None,
     cache: Path | None,
     this_machine: bool,
     offline: bool,
     as_json: bool,
     progress: str,
 ) -> int:
-    """Build the rescue medium: one ISO for CD and USB stick, BIOS and UEFI.
+    """Build the rescue medium: one ISO for CD and USB stick, BIOS and UEFI (arm64: UEFI).
 
     RECIPE is a TOML file (docs/recipe.md) that says what the medium has beside what every one has: packages,
     drivers and firmware, network, SSH keys, time zone, keyboard, certificates, hooks, repositories, a restore job.
@@ -85,15 +85,18 @@ def command(
     """
     if out is None and netboot is None:
         raise click.UsageError("Say what to write: -o FILE.iso, --netboot DIR, or both.")
-    if architecture != "amd64":
-        raise RefusedError(
-            f"A medium for {architecture} cannot be built yet: boot loaders, packages and compiled parts are amd64's.",
-            hint="Leave --architecture out for amd64.",
-        )
     _be_root_of_a_namespace()
     sink = open_sink(progress)
     report = build_medium(
-        recipe, out, cache, sink, SystemRunner(), this_machine=this_machine, netboot=netboot, offline=offline
+        recipe,
+        out,
+        cache,
+        sink,
+        SystemRunner(),
+        this_machine=this_machine,
+        netboot=netboot,
+        offline=offline,
+        architecture=Architecture(architecture) if architecture else None,
     )
     if as_json:
         click.echo(encode(report), nl=False)

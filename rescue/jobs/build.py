@@ -5,6 +5,7 @@ from pathlib import Path, PurePath
 
 import msgspec
 
+from builder.architecture import Architecture
 from builder.cache import default_cache
 from builder.medium import BuildReport, build_iso
 from builder.recipe.file import default_recipe, read_recipe
@@ -28,6 +29,7 @@ def build_medium(
     this_machine: bool = False,
     netboot: Path | None = None,
     offline: bool = False,
+    architecture: Architecture | None = None,
 ) -> BuildReport:
     """Build the rescue medium.
 
@@ -37,6 +39,7 @@ def build_medium(
         netboot: the folder that becomes the netboot set, if any.
         cache: the build cache; the user's own when None.
         this_machine: add the firmware and the compiled drivers that the machine this runs on needs.
+        architecture: in the place of the recipe's.
         offline: build from the packages that the mirror had the last time.
 
     Raises:
@@ -46,6 +49,8 @@ def build_medium(
     """
     sink = WarningsKept(sink)
     recipe = default_recipe() if recipe_path is None else read_recipe(recipe_path)
+    if architecture is not None:
+        recipe = msgspec.structs.replace(recipe, architecture=architecture)
     job = _check_job(recipe, recipe_path)
     secrets: dict[str, Path] = {}
     if job and recipe_path:

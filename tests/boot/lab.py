@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.boot import BASE_PARAMETERS
+from builder.boot import base_parameters
 from core.process import Runner, SystemRunner
 from core.units import MIB
 from tests.boot.console import Console, LineTimeoutError
@@ -39,7 +39,7 @@ BOOT_TIMEOUT = 240.0
 _INTERVAL = 0.2
 
 #: A root shell on the second serial line: systemd-debug-generator(8).
-_PARAMETERS = (*BASE_PARAMETERS, "systemd.debug_shell=ttyS1", "quiet")
+_PARAMETERS = (*base_parameters(), "systemd.debug_shell=ttyS1", "quiet")
 #: No wizard and no network, which a script does not need.
 _SPARE = (
     "systemd.mask=liferaft-tui@ttyS0.service",
@@ -140,6 +140,7 @@ def guest(
     folder: Path,
     runner: Runner,
     *,
+    others: Sequence[Drive] = (),
     tree: Path | None = None,
     whole: bool = False,
 ) -> Iterator[Guest]:
@@ -148,6 +149,7 @@ def guest(
     Args:
         name: names the logs under ``out/boot``.
         folder: an empty folder of the host; the guest has it as ``/run/lab``.
+        others: more drives, behind ``disks``, on any controller.
         tree: the working tree that replaces the liferaft of the medium.
         whole: the system as people have it, with the wizard and the network.
 
@@ -162,7 +164,7 @@ def guest(
         extra += _share("tree", tree, ",readonly=on")
     drives = [Drive(iso, Controller.CDROM, readonly=True)]
     drives += [Drive(path, Controller.VIRTIO, f"LAB{number}") for number, path in enumerate(disks)]
-    machine = Machine(name, Firmware.BIOS, tuple(drives), memory=1536, extra=tuple(extra))
+    machine = Machine(name, Firmware.BIOS, (*drives, *others), memory=1536, extra=tuple(extra))
     with machine.run() as running:
         _start_agent(running, folder, tree)
         yield Guest(folder, running.console)

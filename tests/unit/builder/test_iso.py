@@ -61,6 +61,28 @@ def test_files_come_back_as_they_went(iso: Path, tmp_path: Path) -> None:
     assert (tmp_path / "vmlinuz").read_bytes() == bytes(range(256)) * 64
 
 
+def test_a_medium_without_bios_is_found_by_uefi_alone(tmp_path: Path) -> None:
+    """A machine of arm64 knows the fallback path alone (UEFI 2.10, 3.5.1.1); no code lies where a BIOS would start."""
+    missing = [tool for tool in _TOOLS if find_tool(tool) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (run make setup)")
+    (tmp_path / "program").write_bytes(b"MZ" * 4096)
+    runner = SystemRunner()
+    efi = make_efi_image(tmp_path, runner, {"BOOTAA64.EFI": tmp_path / "program"})
+    files = {"boot/grub/grub.cfg": tmp_path / "program", "live/vmlinuz": tmp_path / "program"}
+    write_iso(files, BootImages(None, None, efi), tmp_path / "out.iso", runner)
+    report = _said("xorriso", "-indev", str(tmp_path / "out.iso"), "-report_el_torito", "plain")
+    images = [line.split() for line in report.splitlines() if line.startswith("El Torito boot img :")]
+    assert [words[6] for words in images] == ["UEFI"]
+    table = json.loads(_said("/usr/sbin/sfdisk", "--json", str(tmp_path / "out.iso")))["partitiontable"]
+    assert table["label"] == "gpt"
+    esp = next(part for part in table["partitions"] if part["type"] == _ESP)
+    assert _said("mdir", "-b", "-i", f"{tmp_path / 'out.iso'}@@{esp['start'] * 512}", "::/EFI/BOOT").split() == [
+        "::/EFI/BOOT/BOOTAA64.EFI"
+    ]
+    assert not any((tmp_path / "out.iso").read_bytes()[:440])
+
+
 def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path: Path) -> None:
     for name in ("code", "bios", "efi"):
         (tmp_path / name).write_bytes(b"x")

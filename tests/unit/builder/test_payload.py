@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.architecture import Architecture
 from builder.payload import install_live, settle_modes, write_settings
 from core.errors import DamagedError
 
@@ -20,6 +21,16 @@ def test_the_live_system_starts_the_wizard_on_both_consoles_and_silences_what_wr
         assert str((tmp_path / "etc/udev/rules.d" / rule).readlink()) == "/dev/null"
     for unit in ("swap.target", "fstrim.timer", "mdmonitor.service", "e2scrub_reap.service", "serial-getty@.service"):
         assert str((tmp_path / "etc/systemd/system" / unit).readlink()) == "/dev/null"
+
+
+def test_the_wizard_is_on_the_serial_port_of_arm64_and_only_there(tmp_path: Path) -> None:
+    found = {}
+    for architecture in Architecture:
+        install_live(LIVE, tmp_path / architecture, architecture)
+        wants = tmp_path / architecture / "etc/systemd/system/getty.target.wants"
+        found[architecture] = {path.name for path in wants.iterdir()}
+    assert found[Architecture.ARM64] - found[Architecture.AMD64] == {"liferaft-tui@ttyAMA0.service"}
+    assert found[Architecture.AMD64] <= found[Architecture.ARM64]
 
 
 def test_ssh_is_off_and_asks_for_keys_when_it_is_on(tmp_path: Path) -> None:

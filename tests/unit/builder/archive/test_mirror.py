@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from builder.architecture import Architecture, architecture_of
 from builder.archive.mirror import Mirror, find_mirror, parse_mirror, published, read_state
 from builder.archive.origin import DatedRunner
 from builder.cache import open_cache
@@ -37,6 +38,17 @@ def test_sources_have_updates_and_security_when_the_host_has() -> None:
         "deb http://m/debian trixie-updates main",
     )
     assert "deb http://s trixie-security main" in Mirror("http://m/debian", "http://s").sources("trixie")
+
+
+def test_sources_say_which_architecture_they_are_read_for() -> None:
+    """sources.list(5): options in brackets, separated by spaces; arch= names the architecture."""
+    dated = Mirror("http://m", "", dated=True, architecture=Architecture.ARM64)
+    assert dated.sources("trixie")[0] == "deb [arch=arm64 check-valid-until=no] http://m trixie main"
+    assert architecture_of(dated.sources("trixie")) is Architecture.ARM64
+    plain = Mirror("http://m", "", dated=True)
+    assert architecture_of(plain.sources("trixie")) is Architecture.AMD64
+    # A word of an address is no option.
+    assert architecture_of(("deb http://arch=arm64.example/debian trixie main",)) is Architecture.AMD64
 
 
 def test_a_host_that_is_not_debian_uses_debians_own_address() -> None:

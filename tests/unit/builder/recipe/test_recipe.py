@@ -136,16 +136,20 @@ def test_wifi_brings_its_drivers_tools_and_firmware() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flavour", "package"),
+    ("architecture", "flavour", "package"),
     [
-        ("stock", "linux-image-amd64"),
-        ("cloud", "linux-image-cloud-amd64"),
-        ("backports", "linux-image-amd64/trixie-backports"),
+        ("amd64", "stock", "linux-image-amd64"),
+        ("amd64", "cloud", "linux-image-cloud-amd64"),
+        ("amd64", "backports", "linux-image-amd64/trixie-backports"),
+        ("arm64", "stock", "linux-image-arm64"),
+        ("arm64", "cloud", "linux-image-cloud-arm64"),
     ],
 )
-def test_the_kernel_is_one_of_debians(flavour: str, package: str) -> None:
+def test_the_kernel_is_one_of_debians(architecture: str, flavour: str, package: str) -> None:
     """Names of Debian's packages; with a suite as apt-get(8) takes it, "install"."""
-    recipe = parse_recipe(f"packages = ['rsync']\n[kernel]\nflavour = '{flavour}'", name="s")
+    recipe = parse_recipe(
+        f"architecture = '{architecture}'\npackages = ['rsync']\n[kernel]\nflavour = '{flavour}'", name="s"
+    )
     assert recipe.base_packages(("linux-image-amd64", "less")) == (package, "less", "rsync")
 
 
