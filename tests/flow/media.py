@@ -3,7 +3,6 @@
 A module is what gcc makes of a few lines of C: a real ELF object with a ``.modinfo`` that modinfo and depmod read.
 """
 
-import datetime
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from builder.boot import INITRD, KERNEL, grub_menu, mark_name
-from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
+from builder.document import MEDIUM_DOCUMENT, describe_files
 from builder.finished.iso9660 import Platform
 from builder.finished.opened import open_medium
 from builder.initrd import read_initrd
@@ -19,6 +18,7 @@ from builder.iso import BootImages, write_iso
 from builder.sums import SUMS, ranges_of_files, sums_image
 from core.documents import encode_readable
 from core.process import Runner
+from tests.samples import sample_medium
 
 KERNEL_RELEASE = "6.12.99-test"
 VERMAGIC = f"{KERNEL_RELEASE} SMP preempt mod_unload modversions "
@@ -91,18 +91,8 @@ def make_medium(folder: Path, tree: Path, initrd_tree: Path, runner: Runner) -> 
         files[name].write_text(text)
     files[SUMS] = folder / "sums.img"
     files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
-    document = MediumDocument(
-        liferaft="liferaft test",
-        built=datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC),
-        release="trixie",
-        architecture="amd64",
-        medium_id=MEDIUM_ID,
-        kernel=KERNEL_RELEASE,
-        layers=("base",),
-        initrds=(INITRD, SUMS),
-        ram=1,
-        ram_copied=2,
-        files=describe_files(files),
+    document = sample_medium(
+        medium_id=MEDIUM_ID, kernel=KERNEL_RELEASE, initrds=(INITRD, SUMS), files=describe_files(files)
     )
     files[MEDIUM_DOCUMENT] = folder / "medium.json"
     files[MEDIUM_DOCUMENT].write_text(encode_readable(document))

@@ -1,16 +1,16 @@
 """Small rescue media and sticks for tests: an ISO of a few MiB with a true document, and sticks that fail."""
 
-import datetime
 import random
 from pathlib import Path
 
 from builder.boot import mark_name
-from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
+from builder.document import MEDIUM_DOCUMENT, describe_files
 from builder.iso import BootImages, write_iso
 from core.documents import encode_readable
 from core.process import SystemRunner
 from core.units import MIB
 from tests.flow.disks import run
+from tests.samples import sample_medium
 
 _ID = "0123456789abcdef0123456789abcdef"
 
@@ -29,19 +29,7 @@ def small_iso(folder: Path, *, seed: int = 1, mebibytes: int = 4) -> Path:
     for number, (name, content) in enumerate(contents.items()):
         files[name] = folder / f"file{number}"
         files[name].write_bytes(content)
-    document = MediumDocument(
-        liferaft="liferaft test",
-        built=datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC),
-        release="trixie",
-        architecture="amd64",
-        medium_id=_ID,
-        kernel="6.12.99-test",
-        layers=("base",),
-        initrds=(),
-        ram=1,
-        ram_copied=2,
-        files=describe_files(files),
-    )
+    document = sample_medium(medium_id=_ID, files=describe_files(files))
     files[MEDIUM_DOCUMENT] = folder / "medium.json"
     files[MEDIUM_DOCUMENT].write_text(encode_readable(document))
     (folder / "code.img").write_bytes(noise.randbytes(440).ljust(512, b"\0"))

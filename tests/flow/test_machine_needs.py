@@ -8,22 +8,14 @@ from builder.drivers.firmware_files import asked_files
 from builder.drivers.machine_needs import firmware_needs
 from builder.drivers.module_tree import ModuleTree
 from core.process import Runner, SystemRunner
-from images.model.machine import Firmware, Machine, SecureBoot
+from images.model.machine import Machine
 from tests.flow.disks import need
 from tests.flow.media import KERNEL_RELEASE, make_module, make_tree
+from tests.samples import sample_machine
 
 
 def _machine(*modaliases: str) -> Machine:
-    return Machine(
-        firmware=Firmware.UEFI,
-        secure_boot=SecureBoot.DISABLED,
-        architecture="x86_64",
-        ram=1,
-        product="",
-        disks=(),
-        nics=(),
-        modaliases=modaliases,
-    )
+    return sample_machine(modaliases=modaliases)
 
 
 @pytest.fixture(scope="module")

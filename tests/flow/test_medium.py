@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from builder.boot import bios_boot_code, grub_menu, make_bios_image, make_efi_image
-from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_images, describe_files
+from builder.document import MEDIUM_DOCUMENT, describe_boot_images, describe_files
 from builder.finished.inspection import Inspection, inspect_medium
 from builder.finished.opened import open_medium
 from builder.finished.sbom import bill_of_materials
@@ -24,6 +24,7 @@ from core.events import ignore
 from core.process import SystemRunner
 from rescue.jobs.inspect import inspect_finished
 from tests.flow.disks import need
+from tests.samples import sample_medium
 
 _BUILT = datetime.datetime(2026, 9, 12, 7, 55, 41, tzinfo=datetime.UTC)
 _MIB = 1 << 20
@@ -51,14 +52,11 @@ def _make(folder: Path, files: dict[str, bytes]) -> Path:
     boot = BootImages(bios_boot_code(), make_bios_image(folder, "0123", runner), make_efi_image(folder, runner))
     paths[SUMS] = folder / "sums.img"
     paths[SUMS].write_bytes(sums_image(ranges_of_files(paths)))
-    document = MediumDocument(
+    document = sample_medium(
         liferaft="liferaft 0.1.0",
         built=_BUILT,
-        release="trixie",
-        architecture="amd64",
         medium_id="0123",
         kernel="6.12.0-amd64",
-        layers=("base",),
         initrds=("live/initrd.img", SUMS),
         ram=640 * _MIB,
         ram_copied=832 * _MIB,

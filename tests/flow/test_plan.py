@@ -16,7 +16,7 @@ from core.errors import LiferaftError
 from core.events import ignore
 from core.process import SystemRunner
 from images.model.layout import DiskIdentity
-from images.model.machine import Firmware, Machine, MachineDisk, SecureBoot
+from images.model.machine import MachineDisk
 from rescue.cli.main import main
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.placing import TargetRule
@@ -25,6 +25,7 @@ from rescue.jobs.restore import RestoreChoices, plan_restore, plan_restore_by_ru
 from restore.plan import Plan
 from tests.flow.disks import MIB, blank, dos_disk, gpt_disk
 from tests.runners import ScriptedRunner
+from tests.samples import sample_machine
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,13 @@ def disk(node: str, size: int, serial: str, *obstacles: str) -> MachineDisk:
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
     """What ``liferaft probe --json`` said of a machine whose disk was in use."""
-    machine = Machine(
-        firmware=Firmware.UEFI,
-        secure_boot=SecureBoot.DISABLED,
-        architecture="x86_64",
-        ram=1 << 33,
+    machine = sample_machine(
         product="Rack",
         disks=(
             disk("/dev/sda", 400 * MIB, "A", "/dev/sda1 is mounted on /"),
             disk("/dev/sdb", 300 * MIB, "B"),
             disk("/dev/sdc", 8 * MIB, "C"),
         ),
-        nics=(),
-        modaliases=(),
     )
     path = tmp_path / "machine.json"
     path.write_bytes(msgspec.json.encode(machine))

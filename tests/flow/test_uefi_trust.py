@@ -15,10 +15,11 @@ from builder.preflight.medium import StartChain
 from builder.preflight.trust import trust_findings
 from core.errors import DamagedError
 from images.efi_signatures import parse_signature_lists
-from images.model.machine import Firmware, Machine, SecureBoot
+from images.model.machine import Machine, SecureBoot
 from images.model.trust import FirmwareTrust, SignatureDatabase
 from images.probe_hardware import read_trust
 from tests.flow.disks import need, run
+from tests.samples import sample_machine
 
 SHIM = Path("/usr/lib/shim/shimx64.efi.signed")
 SHIM_UNSIGNED = Path("/usr/lib/shim/shimx64.efi")
@@ -86,17 +87,7 @@ def signature_list(kind: UUID, *data: bytes) -> bytes:
 
 
 def machine(trust: FirmwareTrust | None, secure_boot: SecureBoot = SecureBoot.ENABLED) -> Machine:
-    return Machine(
-        firmware=Firmware.UEFI,
-        secure_boot=secure_boot,
-        architecture="x86_64",
-        ram=1 << 33,
-        product="",
-        disks=(),
-        nics=(),
-        modaliases=(),
-        trust=trust,
-    )
+    return sample_machine(secure_boot=secure_boot, trust=trust)
 
 
 def database(*lists: bytes) -> SignatureDatabase:

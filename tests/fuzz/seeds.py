@@ -18,7 +18,6 @@ from images.model.layout import (
     PartitionTable,
     TableKind,
 )
-from images.model.machine import Firmware, Machine, SecureBoot
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
 from images.store.index import IndexBuilder, Location
@@ -30,6 +29,7 @@ from images.store.repository import Catalogue, PointSummary
 from images.store.sealed import seal_document
 from images.store.signature import new_signing_key, read_signing_key
 from tests.fuzz.parity import parity_seeds
+from tests.samples import sample_machine
 
 _REPOSITORY = bytes(range(16))
 
@@ -42,7 +42,7 @@ def seeds(target: str) -> list[bytes]:
         "record": _records,
         "index": _indexes,
         "manifest": lambda: [encode(sample_manifest()), encode(stacked_manifest())],
-        "machine": lambda: [encode(_machine())],
+        "machine": lambda: [encode(sample_machine())],
         "catalogue": _catalogues,
         "sealed": lambda: [encode(seal_document(RepositoryKeys(bytes(32)), "points", _REPOSITORY, b"x" * 40))],
         "key-slot": _slots,
@@ -82,19 +82,6 @@ def _indexes() -> list[bytes]:
     return [builder.encode(_REPOSITORY)]
 
 
-def _machine() -> Machine:
-    return Machine(
-        firmware=Firmware.UEFI,
-        secure_boot=SecureBoot.UNKNOWN,
-        architecture="x86_64",
-        ram=1,
-        product="p",
-        disks=(),
-        nics=(),
-        modaliases=(),
-    )
-
-
 def sample_manifest() -> Manifest:
     """A sound manifest: a GPT disk with an ESP, an ext4 and swap, and a dos disk with NTFS."""
     gpt = _disk("disk0", TableKind.GPT, [(2048, 65536, FilesystemKind.FAT32), (67584, 262144, FilesystemKind.EXT4)])
@@ -125,7 +112,7 @@ def sample_manifest() -> Manifest:
         name="n",
         created="2026-11-21T00:00:00+00:00",
         origin="host",
-        machine=_machine(),
+        machine=sample_machine(),
         layout=Layout(disks=(gpt, dos)),
         volumes=volumes,
     )

@@ -9,6 +9,7 @@ import pytest
 from core.documents import decode_stored, encode
 from images.model.machine import Firmware, Machine, MachineDevice, SecureBoot
 from images.probe_hardware import describe_hardware, read_devices, read_trust
+from tests.samples import sample_machine
 
 RECORDED = Path(__file__).parents[4] / "shared/data/canonical+go-efilib/linux/testdata/sys.tar"
 RST = "pci:v00008086d0000282Asv00001028sd00000798bc01sc04i00"
@@ -21,16 +22,7 @@ def _write(root: Path, name: str, content: bytes) -> None:
 
 
 def _machine(firmware: Firmware) -> Machine:
-    return Machine(
-        firmware=firmware,
-        secure_boot=SecureBoot.UNKNOWN,
-        architecture="x86_64",
-        ram=1 << 30,
-        product="",
-        disks=(),
-        nics=(),
-        modaliases=(RST,),
-    )
+    return sample_machine(firmware=firmware, secure_boot=SecureBoot.UNKNOWN, modaliases=(RST,))
 
 
 def test_devices_with_their_drivers_and_what_hides_behind_them(tmp_path: Path) -> None:

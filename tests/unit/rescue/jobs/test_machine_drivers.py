@@ -6,20 +6,11 @@ import pytest
 
 from builder.recipe.recipe import Recipe
 from core.events import Event
-from images.model.machine import Firmware, Machine, SecureBoot
 from rescue.jobs.machine_drivers import foreign_modules, machine_drivers
 from tests.runners import ScriptedRunner
+from tests.samples import sample_machine
 
-_MACHINE = Machine(
-    firmware=Firmware.UEFI,
-    secure_boot=SecureBoot.DISABLED,
-    architecture="x86_64",
-    ram=1,
-    product="",
-    disks=(),
-    nics=(),
-    modaliases=("pci:v1",),
-)
+_MACHINE = sample_machine(modaliases=("pci:v1",))
 
 
 @pytest.fixture

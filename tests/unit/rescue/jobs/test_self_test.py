@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
+from builder.document import MEDIUM_DOCUMENT, describe_files
 from core.documents import encode_readable
 from core.errors import DeviceError
 from core.events import ignore
 from images.model.machine import Machine
 from rescue.jobs.self_test import Grade, SelfTestResult, result_line, run_self_test
+from tests.samples import sample_medium
 
 _NOW = datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC)
 
@@ -23,15 +24,10 @@ def medium(tmp_path: Path) -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    document = MediumDocument(
+    document = sample_medium(
         liferaft="liferaft 0.1.0",
         built=_NOW - datetime.timedelta(days=10),
-        release="trixie",
-        architecture="amd64",
-        medium_id="0",
         kernel="6.12",
-        layers=("base",),
-        initrds=(),
         ram=640 << 20,
         ram_copied=832 << 20,
         files=describe_files({name: folder / name for name in files}),

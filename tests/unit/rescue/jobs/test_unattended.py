@@ -29,6 +29,7 @@ from restore.plan import Plan
 from restore.report import Report
 from tests.flow.servers import serving
 from tests.runners import ScriptedRunner
+from tests.samples import sample_machine
 
 
 def _disk(node: str, serial: str, *obstacles: str) -> MachineDisk:
@@ -43,16 +44,7 @@ def _disk(node: str, serial: str, *obstacles: str) -> MachineDisk:
 
 
 def _machine(*disks: MachineDisk) -> Machine:
-    return Machine(
-        firmware=Firmware.BIOS,
-        secure_boot=SecureBoot.UNKNOWN,
-        architecture="x86_64",
-        ram=1,
-        product="",
-        disks=disks,
-        nics=(),
-        modaliases=(),
-    )
+    return sample_machine(firmware=Firmware.BIOS, secure_boot=SecureBoot.UNKNOWN, disks=disks)
 
 
 TWO = _machine(_disk("/dev/sda", "A"), _disk("/dev/sdb", "B"))

@@ -22,19 +22,17 @@ from rescue.tui.messages import Ending, Placed
 from restore.matching import Matching
 from restore.plan import Plan
 from restore.report import Report
+from tests.samples import sample_machine
 
 
 def machine(*disks: MachineDisk) -> Machine:
     """A BIOS machine with these disks."""
-    return Machine(
+    return sample_machine(
         firmware=Firmware.BIOS,
         secure_boot=SecureBoot.UNKNOWN,
-        architecture="x86_64",
-        ram=1 << 30,
         product="Standard PC (Q35 + ICH9, 2009)",
         disks=disks,
         nics=(Nic(name="enp0s2", mac="52:54:00:12:34:56", driver="virtio_net", up=True),),
-        modaliases=(),
     )
 
 
