@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from core.errors import DamagedError, UsageError
-from core.fields import nearest_field, unknown_fields
+from core.fields import allowed_values, nearest_field, unknown_fields
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def decode_written(content: bytes, kind: type[T], *, name: str) -> T:
 
     Raises:
         UsageError: naming the document, the field and what is wrong with it; for a field that nobody knows, the known
-            one that is spelled most like it.
+            one that is spelled most like it; for a word that is none of a few, those.
     """
     try:
         document = msgspec.json.decode(content, type=kind)
@@ -49,8 +49,11 @@ def decode_written(content: bytes, kind: type[T], *, name: str) -> T:
     if document is None or problem:
         unknown = _UNKNOWN.search(problem)
         near = nearest_field(unknown["field"], kind) if unknown else ""
-        hint = f"Is {near} meant? Nothing was done." if near else "Nothing was done."
-        raise UsageError(f"{name} is not a valid {_noun(kind)}: {problem}.", hint=hint)
+        allowed = allowed_values(problem, kind)
+        hints = [f"Is {near} meant?"] if near else [f"It may be {', '.join(allowed)}."] if allowed else []
+        raise UsageError(
+            f"{name} is not a valid {_noun(kind)}: {problem}.", hint=" ".join((*hints, "Nothing was done."))
+        )
     return document
 
 

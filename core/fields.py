@@ -5,10 +5,15 @@ the same struct must not swallow a misspelled field: this finds it.
 """
 
 import difflib
+import re
 from collections.abc import Iterator
 
 import msgspec
 import msgspec.inspect as kinds
+
+#: What msgspec says of a word that an enum does not have.
+_REFUSED = re.compile(r"^Invalid enum value .* - at `(?P<place>\$[^`]{0,200})`$", re.DOTALL)
+_STEP = re.compile(r"\.[^.\[\]]+|\[[^\[\]]*\]")
 
 
 def unknown_fields(content: object, kind: type[object]) -> Iterator[tuple[str, str]]:
@@ -24,6 +29,37 @@ def nearest_field(name: str, kind: type[object]) -> str:
     """The field of the document, or of one in it, that is spelled most like ``name``; empty when there is none."""
     near = difflib.get_close_matches(name, sorted(_names(kind)), n=1)
     return near[0] if near else ""
+
+
+def allowed_values(problem: str, kind: type[object]) -> tuple[str, ...]:
+    """What the field may be that msgspec complains about, where that is one of a few words; else nothing.
+
+    Args:
+        problem: msgspec's sentence; behind " - at " it names the place (``$.field[0].field``).
+    """
+    found = _REFUSED.search(problem)
+    if found is None:
+        return ()
+    here = [kinds.type_info(kind)]
+    for step in _STEP.findall(found["place"]):
+        here = [deeper for one in here for deeper in _deeper(one, step)]
+    members = (member for one in here for member in _members(one))
+    return tuple(str(value.value) for member in members if isinstance(member, kinds.EnumType) for value in member.cls)
+
+
+def _members(kind: kinds.Type) -> tuple[kinds.Type, ...]:
+    return kind.types if isinstance(kind, kinds.UnionType) else (kind,)
+
+
+def _deeper(kind: kinds.Type, step: str) -> Iterator[kinds.Type]:
+    """The types of a field of that name, or of the elements of an array or object."""
+    for member in _members(kind):
+        if isinstance(member, kinds.StructType) and step.startswith("."):
+            yield from (field.type for field in member.fields if field.encode_name == step[1:])
+        elif isinstance(member, kinds.VarTupleType | kinds.ListType):
+            yield member.item_type
+        elif isinstance(member, kinds.DictType):
+            yield member.value_type
 
 
 def _unknown(content: object, kind: kinds.Type, place: str) -> Iterator[tuple[str, str]]:

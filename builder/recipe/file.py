@@ -14,7 +14,7 @@ from builder.recipe.check import check_recipe
 from builder.recipe.recipe import Recipe
 from builder.site.ssh_key import is_key
 from core.errors import UsageError
-from core.fields import nearest_field, unknown_fields
+from core.fields import allowed_values, nearest_field, unknown_fields
 from core.files import read_small
 from core.units import MIB
 
@@ -55,7 +55,9 @@ def parse_recipe(text: str, *, name: str) -> Recipe:
     try:
         recipe = msgspec.convert(content, Recipe)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{name} is not a valid recipe: {error}.", hint=_HINT) from None
+        allowed = allowed_values(str(error), Recipe)
+        hint = f"It may be {', '.join(allowed)}. {_HINT}" if allowed else _HINT
+        raise UsageError(f"{name} is not a valid recipe: {error}.", hint=hint) from None
     check_recipe(recipe, name)
     return recipe
 

@@ -7,7 +7,7 @@ the bundle is text that can be read before it is sent.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 #: What stands in the place of a secret.
 GONE = "***"
@@ -22,7 +22,10 @@ _NAME = (
 _PLACE = re.compile(r"(?i)(?:file|path|url|dir|agent|prompt|mode|policy|timeout|type|count|id)s?\W*$")
 _VALUE = r"""\\"(?P<escaped>.*?)\\"|"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)'"""
 _ASSIGNED = re.compile(rf"(?i)(?P<name>\b{_NAME}\\?[\"']?\s*=\s*)(?:{_VALUE}|(?P<bare>[^\s,;&}}\])]+))")
-_SAID = re.compile(rf"(?i)(?P<name>\b{_NAME}\\?[\"']?\s*:\s*)(?:{_VALUE}|(?P<bare>\S[^,}}\]\n]*))")
+_SAYS = rf"(?i)(?P<name>\b{_NAME}\\?[\"']?\s*:\s*)"
+#: A passphrase may be several words with anything between them; between braces it ends where the next field begins.
+_SAID = re.compile(rf"{_SAYS}(?:{_VALUE}|(?P<bare>\S[^\n]*))")
+_SAID_INSIDE = re.compile(rf"{_SAYS}(?:{_VALUE}|(?P<bare>\S[^,}}\]\n]*))")
 _OPTION = re.compile(rf"(?i)(?P<name>--{_NAME}\s+)(?P<bare>[^\s-]\S*)")
 _HINT = re.compile(
     r"(?i)pass|pwd|secret|token|credential|authkey|psk|key|auth|bearer|@|\bsig|AKIA|ASIA|eyJ|gh[pousr]_|glpat-|\$\d|\$[yg]|ssh-"
@@ -73,19 +76,27 @@ def redact(text: str, known: Sequence[str] = ()) -> str:
 def _line(line: str) -> str:
     for pattern, instead in _PLAIN:
         line = pattern.sub(instead, line)
-    for assignment in (_ASSIGNED, _SAID, _OPTION):
-        line = assignment.sub(_hide(line), line)
-    return line
+    return _OPTION.sub(_hidden, _said(_ASSIGNED.sub(_hidden, line)))
 
 
-def _hide(line: str) -> Callable[[re.Match[str]], str]:
-    def hidden(match: re.Match[str]) -> str:
-        name = match["name"]
-        if _PLACE.search(name.rstrip(" \t:='\"\\")):
-            return match[0]
-        value = match[0][len(name) :]
-        quote = next((mark for mark in ('\\"', '"', "'") if value.startswith(mark)), "")
-        end = "\n" if not quote and value.endswith("\n") else ""
-        return f"{name}{quote}{GONE}{quote}{end}"
+def _said(line: str) -> str:
+    """Without what stands behind a name and a colon."""
+    parts: list[str] = []
+    at = depth = 0
+    while match := _SAID.search(line, at):
+        depth += line.count("{", at, match.start()) - line.count("}", at, match.start())
+        if depth > 0:
+            match = _SAID_INSIDE.match(line, match.start()) or match
+        parts += [line[at : match.start()], _hidden(match)]
+        at = match.end()
+    return "".join((*parts, line[at:]))
 
-    return hidden
+
+def _hidden(match: re.Match[str]) -> str:
+    name = match["name"]
+    if _PLACE.search(name.rstrip(" \t:='\"\\")):
+        return match[0]
+    value = match[0][len(name) :]
+    quote = next((mark for mark in ('\\"', '"', "'") if value.startswith(mark)), "")
+    end = "\n" if not quote and value.endswith("\n") else ""
+    return f"{name}{quote}{GONE}{quote}{end}"

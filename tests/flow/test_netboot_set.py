@@ -196,7 +196,10 @@ class Initrd:
         (folder / "script").write_text(script)
         tools = folder / "tools"
         tools.mkdir()
-        wget = f'#!/bin/sh\nfor url; do :; done\ncp "{server}/${{url#http://server/}}" "$5"\n'
+        # As a web server does: what is encoded in an address is decoded.
+        decode = "import sys, urllib.parse as u; print(u.unquote(u.urlsplit(sys.argv[1]).path.removeprefix('/')))"
+        wget = f'#!/bin/sh\nfor url; do :; done\necho "$url" >> "{folder}/asked"\n'
+        wget += f'cp "{server}/$({sys.executable} -S -c "{decode}" "$url")" "$5"\n'
         for name, text in {
             "wget": wget,
             "mount": "#!/bin/sh\n",
@@ -233,6 +236,21 @@ def test_the_list_has_the_live_system_and_not_what_grub_loads(initrd: Initrd) ->
 def test_everything_on_the_list_is_fetched(initrd: Initrd) -> None:
     assert initrd.fetch("http://server/") == 0
     assert _listing(initrd.mountpoint) == {path: CONTENT[path] for path in FETCHED}
+
+
+def test_addresses_are_encoded_as_servers_want_them(medium: dict[str, Path], tmp_path: Path) -> None:
+    """RFC 3986; what the site encoded itself stays as it is."""
+    name = "liferaft/50% ü #1?.key"
+    medium[name] = tmp_path / "medium" / name
+    medium[name].write_bytes(b"key")
+    for folder in ("a b", "Rettung ü!"):
+        (tmp_path / "medium" / folder).symlink_to(".")
+    initrd = Initrd(medium, tmp_path / "medium", tmp_path / "initrd")
+    assert initrd.fetch("http://server/Rettung ü!/a%20b/") == 0
+    assert (initrd.mountpoint / name).read_bytes() == b"key"
+    asked = (tmp_path / "initrd/asked").read_text()
+    assert "http://server/Rettung%20%c3%bc!/a%20b/liferaft/50%25%20%c3%bc%20%231%3f.key\n" in asked
+    assert asked.isascii() and " " not in asked
 
 
 def test_a_file_that_does_not_come_is_named(initrd: Initrd) -> None:

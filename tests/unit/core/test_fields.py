@@ -1,5 +1,7 @@
 """Fields that a document does not have, wherever in it they stand."""
 
+from enum import StrEnum
+
 import msgspec
 import pytest
 
@@ -54,3 +56,30 @@ def test_the_nearest_name_is_a_hint() -> None:
     with pytest.raises(UsageError) as caught:
         decode_written(b'{"steps": [], "namse": {}}', Paper, name="paper")
     assert caught.value.hint == "Is names meant? Nothing was done."
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Painted(msgspec.Struct, frozen=True):
+    one: Colour | None = None
+    parts: tuple[Wipe | Write | Colour, ...] = ()
+    named: dict[str, Colour] = {}
+    size: int = 0
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('{"one": "green"}', "It may be red, blue. Nothing was done."),
+        ('{"parts": ["red", "gr` - at `$.een"]}', "It may be red, blue. Nothing was done."),
+        ('{"named": {"a": "green"}}', "It may be red, blue. Nothing was done."),
+        ('{"size": "green"}', "Nothing was done."),
+    ],
+)
+def test_a_word_that_is_none_of_a_few_is_answered_with_those(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        decode_written(text.encode(), Painted, name="p.json")
+    assert caught.value.hint == hint

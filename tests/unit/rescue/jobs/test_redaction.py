@@ -26,6 +26,10 @@ SHAPES = (
     '{{"passphrase":"with \\" a quote {}"}}',
     'MESSAGE={{\\"passphrase\\": \\"{}\\"}}',
     "passphrase: {} and more words",
+    "passphrase: one, {}, three",
+    "passphrase: a}} and {}",
+    '{{"x": {{"y": 1}}}} passphrase: one, {}',
+    "{{passphrase: {}, target: sda}}",
     "Password={}",
     "AWS_SECRET_ACCESS_KEY={}",
     "run: restic --password {} check",
@@ -72,6 +76,11 @@ def test_what_helps_stays(line: str) -> None:
 def test_the_rest_of_a_line_stays_around_an_assignment() -> None:
     line = f"boot=live wifi.psk={SECRET} console=ttyS0 quiet"
     assert redact(line) == f"boot=live wifi.psk={GONE} console=ttyS0 quiet"
+
+
+def test_a_field_between_braces_ends_where_the_next_begins() -> None:
+    assert redact("{passphrase: None, target: 'sda'}") == "{passphrase: ***, target: 'sda'}"
+    assert redact("passphrase: one, two\nnext: line\n") == "passphrase: ***\nnext: line\n"
 
 
 def test_known_values_go_wherever_they_stand() -> None:
