@@ -45,6 +45,11 @@ class LiferaftError(Exception):
         self.message = message
         self.hint = hint
 
+    def within(self, what: str) -> None:
+        """Begin the message with what was being done, for whoever was told only of the last thing that failed."""
+        self.message = f"{what}: {self.message}"
+        self.args = (self.message,)
+
 
 class UsageError(LiferaftError):
     """The words of a command, or the fields of a document that a person wrote, are wrong."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import LiferaftError, RefusedError
+from core.errors import DeviceError, LiferaftError, RefusedError
 from core.events import Event, Sink, Stage, ticking
 from core.process import Runner
 from core.units import format_size
@@ -151,11 +151,25 @@ class _Execution:
         """All steps: those that need the targets held, on all disks at once, then in order what builds on them."""
         started = time.monotonic()
         work = self._work
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as prepared:
             for step in work.plan.steps:
                 if (prepare := PERFORMERS[type(step)].prepare) is not None:
-                    stack.enter_context(prepare(step, work))
+                    prepared.enter_context(prepare(step, work))
             still_there(work.plan, work.repository, work.candidates, work.runner)
+            self._do_held()
+            with _half_way():
+                for candidate in work.candidates.values():
+                    reread_table(candidate.node, work.runner)
+                with self._attached(), _closing(work):
+                    self._do_late()
+        report = self._report(time.monotonic() - started)
+        work.say(Stage.DONE, f"{format_size(report.written)} written")
+        return report
+
+    def _do_held(self) -> None:
+        """What needs the disks held, on all of them at once."""
+        work = self._work
+        with contextlib.ExitStack() as stack:
             for disk, candidate in work.candidates.items():
                 work.targets[disk] = stack.enter_context(open_target(candidate))
                 work.streamers[disk] = work.streamer(work.targets[disk], resume=self._matches(disk))
@@ -164,14 +178,6 @@ class _Execution:
                 together({disk: partial(self._hold, disk) for disk in work.candidates}, work.halt)
                 for target in work.targets.values():
                     target.flush()
-        with _half_way():
-            for candidate in work.candidates.values():
-                reread_table(candidate.node, work.runner)
-            with self._attached(), _closing(work):
-                self._do_late()
-        report = self._report(time.monotonic() - started)
-        work.say(Stage.DONE, f"{format_size(report.written)} written")
-        return report
 
     @contextlib.contextmanager
     def _attached(self) -> Iterator[None]:
@@ -244,7 +250,7 @@ class _Execution:
 
     def _do(self, number: int, step: Step, performer: Performer) -> None:
         started = time.monotonic()
-        with self._alone if performer.alone else contextlib.nullcontext():
+        with self._alone if performer.alone else contextlib.nullcontext(), self._named(step):
             outcome = performer.perform(step, self._work)
         report = StepReport(
             step=step.describe(),
@@ -258,6 +264,17 @@ class _Execution:
         )
         with self._lock:
             self._done[number] = report, outcome
+
+    @contextlib.contextmanager
+    def _named(self, step: Step) -> Iterator[None]:
+        """A device that fails is told with what was being done, and by the name that does not change with the cable."""
+        try:
+            yield
+        except DeviceError as error:
+            disk = next((target for target in self._work.plan.targets if target.source == step.disk), None)
+            name = f" ({disk.shown})" if disk is not None and not disk.file else ""
+            error.within(f"{step.describe()}{name}")
+            raise
 
     def _proofs(self) -> Iterator[VolumeProof]:
         """What proves each volume."""

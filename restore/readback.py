@@ -106,6 +106,8 @@ class _Comparison:
         try:
             self._readback.route.target.read_into(offset, self._view)
         except DeviceError as error:
+            if self._readback.route.target.gone:
+                raise
             self._reason = error.message
 
     def _compare(self) -> None:

@@ -241,13 +241,18 @@ class Streamer:
         return self._back.compare(placed, slots, Meter(ignore, Stage.VERIFY, 0), self._back.buffers())
 
     def _wrong(self, placed: Placed, wrong: Sequence[Slot], reason: str) -> DeviceError:
-        shown = "; ".join(placed.lbas(slot.number, self.chunk) for slot in wrong[:5])
+        shown = "; ".join(self._lbas(placed, slot) for slot in wrong[:5])
         shown += f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         because = f" ({reason.rstrip('.')})" if reason else ""
         return DeviceError(
             f"{placed.where}: what {self.target.node} holds is not what was written: {shown}{because}.",
             hint="The disk is failing, or something else wrote to it. Do not trust it.",
         )
+
+    def _lbas(self, placed: Placed, slot: Slot) -> str:
+        """The sectors of the target that a chunk takes, inclusive as people say them."""
+        start, size = placed.offset + slot.number * self.chunk, self.target.sector_size
+        return f"LBA {start // size} to {(start + placed.length(slot.number, self.chunk)) // size - 1}"
 
     def _trail(self, placed: Placed, meter: Meter) -> Trail:
         # Lent to every window in turn: new ones for each would stay until the garbage collector comes round.

@@ -82,7 +82,7 @@ def rehearse_table(table: PartitionTable, size: int, runner: Runner, *, sector_s
             table_pieces(table, size, sector_size)
             return
         try:
-            create_table(Target(scratch.name, scratch.fileno(), size), table, sector_size, runner)
+            create_table(Target(scratch.name, scratch.fileno(), size, sector_size), table, sector_size, runner)
         except (ProcessError, DeviceError) as error:
             raise RefusedError(f"The partition table cannot be made again: {error.message}") from None
 

@@ -41,6 +41,7 @@ _BLKDISCARD = 0x1277  # linux/fs.h: _IO(0x12, 119)
 #: The number of no file: with it every call fails with EBADF.
 _CLOSED = 0x7FFFFFFF
 _FALLOC_PUNCH = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+_FAILING = "The disk may be failing or full. Running the same restore again goes on where it stopped."
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,9 +195,10 @@ class Target:
     the disk holds and not what memory remembers.
     """
 
-    def __init__(self, node: str, descriptor: int, size: int) -> None:
+    def __init__(self, node: str, descriptor: int, size: int, sector_size: int) -> None:
         self.node = node
         self.size = size
+        self.sector_size = sector_size
         self._descriptor = descriptor
         self._local = threading.local()
         self._zeros = mmap.mmap(-1, 1 << 20)
@@ -270,19 +272,25 @@ class Target:
             while done < length:
                 count = os.preadv(self._descriptor, [view[done:]], offset + done)
                 if count == 0:
-                    raise DeviceError(f"{self.node} ended at byte {offset + done}.")
+                    raise self._failed("reading back", offset, length, "it ends before")
                 done += count
         except OSError as error:
-            raise DeviceError(
-                f"{self.node}: reading back {length} bytes at {offset} failed: {error.strerror}."
-            ) from None
+            raise self._failed("reading back", offset, length, str(error.strerror)) from None
 
     def flush(self) -> None:
         """Everything written is on the disk when this returns; nothing of it stays in the page cache."""
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            raise DeviceError(f"{self.node}: flushing failed: {error.strerror}.") from None
+            if self.gone:
+                raise self._lost() from None
+            # The kernel keeps no address for what a cache did not get rid of.
+            raise DeviceError(
+                f"{self.node}: flushing failed: {error.strerror}. Some of what was written is not there.",
+                hint=f"The kernel's log (dmesg) may say which sectors. {_FAILING}",
+            ) from None
+        if self.gone:
+            raise self._lost()
         size = os.lseek(self._descriptor, 0, os.SEEK_END)
         if size != self.size:
             raise DeviceError(f"{self.node} has {size} bytes now, and had {self.size} when it was opened.")
@@ -292,6 +300,30 @@ class Target:
         """Nothing goes through it any more, from no thread that is still at work: its number may be another file's."""
         descriptor, self._descriptor = self._descriptor, _CLOSED
         os.close(descriptor)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the disk is not there any more: one that was taken out, or that its controller gave up."""
+        # The kernel makes a disk that it removes one of no bytes (block/genhd.c, __blk_mark_disk_dead); whoever writes
+        # to it then is told that no space is left.
+        try:
+            return self._block and os.lseek(self._descriptor, 0, os.SEEK_END) == 0
+        except OSError:
+            return False
+
+    def _failed(self, doing: str, offset: int, length: int, reason: str) -> DeviceError:
+        """What to raise when the system did not read or write a range."""
+        if self.gone:
+            return self._lost()
+        first, behind = offset // self.sector_size, -(-(offset + length) // self.sector_size)
+        place = f"{length} bytes at {offset} (LBA {first} to {behind - 1})"
+        return DeviceError(f"{self.node}: {doing} {place} failed: {reason}.", hint=_FAILING)
+
+    def _lost(self) -> DeviceError:
+        return DeviceError(
+            f"{self.node} is gone: the disk was taken out, or does not answer any more.",
+            hint="Look at its cables and its power. Running the same restore again goes on where it stopped.",
+        )
 
     def _bound(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
@@ -303,10 +335,7 @@ class Target:
             while done < len(view):
                 done += os.pwritev(self._descriptor, [view[done:]], offset + done)
         except OSError as error:
-            raise DeviceError(
-                f"{self.node}: writing {len(view)} bytes at {offset} failed: {error.strerror}.",
-                hint="The disk may be failing or full. Running the same restore again goes on where it stopped.",
-            ) from None
+            raise self._failed("writing", offset, len(view), str(error.strerror)) from None
 
     def _buffer(self, length: int) -> mmap.mmap:
         """This thread's page-aligned buffer, as O_DIRECT needs it."""
@@ -339,7 +368,7 @@ def open_target(candidate: Candidate, kind: type[Target] = Target) -> Iterator[T
         _lock(candidate.node, descriptor)
         _same_as_ever(candidate, descriptor)
         _go_direct(descriptor, candidate.sector_size)
-        target = kind(candidate.node, descriptor, candidate.size)
+        target = kind(candidate.node, descriptor, candidate.size, candidate.sector_size)
     except BaseException:
         os.close(descriptor)
         raise

@@ -118,7 +118,6 @@ def _outlive(workers: Sequence[_Worker], halt: Halt) -> None:
 def _named(name: str, error: BaseException) -> BaseException:
     """The same error, saying on which disk it happened."""
     if isinstance(error, LiferaftError) and not isinstance(error, StoppedError):
-        error.message = f"{name}: {error.message}"
-        error.args = (error.message,)
+        error.within(name)
         error.hint = f"{error.hint} The other disks were stopped, too.".lstrip()
     return error

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -62,13 +63,19 @@ def test_an_error_at_one_lba_is_told_with_its_place(repository: Path, target: Pa
     made = plan(repository, target)
     at = START + 20 * CHUNK + 4096
     door.failing = {at}
-    with pytest.raises(
-        DeviceError, match=r"target\.img: writing \d+ bytes at \d+ failed: Input/output error"
-    ) as raised:
+    with pytest.raises(DeviceError) as raised:
         carry_out(made)
     assert raised.value.code is ExitCode.FAILED
-    offset, length = (int(word) for word in (str(raised.value).split()[5], str(raised.value).split()[2]))
+    said = re.fullmatch(
+        r"disk0-part1: write .*: /.*/target\.img: writing (\d+) bytes at (\d+) \(LBA (\d+) to (\d+)\) failed: "
+        r"Input/output error\.",
+        str(raised.value),
+    )
+    assert said is not None, str(raised.value)
+    length, offset, first, last = map(int, said.groups())
     assert offset <= at < offset + length
+    assert first <= at // 512 <= last
+    assert (first * 512, (last + 1) * 512) == (offset, offset + length)
     assert_rest_untouched(made, "disk0", target)
 
 

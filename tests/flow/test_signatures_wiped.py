@@ -112,7 +112,7 @@ def test_an_old_signature_is_gone(kind: str, place: str, tmp_path: Path) -> None
 
 def wipe(disk: Path) -> None:
     with disk.open("r+b") as file:
-        target = Target(str(disk), file.fileno(), SIZE)
+        target = Target(str(disk), file.fileno(), SIZE, 512)
         for extent in signature_extents(SIZE, TABLE, 512):
             target.zero(extent.start, extent.size)
 

@@ -118,7 +118,8 @@ def test_a_place_that_never_reads_back_right_is_named(
     streamer = Streamer(opened(repository), target)
     streamer.restore(placed, meter())
     target.flush()
-    first, end = START + number * CHUNK, START + min((number + 1) * CHUNK, SIZE)
+    # The sectors of the target, where the volume lies one sector further on than on the source.
+    first, end = placed.offset + number * CHUNK, placed.offset + min((number + 1) * CHUNK, SIZE)
     with pytest.raises(DeviceError, match=rf"not what was written: LBA {first // 512} to {end // 512 - 1}\.$"):
         streamer.verify(placed, meter())
 

@@ -56,7 +56,7 @@ def read(path: Path, sector_size: int = 512) -> PartitionTable:
 def make(path: Path, table: PartitionTable, size: int = SIZE, sector_size: int = 512) -> Path:
     """The table on a blank file."""
     with blank(path, size).open("r+b") as file:
-        create_table(Target(str(path), file.fileno(), size), table, sector_size, SystemRunner())
+        create_table(Target(str(path), file.fileno(), size, sector_size), table, sector_size, SystemRunner())
     return path
 
 
@@ -325,7 +325,7 @@ def test_nothing_but_the_table_is_written(tmp_path: Path) -> None:
         target = tmp_path / "target"
         target.write_bytes(noise)
         with target.open("r+b") as file:
-            create_table(Target(str(target), file.fileno(), SIZE), table, 512, SystemRunner())
+            create_table(Target(str(target), file.fileno(), SIZE, 512), table, 512, SystemRunner())
         found = bytearray(target.read_bytes())
         for piece in table_pieces(table, SIZE, 512):
             found[piece.offset : piece.extent.end] = noise[piece.offset : piece.extent.end]
@@ -371,7 +371,7 @@ def test_a_disk_that_keeps_something_else_is_found(tmp_path: Path) -> None:
     table = read(source)
     target = blank(tmp_path / "target")
     with target.open("r+b") as file, pytest.raises(DeviceError, match=rf"byte {SIZE - 512} is 0x00, expected 0x45"):
-        create_table(Forgetful(str(target), file.fileno(), SIZE), table, 512, SystemRunner())
+        create_table(Forgetful(str(target), file.fileno(), SIZE, 512), table, 512, SystemRunner())
 
 
 def test_a_rehearsal_refuses_what_cannot_be(tmp_path: Path) -> None:
