@@ -4,7 +4,7 @@ ISO := out/liferaft-amd64.iso
 # Installing a system into a folder, loop devices and mounts need root; everything else does not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: help setup iso reproducible lint test test-fast test-disk test-boot test-fuzz fuzz bench demo
+.PHONY: help setup iso iso-arm64 test-arm64 reproducible lint test test-fast test-disk test-boot test-fuzz fuzz bench demo
 
 help:
 	@echo "setup      install what is needed (Debian packages, .venv); quick when there is nothing to do"
@@ -13,6 +13,7 @@ help:
 	@echo "test       all rings: unit, flow, disk, boot"
 	@echo "test-fast  unit and flow, style and types among them: no device, no virtual machine"
 	@echo "test-boot  the boot ring alone"
+	@echo "test-arm64 a medium for arm64, built and booted here; not part of test: an emulated processor takes its time"
 	@echo "fuzz       coverage-guided fuzzing of every reader, 5 minutes each"
 	@echo "lint       ruff and mypy"
 	@echo "bench      the figures, side by side"
@@ -25,6 +26,13 @@ iso: setup
 	@mkdir -p $(dir $(ISO))
 # 4: built, with a warning (the mirror does not answer, the cache does).
 	$(SUDO) .venv/bin/liferaft build -o $(ISO) || [ $$? = 4 ]
+
+# Built by emulation where this machine is no arm64: docs/medium.md says what that needs.
+ISO_ARM64 := out/liferaft-arm64.iso
+iso-arm64:
+	@.ci/setup arm64
+	@mkdir -p $(dir $(ISO_ARM64))
+	$(SUDO) .venv/bin/liferaft build --architecture arm64 -o $(ISO_ARM64)
 
 # Other folders, other caches, another time, nothing shared but pip's downloads.
 reproducible: setup
@@ -57,6 +65,9 @@ test-disk: setup
 # start. Only that is tried once more, and pytest counts it; a system that panics for a reason does so again.
 test-boot: iso
 	$(SUDO) $(PYTHON) -m pytest -p no:cacheprovider --reruns 1 --only-rerun "Kernel panic" tests/boot
+
+test-arm64: iso-arm64
+	$(SUDO) $(PYTHON) -m pytest -p no:cacheprovider -s tests/arm64
 
 test: test-fast test-fuzz test-disk test-boot
 

@@ -96,6 +96,15 @@ class Machine:
         """A context manager: switched on inside, off after."""
         return RunningMachine(self)
 
+    def argv(self, folder: Path, variables: Path) -> list[str]:
+        """The emulator's command line: see :func:`qemu_argv`."""
+        return qemu_argv(self, folder, variables)
+
+    @property
+    def blank_variables(self) -> Path:
+        """The template of UEFI variables that nobody has written yet."""
+        return OVMF_SECURE_VARS if self.secure_boot else OVMF_VARS
+
 
 def qemu_argv(machine: Machine, folder: Path, variables: Path) -> list[str]:
     """The emulator's command line. Serial lines and QMP are sockets in ``folder`` that the caller listens on."""
@@ -186,11 +195,11 @@ class RunningMachine:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lr-vm-")))
         variables = self.machine.variables or folder / "vars.fd"
         if self.machine.firmware is Firmware.UEFI and not variables.exists():
-            shutil.copyfile(OVMF_SECURE_VARS if self.machine.secure_boot else OVMF_VARS, variables)
+            shutil.copyfile(self.machine.blank_variables, variables)
         doors = {name: self._listen_at(folder / name) for name in ("ttyS0", "ttyS1", "qmp")}
         errors = self._stack.enter_context((OUT / f"{self.machine.name}.qemu.log").open("wb"))
         self._process = subprocess.Popen(
-            qemu_argv(self.machine, folder, variables), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
+            self.machine.argv(folder, variables), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
         )
         self._stack.callback(self._switch_off)
         self.started = time.monotonic()
