@@ -1,6 +1,8 @@
 """The house: who may import whom (DESIGN §2). Imports inside functions count."""
 
 import ast
+import fnmatch
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +105,15 @@ def test_a_command_loads_no_library_that_it_may_not_need(command: str, heavy: st
     program = f"import sys, rescue.cli.{command}\nprint([name for name in {heavy.split()!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_architecture_names_every_package_and_no_module_that_is_not_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    there = [path.relative_to(ROOT).as_posix() for path in (*FILES, *(ROOT / "tests").rglob("*.py"))]
+    for named in re.findall(r"[\w*/]+\.py\b", text):
+        assert any(fnmatch.fnmatch(f"/{path}", f"*/{named}") for path in there), named
+    packages = {path.parent.relative_to(ROOT).as_posix() for path in FILES if path.name != "__init__.py"}
+    assert [package for package in sorted(packages) if f"{package}/" not in text] == []
 
 
 def test_root_inits_are_empty() -> None:
