@@ -8,6 +8,7 @@ Works on any restored or existing disk: it needs the layout, not an image.
 """
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +23,7 @@ from images.model.machine import Firmware
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
 from restore.boot.inside import run_inside
 from restore.boot.mounts import Held, find_root, mounted_system
-from restore.boot.system import InstalledSystem, read_system
+from restore.boot.system import InstalledSystem, read_system, uefi_names
 from restore.partitions import partition_node
 from restore.stack.mountable import StackDevice
 
@@ -121,7 +122,7 @@ class _Repair:
                 return
             self._repair_initramfs(root, system)
             self._repair_grub(root, system)
-            loader = _loader(root, system)
+            loader = own_loader(root, system, os.uname().machine)
         if self._firmware is Firmware.UEFI:
             self._tell_firmware(system, loader)
 
@@ -221,16 +222,17 @@ class _Repair:
         if not system.esp:
             self.warn("this machine starts in UEFI mode, but no EFI system partition is mounted at /boot/efi")
             return
-        if "x86_64-efi" in system.grub_targets:
-            words = ["grub-install", "--target=x86_64-efi", "--efi-directory=/boot/efi", "--no-nvram"]
+        names = uefi_names(os.uname().machine)
+        if names.grub in system.grub_targets:
+            words = ["grub-install", f"--target={names.grub}", "--efi-directory=/boot/efi", "--no-nvram"]
             if "--force-extra-removable" in self._chroot(root, ("grub-install", "--help")):
                 words.append("--force-extra-removable")
             self._chroot(root, words, timeout=900)
             self._did("GRUB for UEFI installed on the EFI system partition")
         else:
             self._say("The restored system has no GRUB modules for UEFI; its EFI files are kept as captured")
-        if not _has_fallback(root):
-            self.warn("the EFI system partition has no EFI/BOOT/BOOTX64.EFI: the firmware may not find the system")
+        if not has_fallback(root, names.fallback):
+            self.warn(f"the EFI system partition has no {names.fallback}: the firmware may not find the system")
 
     def _tell_firmware(self, system: InstalledSystem, loader: str) -> None:
         """One boot entry, from the rescue system and not from the chroot. The fallback path is what counts."""
@@ -264,7 +266,8 @@ class _Repair:
             )
             self._did(f"boot entry {system.id} written to the firmware")
         except LiferaftError as error:
-            self.warn(f"the firmware took no boot entry ({error.message}); it will use EFI/BOOT/BOOTX64.EFI")
+            fallback = uefi_names(os.uname().machine).fallback
+            self.warn(f"the firmware took no boot entry ({error.message}); it will use {fallback}")
 
     def _chroot(self, root: Path, words: Sequence[str], *, timeout: float = 300.0, stdin: str | None = None) -> str:
         return run_inside(root, words, self._runner, timeout=timeout, stdin=stdin)
@@ -281,16 +284,17 @@ def _add_modules(path: Path, names: Sequence[str]) -> None:
     path.write_text(text + "# added by liferaft for the hardware it was restored to\n" + "\n".join(new) + "\n")
 
 
-def _has_fallback(root: Path) -> bool:
-    """FAT knows no case, but the mount may."""
-    efi = root / "boot/efi/EFI"
-    names = {str(path.relative_to(efi)).lower() for path in efi.glob("*/*")}
-    return "boot/bootx64.efi" in names
+def has_fallback(root: Path, fallback: str) -> bool:
+    """Whether a mounted system's EFI system partition has it. FAT knows no case, but the mount may."""
+    esp = root / "boot/efi"
+    names = {str(path.relative_to(esp)).lower() for path in esp.glob("EFI/*/*")}
+    return fallback.lower() in names
 
 
-def _loader(root: Path, system: InstalledSystem) -> str:
-    """The system's own loader on the EFI system partition, as firmware spells paths; empty when there is none."""
-    for name in ("shimx64.efi", "grubx64.efi"):
+def own_loader(root: Path, system: InstalledSystem, machine: str) -> str:
+    """The system's own loader on the EFI system partition for a processor (``uname -m``), as firmware spells paths;
+    empty when there is none."""
+    for name in uefi_names(machine).loaders:
         if (root / "boot/efi/EFI" / system.id / name).exists():
             return rf"\EFI\{system.id}\{name}"
     return ""

@@ -5,6 +5,35 @@ from pathlib import Path
 import msgspec
 
 
+class UefiNames(msgspec.Struct, frozen=True):
+    """How the programs that UEFI starts are called on a processor.
+
+    Attributes:
+        grub: GRUB's platform. letters: the end of their names (UEFI 2.10, 3.5.1.1).
+    """
+
+    grub: str
+    letters: str
+
+    @property
+    def fallback(self) -> str:
+        """What firmware starts from a disk that it has no entry for."""
+        return f"EFI/BOOT/BOOT{self.letters.upper()}.EFI"
+
+    @property
+    def loaders(self) -> tuple[str, ...]:
+        """What systems bring in their own folder, the one to start first."""
+        return f"shim{self.letters}.efi", f"grub{self.letters}.efi"
+
+
+_UEFI = {"x86_64": UefiNames("x86_64-efi", "x64"), "aarch64": UefiNames("arm64-efi", "aa64")}
+
+
+def uefi_names(machine: str) -> UefiNames:
+    """The names on ``machine`` (``uname -m``): what is repaired runs on the processor of the rescue system."""
+    return _UEFI.get(machine, _UEFI["x86_64"])
+
+
 class InstalledSystem(msgspec.Struct, frozen=True, kw_only=True):
     """An installed Linux.
 
@@ -12,7 +41,7 @@ class InstalledSystem(msgspec.Struct, frozen=True, kw_only=True):
         name: for people (``Debian GNU/Linux 13 (trixie)``); id: os-release's ID.
         kernels: versions that have a kernel image in /boot, newest first.
         initramfs: the command that makes its initramfs: ``update-initramfs``, ``dracut`` or empty.
-        grub_targets: GRUB platforms whose files are installed (``i386-pc``, ``x86_64-efi``).
+        grub_targets: GRUB platforms whose files are installed (``i386-pc``, ``x86_64-efi``, ``arm64-efi``).
         esp: whether /boot/efi is mounted and holds an EFI folder.
     """
 
@@ -27,15 +56,14 @@ class InstalledSystem(msgspec.Struct, frozen=True, kw_only=True):
 def read_system(root: Path) -> InstalledSystem:
     """Look at the system mounted at ``root``."""
     release = _os_release(root)
+    platforms = ("i386-pc", *(names.grub for names in _UEFI.values()))
     tools = ("usr/sbin/update-initramfs", "usr/bin/dracut")
     return InstalledSystem(
         name=release.get("PRETTY_NAME", "an unknown Linux"),
         id=release.get("ID", ""),
         kernels=tuple(sorted(_kernels(root), reverse=True)),
         initramfs=next((Path(tool).name for tool in tools if (root / tool).exists()), ""),
-        grub_targets=tuple(
-            target for target in ("i386-pc", "x86_64-efi") if (root / "usr/lib/grub" / target / "modinfo.sh").exists()
-        ),
+        grub_targets=tuple(target for target in platforms if (root / "usr/lib/grub" / target / "modinfo.sh").exists()),
         esp=(root / "boot/efi/EFI").is_dir(),
     )
 
