@@ -9,13 +9,14 @@ from core.errors import DamagedError, RefusedError
 from core.units import MIB, format_size, to_bytes
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
-from images.model.layout import Disk, FilesystemKind, Partition
+from images.model.layout import Disk, Filesystem, FilesystemKind, Partition
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.store.repository import Repository
-from restore.abilities import FAT
+from restore.abilities import FAT, REMAKEABLE, SHRINKABLE
 from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import conversion
 from restore.filesystems.xfs_shared import shared_bytes
+from restore.lessening import Lessening
 from restore.outgrown import growth_reason
 from restore.seat import Means, Seat
 from restore.shrink.kinds import SHRINKERS
@@ -48,19 +49,19 @@ class Contents:
         self._point = point
         self._manifest = manifest
         self._disk = disk
-        # A disk without a table is one volume; the fit asks for it by the disk's id.
+        # A disk without a table is one volume, and so is each device of the stack: asked for by its own id.
+        others = {found.id for found in manifest.layout.disks} - {disk.id}
         self._volumes = {
-            volume.partition or disk.id: volume
+            volume.partition or volume.disk: volume
             for volume in manifest.volumes
-            if volume.disk == disk.id and volume.role is not VolumeRole.HEAD
+            if volume.disk not in others and volume.role is not VolumeRole.HEAD
         }
-        self._answers: dict[str, int | str] = {}
+        #: What it, and the stack on it, can do with less room.
+        self.lessening = Lessening(manifest.layout, self._least)
 
     def least(self, partition: Partition) -> int | str:
         """Bytes the content of a partition needs at least, or why it cannot be made smaller."""
-        if partition.id not in self._answers:
-            self._answers[partition.id] = self._least(partition)
-        return self._answers[partition.id]
+        return self.lessening.least(partition.id, partition.filesystem)
 
     def convert(self, partition: Partition, old: int, new: int) -> Means | str:
         """By what means a partition comes from sectors of ``old`` bytes to ``new``, or why it cannot."""
@@ -93,21 +94,35 @@ class Contents:
         """The stored content of a volume."""
         return open_volume(self._cache, self._point, self._manifest, volume)
 
-    def _least(self, partition: Partition) -> int | str:
-        volume = self._volumes.get(partition.id)
-        kind = _kind(partition)
+    def _least(self, device: str, filesystem: Filesystem | None) -> int | str:
+        """For what lies on a partition, a disk without a table or a device of the stack, and is no container."""
+        volume = self._volumes.get(device)
+        kind = filesystem.kind if filesystem else FilesystemKind.UNKNOWN
+        if kind not in SHRINKABLE | REMAKEABLE:
+            held = (filesystem.detail or kind.value) if filesystem else kind.value
+            return f"this version cannot make {held} smaller"
         if volume is None:
             return "nothing of it was captured"
         if volume.mode is CaptureMode.WHOLE:
             return f"it was captured whole ({volume.reason})" if volume.reason else "it was captured whole"
         shrinker = SHRINKERS.get(kind)
         try:
+            if shrinker is None and device == volume.disk:
+                against = self._against_remaking_there(volume, kind)
+                if against:
+                    return against
             if shrinker is None:
                 return _by_allocation(self._copied(volume, kind), kind)
             needs = shrinker.least(self.open(volume))
         except (DamagedError, RefusedError) as error:
             return error.message.rstrip(".")
         return needs.size if needs.shrinks else needs.reason
+
+    def _against_remaking_there(self, volume: Volume, kind: FilesystemKind) -> str:
+        """Why what lies on a device of the stack cannot be made anew; empty when it can."""
+        if kind in FAT:
+            return f"{kind} is made anew on partitions alone"
+        return next(iter(remake_doubts(self.open(volume), kind)), "")
 
     def _copied(self, volume: Volume, kind: FilesystemKind) -> int:
         """Bytes that a copy of the files takes, without what is new about the filesystem around them."""

@@ -197,4 +197,8 @@ def _against_fit(placing: Placing) -> list[str]:
     fitted, contents, sector_size = placing.fit, placing.contents, placing.candidate.sector_size
     against = [*fitted.reasons, *contents.against_remaking(fitted.seats, sector_size)]
     against += contents.against_growing(fitted.seats, sector_size)
+    if fitted.reasons and placing.candidate.size < placing.disk.size:
+        against += [
+            f"{device} cannot be made smaller: {why}" for device, why in contents.lessening.firm_above().items()
+        ]
     return [f"{placing.disk.id} to {placing.candidate.node}: {reason}" for reason in against]

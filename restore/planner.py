@@ -155,6 +155,8 @@ def _stack(
         targets={placing.disk.id: placing.candidate.size for placing in placings if placing.disk.table is None},
         growing=disks_that_grow(manifest.layout, chosen, asked=options.growth is not Growth.NONE),
         chosen=chosen,
+        lessening=placings[0].contents.lessening,
+        open=placings[0].contents.open,
     )
     fits = [placing.fit for placing in placings]
     sector_sizes = [placing.candidate.sector_size for placing in placings]

@@ -4,23 +4,30 @@ Bottom up, each container is made of what the steps before it left, its devices 
 next is made on them. Room that a partition gained goes up through all of them, to one filesystem.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from core.units import align_down, to_bytes
-from images.model.layout import Layout, devices_made_by
+from core.units import align_down, align_up, to_bytes
+from images.browse.point import VolumeSource
+from images.model.extents import Extent
+from images.model.layout import Device, Layout, devices_made_by
 from images.model.manifest import Manifest, Volume
 from images.model.stack import Array, Container, Luks, VolumeGroup
+from restore.abilities import REMAKEABLE, SHRINKABLE
 from restore.fit.fitting import Fit
 from restore.growing import Chosen, growing_volume, grows
+from restore.lessening import Lessening
 from restore.seating import Content
+from restore.shrink.planning import shrink_step
 from restore.stack.lvm import RESTORABLE, has_thin
+from restore.stack.lvm_smaller import smaller_group
 from restore.steps import (
     CreateArray,
     CreateVolumeGroup,
     GrowFilesystem,
     OpenLuks,
+    RemakeVolume,
     RestoreVolume,
     Step,
     VerifyVolume,
@@ -77,11 +84,15 @@ class Room(msgspec.Struct, frozen=True):
     Attributes:
         targets: bytes of the targets of disks without a table; growing: the disks whose room goes up.
         chosen: by id of a volume group, the name of the volume that a rule lets grow.
+        lessening: who gives up what is missing where a target is smaller.
+        open: the stored content of a volume.
     """
 
     targets: Mapping[str, int]
     growing: Collection[str]
     chosen: Chosen
+    lessening: Lessening
+    open: Callable[[Volume], VolumeSource]
 
 
 class StackSteps(msgspec.Struct, frozen=True):
@@ -110,7 +121,7 @@ def stack_steps(
         room: who takes it.
     """
     sizes: dict[str, int] = {device.id: device.size for device in manifest.layout.devices()}
-    sizes.update({disk: room.targets[disk] for disk in room.growing})
+    sizes.update({disk: size for disk, size in room.targets.items() if disk in room.growing or size < sizes[disk]})
     for fitted, sector_size in zip(fits, sector_sizes, strict=True):
         sizes.update({seat.source.id: to_bytes(seat.partition.sector_count, sector_size) for seat in fitted.seats})
     making: list[Step] = []
@@ -121,11 +132,16 @@ def stack_steps(
         step = _making(manifest.layout, container, sizes, room)
         making.append(step)
         volumes = [volume for volume in manifest.volumes if volume.disk in made]
-        making += [_restore(volume, contents[volume.id]) for volume in volumes]
+        less = {volume.disk for volume in volumes if _is_cut(made[volume.disk], sizes[volume.disk])}
+        whole = [volume for volume in volumes if volume.disk not in less]
+        making += [_restore(volume, contents[volume.id]) for volume in whole]
+        making += [
+            _smaller(volume, made[volume.disk], sizes[volume.disk], contents[volume.id], room, verify=verify)
+            for volume in volumes
+            if volume.disk in less
+        ]
         if verify:
-            making += [
-                VerifyVolume(disk=volume.disk, volume=volume.id, offset=0, size=volume.size) for volume in volumes
-            ]
+            making += [VerifyVolume(disk=volume.disk, volume=volume.id, offset=0, size=volume.size) for volume in whole]
         growing += [
             GrowFilesystem(disk=device.id, number=0, kind=device.filesystem.kind, size=sizes[device.id])
             for device in made.values()
@@ -147,8 +163,17 @@ def _making(layout: Layout, container: Container, sizes: dict[str, int], room: R
         larger = any(room.targets.get(member, 0) > was[member] for member in container.member_ids)
         return CreateArray(disk=container.id, array=container, fill=fill or (container.level == 0 and larger))
     if isinstance(container, Luks):
-        sizes[container.id] = max(container.size, container.size + gains[container.device])
-        return OpenLuks(disk=container.id, container=container)
+        sector = max(container.sector_size, 4096)
+        gain = gains[container.device]
+        sizes[container.id] = container.size + (gain if gain > 0 else -align_up(-gain, sector))
+        # It is checked against the size it says when it is opened.
+        least = min(container.size, sizes[container.id])
+        return OpenLuks(disk=container.id, container=msgspec.structs.replace(container, size=least))
+    if any(gain < 0 for gain in gains.values()):
+        (member,) = container.member_ids
+        cut = room.lessening.cut(container, sizes[member])
+        sizes.update(cut)
+        return CreateVolumeGroup(disk=container.id, group=smaller_group(container, sizes[member], cut))
     gain = align_down(sum(gains.values()), container.extent_size)
     volume = growing_volume(layout, container, room.chosen) if gain > 0 else None
     if volume is not None:
@@ -178,6 +203,29 @@ def _restore(volume: Volume, content: Content) -> RestoreVolume:
         size=volume.size,
         data=content.data,
         zero=content.zero,
+        stored=content.stored,
+    )
+
+
+def _is_cut(device: Device, size: int) -> bool:
+    """Whether what lies on a device itself has to be made smaller; a container on it sees to itself."""
+    return size < device.size and device.filesystem is not None and device.filesystem.kind in SHRINKABLE | REMAKEABLE
+
+
+def _smaller(volume: Volume, device: Device, size: int, content: Content, room: Room, *, verify: bool) -> Step:
+    """The step that brings a filesystem to a device of the stack that is smaller than it was."""
+    assert device.filesystem is not None
+    kind = device.filesystem.kind
+    if kind in SHRINKABLE:
+        return shrink_step(room.open(volume), kind, 0, Extent(0, size), stored=content.stored, verify=verify)
+    return RemakeVolume(
+        disk=volume.disk,
+        volume=volume.id,
+        number=0,
+        kind=kind,
+        offset=0,
+        size=size,
+        data=volume.allocated,
         stored=content.stored,
     )
 

@@ -84,7 +84,7 @@ def parse_group(text: str) -> Group:
     Raises:
         DamagedError: it is not such a text.
     """
-    root = _parse(text)
+    root = parse_text(text)
     if len(root.sections) != 1:
         raise DamagedError(f"LVM's metadata describe {len(root.sections)} groups, expected 1.")
     ((name, section),) = root.sections.items()
@@ -172,12 +172,35 @@ class _Tokens:
                 yield match.group(match.lastgroup)
 
 
-def _parse(text: str) -> Section:
+def parse_text(text: str) -> Section:
+    """The whole text: a section for the group, and values about the text itself.
+
+    Raises:
+        DamagedError: it is not such a text.
+    """
     tokens = _Tokens(text)
     root = Section()
     while tokens.next:
         _entry(root, tokens, 0)
     return root
+
+
+def write_text(section: Section, depth: int = 0) -> str:
+    """A section as text again; LVM finds everything by its name, in any order."""
+    indent = "\t" * depth
+    lines = [f"{indent}{name} = {_written(value)}\n" for name, value in section.values.items()]
+    for name, below in section.sections.items():
+        lines.append(f"{indent}{name} {{\n{write_text(below, depth + 1)}{indent}}}\n")
+    return "".join(lines)
+
+
+def _written(value: Value) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_written(one) for one in value)}]"
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _entry(section: Section, tokens: _Tokens, depth: int) -> None:

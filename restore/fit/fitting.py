@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from core.units import ALIGNMENT, format_size
+from core.units import ALIGNMENT, align_up, format_size
 from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, PartitionTable
 from restore.abilities import GROWABLE, RELOCATABLE, REMAKEABLE
 from restore.fit.area import Area
@@ -17,7 +17,7 @@ from restore.fit.conversion import Conversion, converted
 from restore.fit.made import make_table
 from restore.fit.notes import shown, told
 from restore.fit.rooms import Place, Room, Settled, least_end, rooms, settle
-from restore.fit.tenants import House, house
+from restore.fit.tenants import House, holds_container, house
 from restore.fit.wishes import Wishes, nothing_shrinks
 from restore.rules import Growth, Rule, TableChoice
 from restore.seat import Means, Seat
@@ -48,9 +48,9 @@ def smallest_target(disk: Disk, wishes: Wishes | None = None, sector_size: int =
     Args:
         sector_size: of that disk; 0 for the source's.
     """
-    if disk.table is None:
-        return disk.size
     asked = wishes or Wishes()
+    if disk.table is None:
+        return _least_bare(disk, asked)
     sectors = sector_size or disk.sector_size
     return _smallest(disk, asked, converted(disk, disk.size, sectors, asked))
 
@@ -129,27 +129,38 @@ def _against_bare(disk: Disk, size: int, sector_size: int, wishes: Wishes) -> tu
     """Why a disk without a table does not go there; it is one volume, and stays as it is."""
     reasons: list[str] = []
     if sector_size != disk.sector_size:
-        whole = Partition(
-            id=disk.id,
-            number=1,
-            start_lba=0,
-            sector_count=disk.size // disk.sector_size,
-            type="",
-            role=PartitionRole.PRIMARY,
-            filesystem=disk.filesystem,
-        )
-        answer = wishes.conversion(whole, disk.sector_size, sector_size)
+        answer = wishes.conversion(_whole(disk), disk.sector_size, sector_size)
         if not isinstance(answer, Means):
             reasons.append(answer)
         elif answer is not Means.STREAM:
             reasons.append(f"a disk without a partition table is not converted to sectors of {sector_size} bytes")
-    if size < disk.size:
-        reasons.append(_too_small(size, disk.size))
+    if size < disk.size and size < (least := _least_bare(disk, wishes)):
+        reasons.append(_too_small(size, least))
     if wishes.rules:
         reasons.append("there are rules for partitions, and the disk has no partition table")
     if wishes.table is TableChoice.GPT:
         reasons.append("the disk has no partition table that could become a GPT")
     return tuple(reasons)
+
+
+def _whole(disk: Disk) -> Partition:
+    """A disk without a table as what its one volume would be on a disk that has one."""
+    return Partition(
+        id=disk.id,
+        number=1,
+        start_lba=0,
+        sector_count=disk.size // disk.sector_size,
+        type="",
+        role=PartitionRole.PRIMARY,
+        filesystem=disk.filesystem,
+    )
+
+
+def _least_bare(disk: Disk, wishes: Wishes) -> int:
+    """What a disk without a table needs: a stack on it can be made smaller, a filesystem keeps its size."""
+    whole = _whole(disk)
+    found = wishes.least(whole) if holds_container(whole) else disk.size
+    return min(align_up(found), disk.size) if isinstance(found, int) else disk.size
 
 
 def _too_small(size: int, least: int) -> str:

@@ -280,13 +280,15 @@ class _Builder:
     def _least(self, part: Partition, size: int) -> tuple[int, Means]:
         """Bytes it can be cut to, and how; its size when it cannot be cut."""
         kind = part.filesystem.kind if part.filesystem else None
-        if keeps_size(part) or kind not in SHRINKABLE | REMAKEABLE:
+        if keeps_size(part) or (kind not in SHRINKABLE | REMAKEABLE and not holds_container(part)):
             return size, Means.STREAM
         least = self._wishes.least(part)
         if isinstance(least, str):
             self._firm[part.number] = least
             return size, Means.STREAM
-        return min(size, max(align_up(least), ALIGNMENT)), Means.SHRINK if kind in SHRINKABLE else Means.REMAKE
+        # What is stored of a container is its header: it is streamed, and what lies in the container is made smaller.
+        made = Means.STREAM if holds_container(part) else Means.REMAKE
+        return min(size, max(align_up(least), ALIGNMENT)), Means.SHRINK if kind in SHRINKABLE else made
 
     def _bounds(self, part: Partition, rule: PartitionRule | None, size: int, least: int) -> tuple[int, int]:
         """The size wanted, and the least it may be cut to."""
@@ -336,9 +338,14 @@ class _Builder:
 
     def _why_not_smaller(self, part: Partition) -> str:
         kind = part.filesystem.kind if part.filesystem else None
-        if kind in SHRINKABLE | REMAKEABLE:
+        if kind in SHRINKABLE | REMAKEABLE or holds_container(part):
             return self._firm.get(part.number, "its content needs all of it")
         return f"this version cannot shrink {_content(part)}"
+
+
+def holds_container(part: Partition) -> bool:
+    """Whether it is a member of an array, a volume group or an encrypted container."""
+    return part.filesystem is not None and part.filesystem.detail in MOVABLE_CONTAINERS
 
 
 def _content(part: Partition) -> str:

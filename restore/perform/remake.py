@@ -73,7 +73,6 @@ def remake_volume(step: RemakeVolume, work: Work) -> Outcome:
         DeviceError: the files do not fit, writing failed, or something does not read back.
     """
     work.say(Stage.COPY, step.describe())
-    candidate = work.candidates[step.disk]
     source = _stored(step.volume, work)
     tree = Tree(source)
     against = remake_doubts(source, step.kind)
@@ -82,27 +81,55 @@ def remake_volume(step: RemakeVolume, work: Work) -> Outcome:
     maker = MAKERS[step.kind]
     copying = Meter(work.sink, Stage.COPY, step.data, message=f"Copying the files of {step.volume}")
     proving = Meter(work.sink, Stage.VERIFY, step.data, message=f"Comparing the files of {step.volume}")
-    partition = work.partition(step.disk, step.number)
+    sector_size = _sector_size(step, work)
+    with _place(step, work) as node:
+        for words in maker.words(source, step.size, sector_size, node):
+            work.runner.run(words, timeout=3600)
+        with _mounted(node, work, maker.mounting) as folder, ticking(copying):
+            said = copy_files(tree, folder, copying, work.repository.chunk_size)
+        _forget_cached(node)
+    if step.disk in work.candidates and work.candidates[step.disk].file:
+        _forget_cached(work.candidates[step.disk].file)
+    with _place(step, work) as node:
+        with _mounted(node, work, f"{maker.mounting},ro") as folder, ticking(proving):
+            verified = prove_files(Tree(source), folder, proving.advance)
+        work.runner.run([*maker.check, node], timeout=24 * 3600)
+    said += (*_doubt(source), *maker.notes(source))
+    called = f"partition {step.number}" if step.number else step.disk
+    warnings = tuple(f"{called}: {line}" for line in said)
+    return Outcome(count=StreamCount(written=copying.done), verified=verified, warnings=warnings)
+
+
+def _sector_size(step: RemakeVolume, work: Work) -> int:
+    """Of what the filesystem is made on, bytes."""
+    if step.number == 0:
+        return work.manifest.layout.device(step.disk).sector_size
+    return work.candidates[step.disk].sector_size
+
+
+@contextlib.contextmanager
+def _place(step: RemakeVolume, work: Work) -> Iterator[str]:
+    """The node of the partition, or of the device of the stack, that the filesystem is made on.
+
+    Raises:
+        LiferaftError: the plan says another place than the table, or another size than the device has.
+    """
+    if step.number == 0:
+        node = work.node(step.disk)
+        with Path(node).open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+        if (step.offset, step.size) != (0, size):
+            raise LiferaftError(f"{step.describe()}: {step.disk} has {size} bytes, the plan says {step.size}.")
+        yield node
+        return
+    candidate, partition = work.candidates[step.disk], work.partition(step.disk, step.number)
     if partition.extent(candidate.sector_size) != Extent(step.offset, step.offset + step.size):
         # Made by number, claimed by place: a plan that says two things would have another partition overwritten.
         raise LiferaftError(
             f"{step.describe()}: partition {step.number} does not lie at byte {step.offset} with {step.size} bytes."
         )
     with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
-        for words in maker.words(source, step.size, candidate.sector_size, node):
-            work.runner.run(words, timeout=3600)
-        with _mounted(node, work, maker.mounting) as folder, ticking(copying):
-            said = copy_files(tree, folder, copying, work.repository.chunk_size)
-        _forget_cached(node)
-    if candidate.file:
-        _forget_cached(candidate.file)
-    with partition_node(candidate.node, partition, candidate.sector_size, work.runner) as node:
-        with _mounted(node, work, f"{maker.mounting},ro") as folder, ticking(proving):
-            verified = prove_files(Tree(source), folder, proving.advance)
-        work.runner.run([*maker.check, node], timeout=24 * 3600)
-    said += (*_doubt(source), *maker.notes(source))
-    warnings = tuple(f"partition {step.number}: {line}" for line in said)
-    return Outcome(count=StreamCount(written=copying.done), verified=verified, warnings=warnings)
+        yield node
 
 
 def _is_syslinux(source: VolumeSource) -> bool:

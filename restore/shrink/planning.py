@@ -5,26 +5,25 @@ from collections.abc import Iterable
 from images.browse.point import VolumeSource
 from images.model.extents import Extent
 from images.model.layout import FilesystemKind
-from restore.seat import Seat
 from restore.shrink.kinds import SHRINKERS
 from restore.shrink.room import scratch_needed
 from restore.steps import ShrinkVolume
 
 
 def shrink_step(
-    source: VolumeSource, kind: FilesystemKind, seat: Seat, sector_size: int, *, stored: int, verify: bool
+    source: VolumeSource, kind: FilesystemKind, number: int, extent: Extent, *, stored: int, verify: bool
 ) -> ShrinkVolume:
-    """The step that brings a volume to a smaller seat.
+    """The step that brings a volume to a smaller place.
 
     Args:
-        kind: one of SHRINKERS. sector_size: of the target. stored: bytes of the volume in the repository.
+        kind: one of SHRINKERS. number: of the partition, 0 for a device of the stack. extent: its place on the target.
+        stored: bytes of the volume in the repository.
     """
-    extent = seat.partition.extent(sector_size)
     volume = source.volume
     return ShrinkVolume(
         disk=volume.disk,
         volume=volume.id,
-        number=seat.partition.number,
+        number=number,
         offset=extent.start,
         size=extent.size,
         kind=kind,

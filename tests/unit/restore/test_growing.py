@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from core.units import MIB
+from images.browse.point import VolumeSource
 from images.model.layout import (
     Disk,
     DiskIdentity,
@@ -17,10 +18,11 @@ from images.model.layout import (
     PartitionTable,
     TableKind,
 )
-from images.model.manifest import Manifest
+from images.model.manifest import Manifest, Volume
 from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
 from restore.fit.fitting import Fit
 from restore.growing import chosen_volumes, disks_that_grow, growable_members, growing_volume, with_members
+from restore.lessening import Lessening
 from restore.planning_stack import Room, stack_reasons, stack_steps
 from restore.rules import PartitionRule, Rule
 from restore.steps import CreateArray, CreateVolumeGroup, GrowFilesystem, Step
@@ -110,10 +112,20 @@ def manifest(layout: Layout) -> Manifest:
     return Manifest(name="n", created="2026", origin="", layout=layout, volumes=(), machine=None, tool="t")
 
 
+def unopened(volume: Volume) -> VolumeSource:
+    raise AssertionError(f"{volume.id} is opened, and nothing is made smaller")
+
+
 def steps(layout: Layout, targets: Mapping[str, int], *, asked: bool, chosen: str = "") -> list[Step]:
     picked, reasons = chosen_volumes(layout, [rule(chosen)] if chosen else [])
     assert not reasons
-    room = Room(targets=targets, growing=disks_that_grow(layout, picked, asked=asked), chosen=picked)
+    room = Room(
+        targets=targets,
+        growing=disks_that_grow(layout, picked, asked=asked),
+        chosen=picked,
+        lessening=Lessening(layout, lambda device, filesystem: "nobody asks"),
+        open=unopened,
+    )
     fits = [Fit() for _ in layout.disks]
     made = stack_steps(manifest(layout), fits, [512] * len(fits), {}, room, verify=True)
     return [*made.making, *made.growing]
