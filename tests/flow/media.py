@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from builder.architecture import Architecture, traits_of
 from builder.boot import INITRD, KERNEL, grub_menu, mark_name
 from builder.document import MEDIUM_DOCUMENT, describe_files
 from builder.finished.iso9660 import Platform
@@ -67,7 +68,9 @@ def make_tree(root: Path, modules: Mapping[str, Path], runner: Runner) -> Path:
     return root
 
 
-def make_medium(folder: Path, tree: Path, initrd_tree: Path, runner: Runner) -> Path:
+def make_medium(
+    folder: Path, tree: Path, initrd_tree: Path, runner: Runner, architecture: Architecture = Architecture.AMD64
+) -> Path:
     """An ISO in ``folder`` whose base is ``tree``, with an initrd made by cpio of ``initrd_tree``."""
     folder.mkdir()
     squashfs, initrd = folder / "base.squashfs", folder / "initrd.img"
@@ -92,14 +95,19 @@ def make_medium(folder: Path, tree: Path, initrd_tree: Path, runner: Runner) -> 
     files[SUMS] = folder / "sums.img"
     files[SUMS].write_bytes(sums_image(ranges_of_files(files)))
     document = sample_medium(
-        medium_id=MEDIUM_ID, kernel=KERNEL_RELEASE, initrds=(INITRD, SUMS), files=describe_files(files)
+        medium_id=MEDIUM_ID,
+        kernel=KERNEL_RELEASE,
+        architecture=architecture,
+        initrds=(INITRD, SUMS),
+        files=describe_files(files),
     )
     files[MEDIUM_DOCUMENT] = folder / "medium.json"
     files[MEDIUM_DOCUMENT].write_text(encode_readable(document))
     for name, size in (("code.img", 512), ("bios.img", 8192), ("efi.img", 65536)):
         (folder / name).write_bytes(name.encode().ljust(size, b"\x5a"))
     iso = folder / "medium.iso"
-    write_iso(files, BootImages(folder / "code.img", folder / "bios.img", folder / "efi.img"), iso, runner)
+    boot = BootImages(folder / "code.img", folder / "bios.img", folder / "efi.img")
+    write_iso(files, boot if traits_of(architecture).bios else BootImages(None, None, boot.efi), iso, runner)
     return iso
 
 

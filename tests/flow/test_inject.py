@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from builder.architecture import Architecture
 from builder.archive.loaders import Loaders
 from builder.boot import INITRD
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, parse_medium
@@ -368,6 +369,25 @@ def test_a_netboot_set_takes_the_same_layers(medium: Path, driver: Path, tmp_pat
     assert "initrd --name inject-1.img live/inject-1.img" in script
     with pytest.raises(UsageError, match="of which no ISO can be made"):
         _inject(old, tmp_path / "no.iso", tmp_path / "cache", runner, drivers=(driver,))
+
+
+def test_a_medium_without_bios_stays_one(driver: Path, tmp_path: Path, runner: Runner) -> None:
+    """El Torito's platforms by xorriso; UEFI is all that arm64 starts from."""
+    initrd = tmp_path / "initrd-tree"
+    initrd.mkdir()
+    (initrd / "init").write_text("#!/bin/sh\n")
+    base = make_tree(tmp_path / "tree", {"drivers/newcard.ko": driver / "newcard.ko"}, runner)
+    old = make_medium(tmp_path / "arm64", base, initrd, runner, Architecture.ARM64)
+    new = tmp_path / "new.iso"
+    _inject(old, new, tmp_path / "cache", runner, files=(f"{initrd}/init:/opt/init",))
+    for iso in (old, new):
+        report = runner.run(["xorriso", "-indev", str(iso), "-report_el_torito", "plain"]).stdout
+        images = [line.split() for line in report.splitlines() if line.startswith("El Torito boot img :")]
+        assert [words[6] for words in images] == ["UEFI"]
+        assert not any(iso.read_bytes()[:440]), "no code where a BIOS would start it"
+    with open_medium(new) as opened:
+        assert opened.document is not None and opened.document.architecture == "arm64"
+        assert opened.efi_image().read_at(0, 7) == b"efi.img"
 
 
 def test_a_file_that_cannot_be_read_is_named(
