@@ -187,6 +187,46 @@ class Meter:
         )
 
 
+class Watch:
+    """Looks after work that has no bytes to count: says when nothing was heard of it for long, and when it goes on.
+
+    A call of it is a sign of life. Safe from several threads.
+
+    Args:
+        message: what is being done.
+    """
+
+    def __init__(self, sink: Sink, stage: Stage, message: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sink = sink
+        self._stage = stage
+        self._message = message
+        self._clock = clock
+        self._heard = clock()
+        self._stalled = False
+
+    def __call__(self, count: int = 0) -> None:
+        """Something moved, whatever it was."""
+        self._heard = self._clock()
+
+    def tell(self) -> None:
+        """Name a stall, or its end; nothing while all is well."""
+        idle = self._clock() - self._heard
+        stalled = idle >= Meter.STALL
+        if stalled or self._stalled:
+            self._sink(Event(stage=self._stage, message=self._message, stalled=idle if stalled else 0.0))
+        self._stalled = stalled
+
+
+@contextlib.contextmanager
+def watching(watch: Watch, interval: float = 5.0) -> Iterator[None]:
+    """Let a watch look every ``interval`` seconds during the block."""
+    watch()
+    with _every(interval, watch.tell):
+        yield
+    watch()
+    watch.tell()
+
+
 @contextlib.contextmanager
 def ticking(meter: Meter, interval: float = 5.0) -> Iterator[None]:
     """Let a meter speak every ``interval`` seconds during the block, so that a stall is named while it lasts.
@@ -194,13 +234,20 @@ def ticking(meter: Meter, interval: float = 5.0) -> Iterator[None]:
     At the end of the block the meter tells its last state.
     """
     meter.resume()
+    with _every(interval, meter.tell):
+        yield
+    meter.tell()
+
+
+@contextlib.contextmanager
+def _every(interval: float, tell: Callable[[], None]) -> Iterator[None]:
     ended = threading.Event()
 
     def tick() -> None:
         # A sink may raise StoppedError to stop the work; the worker that counts next hears it too.
         with contextlib.suppress(StoppedError):
             while not ended.wait(interval):
-                meter.tell()
+                tell()
 
     ticker = threading.Thread(target=tick, name="ticker", daemon=True)
     ticker.start()
@@ -209,4 +256,3 @@ def ticking(meter: Meter, interval: float = 5.0) -> Iterator[None]:
     finally:
         ended.set()
         ticker.join()
-    meter.tell()

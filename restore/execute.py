@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import DeviceError, LiferaftError, RefusedError
-from core.events import Event, Sink, Stage, ticking
+from core.events import Event, Sink, Stage, Watch, ticking, watching
 from core.process import Runner
 from core.units import format_size
 from hooks.contract import HookContext, HookStage
@@ -37,6 +37,7 @@ from restore.stream import Streamer
 from restore.targets import open_target
 from restore.together import together
 
+_CHECKING = "Checking the recovery point and the targets"
 _AGAIN = "The target is not usable as it is. Run the same restore again: it goes on where it stopped."
 
 
@@ -69,16 +70,19 @@ def execute(
             f"The plan's digest is {plan.digest}, not {confirm}. Nothing was written.",
             hint="Read the plan and confirm the digest it shows; a changed plan has another digest.",
         )
-    sink(Event(stage=Stage.PREFLIGHT, message="Checking the recovery point and the targets"))
+    retries, watch = _Retries(sink), Watch(sink, Stage.PREFLIGHT, _CHECKING)
+    sink(Event(stage=Stage.PREFLIGHT, message=_CHECKING))
     conduct = conduct or Conduct()
     # From here on the data is wanted at any price: a damaged chunk is asked for in every other way, too.
     second = repository.otherwise = SecondTry(repository)
     if isinstance(repository.backend, Telling):
-        repository.backend.tell = _Retries(sink)
-    candidates, manifest = preflight(plan, repository, runner, conduct.journal, conduct.scratch)
+        repository.backend.tell, repository.backend.heard = retries, watch
+    with watching(watch):
+        candidates, manifest = preflight(plan, repository, runner, conduct.journal, conduct.scratch, watch)
     opening = check_stack(plan, keys or Keys(), repository, manifest, runner)
     nodes = tuple(candidate.node for candidate in candidates.values())
     run_hooks(hooks, _context(HookStage.BEFORE_RESTORE, plan, nodes), runner, sink)
+    retries.stage = Stage.STREAM
     work = Work(plan, repository, manifest, candidates, runner, sink, opening, conduct)
     finished = False
     try:
@@ -98,6 +102,8 @@ class _Retries:
     QUIET = 1.0
 
     def __init__(self, sink: Sink) -> None:
+        #: What waits for the repository. Before the first write it must not be a stage that writes.
+        self.stage = Stage.PREFLIGHT
         self._sink = sink
         self._lock = threading.Lock()
         self._told = -self.QUIET
@@ -108,7 +114,7 @@ class _Retries:
             if now - self._told < self.QUIET:
                 return
             self._told = now
-        self._sink(Event(stage=Stage.STREAM, message=text))
+        self._sink(Event(stage=self.stage, message=text))
 
 
 def _context(stage: HookStage, plan: Plan, nodes: tuple[str, ...]) -> HookContext:

@@ -13,6 +13,7 @@ from core.errors import DamagedError, DeviceError, ProcessError, RefusedError
 from core.process import Runner, find_tool
 from images.browse.point import ChunkCache
 from images.model.manifest import Manifest
+from images.store.backend import Heard, deaf
 from images.store.repository import Repository
 from restore.journal import Journal
 from restore.matching import same_disks
@@ -28,13 +29,19 @@ from restore.targets import Candidate, find_target
 
 
 def preflight(
-    plan: Plan, repository: Repository, runner: Runner, journal: Path | None, scratch: Path | None = None
+    plan: Plan,
+    repository: Repository,
+    runner: Runner,
+    journal: Path | None,
+    scratch: Path | None = None,
+    alive: Heard = deaf,
 ) -> tuple[dict[str, Candidate], Manifest]:
     """Find every target again and collect every reason against. Nothing is written.
 
     Args:
         journal: where an earlier run of the plan may have left a journal.
         scratch: the folder for scratch files; None: TMPDIR's.
+        alive: called whenever something moved.
 
     Returns:
         the targets by source disk, and the recovery point's manifest.
@@ -47,6 +54,7 @@ def preflight(
     for target in plan.targets:
         candidate = find_target(target, repository.backend.location, runner)
         candidates[target.source] = candidate
+        alive(0)
     reasons += same_disks(tuple(candidates.values()))
     begun = Journal(journal, plan, candidates)
     for target in plan.targets:
@@ -74,7 +82,7 @@ def preflight(
     # What is left out of the restore may be damaged.
     named = {getattr(step, "volume", "") for step in plan.steps}
     needed = tuple(volume for volume in manifest.volumes if volume.id in named)
-    survey_chunks(repository, plan.recovery_point, msgspec.structs.replace(manifest, volumes=needed))
+    survey_chunks(repository, plan.recovery_point, msgspec.structs.replace(manifest, volumes=needed), alive)
     sector_sizes = {target.source: target.sector_size for target in plan.targets}
     reasons += outgrown(plan.steps, sector_sizes, ChunkCache(repository), plan.recovery_point, manifest)
     if reasons:

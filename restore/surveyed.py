@@ -3,15 +3,26 @@
 Maps and indexes are read, and the sizes of packs; the chunks themselves are proven when they are restored.
 """
 
+from collections.abc import Callable
+
 from core.errors import DamagedError
 from images.model.manifest import Manifest, Volume
+from images.store.backend import deaf
 from images.store.repository import Repository
 from restore.placed import lba_range
 from restore.seating import Content
 
+#: Chunks between two signs of life.
+_ALIVE = 4096
 
-def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dict[str, Content]:
+
+def survey_chunks(
+    repository: Repository, point: str, manifest: Manifest, alive: Callable[[int], None] = deaf
+) -> dict[str, Content]:
     """Walk every volume's map and check that each chunk is indexed and its pack is there, whole.
+
+    Args:
+        alive: called now and then while it goes on, with 0.
 
     Raises:
         DamagedError: naming every volume that cannot be restored.
@@ -23,7 +34,7 @@ def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dic
         where = volume_name(point, manifest, volume)
         sector_size = manifest.layout.device(volume.disk).sector_size
         try:
-            contents[volume.id] = _survey_volume(repository, volume, where, sector_size)
+            contents[volume.id] = _survey_volume(repository, volume, where, sector_size, alive)
         except DamagedError as error:
             problems.append(error.message)
     if problems:
@@ -35,10 +46,14 @@ def survey_chunks(repository: Repository, point: str, manifest: Manifest) -> dic
     return contents
 
 
-def _survey_volume(repository: Repository, volume: Volume, where: str, sector_size: int) -> Content:
+def _survey_volume(
+    repository: Repository, volume: Volume, where: str, sector_size: int, alive: Callable[[int], None]
+) -> Content:
     chunk = repository.chunk_size
     data = zero = stored = 0
     for slot in repository.slots(volume, where):
+        if slot.number % _ALIVE == 0:
+            alive(0)
         length = min(chunk, volume.size - slot.number * chunk)
         if slot.id is None:
             zero += length

@@ -37,6 +37,12 @@ WRITE_EARLY = 32 << 20
 
 #: Takes a sentence for people about what goes on at the backend: a try that failed and will be made again.
 Tell = Callable[[str], None]
+#: Takes the number of bytes that came, whenever some did.
+Heard = Callable[[int], None]
+
+
+def deaf(count: int) -> None:
+    """For a backend whose bytes nobody listens to."""
 
 
 class MissingFileError(DeviceError):
@@ -56,9 +62,10 @@ class FileStart(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class Telling(Protocol):
-    """A backend that waits and tries again by itself, and says so to ``tell``; called from several threads."""
+    """A backend that waits and tries again by itself, and says so to ``tell``; both called from several threads."""
 
     tell: Tell
+    heard: Heard
 
 
 class Reader(Protocol):

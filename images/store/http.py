@@ -25,7 +25,7 @@ import urllib3.exceptions
 
 from core.errors import DamagedError, DeviceError, UnreachableError, UsageError
 from core.units import KIB
-from images.store.backend import FileStart, MissingFileError, Tell
+from images.store.backend import FileStart, Heard, MissingFileError, Tell, deaf
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class HttpBackend:
         self._pauses = pauses
         self._headers = _IDENTITY | (headers or {})
         self.tell: Tell = log.info
+        self.heard: Heard = deaf
         # A session goes from thread to thread and keeps its connection, also when the threads of one volume end.
         self._idle: deque[requests.Session] = deque()
 
@@ -74,12 +75,12 @@ class HttpBackend:
     def uncached(self) -> "HttpBackend":
         """The same, asking every cache on the way to ask the server again (RFC 9111 §5.2.1.4)."""
         found = HttpBackend(self._address, pauses=self._pauses, headers={"Cache-Control": "no-cache"})
-        found.tell = self.tell
+        found.tell, found.heard = self.tell, self.heard
         return found
 
     def read(self, name: str, limit: int) -> bytes:
         shown = f"{self._url}/{name}"
-        body = _Body()
+        body = _Body(self.heard)
 
         def once() -> bytes:
             wanted = {"Range": f"bytes={body.size}-"} if body.size else {}
@@ -108,7 +109,7 @@ class HttpBackend:
     def _part(self, name: str, offset: int, length: int, *, exact: bool) -> FileStart:
         """A range, or when not ``exact`` what there is of it; the file's size is 0 when the server does not say it."""
         shown = f"{self._url}/{name}"
-        body = _Body()
+        body = _Body(self.heard)
 
         def once() -> FileStart:
             start, end = offset + body.size, offset + length
@@ -172,6 +173,7 @@ class HttpBackend:
                     # What the server says of it is read over, so that the connection can be used again.
                     answer.raw.read(64 * KIB)
                 _judge(answer, f"{self._url}/{name}")
+                self.heard(0)
                 yield answer
         finally:
             self._idle.append(session)
@@ -180,8 +182,9 @@ class HttpBackend:
 class _Body:
     """What has arrived of a file or a range, over one or several requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, heard: Heard) -> None:
         self.size = 0
+        self._heard = heard
         self._pieces: list[bytes] = []
         self._version: tuple[str | None, ...] | None = None
 
@@ -209,6 +212,7 @@ class _Body:
                     break
                 self._pieces.append(piece)
                 self.size += len(piece)
+                self._heard(len(piece))
         except urllib3.exceptions.HTTPError:
             if encoded:
                 self.restart()

@@ -30,6 +30,7 @@ from rescue.jobs.access import access_from, read_passphrase, read_signer, read_t
 T = TypeVar("T")
 
 _NAMES = {
+    Stage.PREFLIGHT: "Checking the recovery point and the targets",
     Stage.CAPTURE: "Capturing",
     Stage.STREAM: "Restoring",
     Stage.VERIFY: "Verifying",
@@ -60,7 +61,7 @@ class TerminalSink:
 
     def __call__(self, event: Event, /) -> None:
         with self._lock, contextlib.suppress(OSError):
-            if event.total or event.done:
+            if event.total or event.done or event.stalled:
                 self._progress(event)
             elif event.message:
                 self._clear()
@@ -98,7 +99,7 @@ def progress_text(event: Event) -> str:
     if event.total:
         words.append(f"{min(event.done / event.total, 1):4.0%}")
         words.append(f"{format_size(event.done)} of {format_size(event.total)}")
-    else:
+    elif event.done:
         words.append(format_size(event.done))
     if event.rate:
         words.append(f"{format_size(int(event.rate))}/s")

@@ -51,9 +51,14 @@ class Board:
             self._ended = True
         elif event.stage in NAMES:
             self._current = event.stage
-        if event.total or event.done:
+        if event.total or event.done or event.stalled:
             self._counts[event.stage] = event
-        elif event.message and (not self._log or self._log[-1] != event.message):
+            return
+        # A stage without figures has only its stall to show, and that is over.
+        count = self._counts.get(event.stage)
+        if count is not None and not (count.total or count.done):
+            del self._counts[event.stage]
+        if event.message and (not self._log or self._log[-1] != event.message):
             self._log.append(f"warning: {event.message}" if event.warning else event.message)
 
     def stages(self, width: int) -> list[str]:
@@ -101,7 +106,9 @@ def _figures(event: Event) -> list[str]:
     part = min(event.done / event.total, 1.0) if event.total else 0.0
     filled = int(part * _BAR)
     lines = [f"[{'#' * filled}{'-' * (_BAR - filled)}] {int(part * 100):3} %"] if event.total else []
-    words = [f"{format_size(event.done)} of {format_size(event.total)}" if event.total else format_size(event.done)]
+    words = [f"{format_size(event.done)} of {format_size(event.total)}"] if event.total else []
+    if event.done and not event.total:
+        words.append(format_size(event.done))
     if event.rate:
         words.append(f"{format_size(int(event.rate))}/s")
     if event.stalled:

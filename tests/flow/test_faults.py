@@ -280,6 +280,55 @@ def test_a_server_that_stalls_is_named_with_its_stage(
     assert events[-1].stage is Stage.DONE
 
 
+def test_a_server_that_stalls_before_the_first_write_is_named_too(
+    repository: Path, target: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.events.Meter.STALL", 0.5)
+    monkeypatch.setattr("core.events.watching.__wrapped__.__defaults__", (0.1,))
+    events: list[Event] = []
+    with serving(repository) as server:
+        made = plan(server.url, target)
+        waited: list[str] = []
+
+        def stall(method: str, path: str, before: int) -> str:
+            if "/indexes/" not in path or waited:
+                return ""
+            waited.append(path)
+            return "wait 1500"
+
+        server.fault = stall
+        report = carry_out(made, events.append)
+    assert waited
+    assert report.verified
+    assert_restored(target, disk)
+    stalled = [event for event in events if event.stalled]
+    assert {(event.stage, event.message) for event in stalled} == {
+        (Stage.PREFLIGHT, "Checking the recovery point and the targets")
+    }
+    assert max(event.stalled for event in stalled) > 1.0
+    after = events[events.index(stalled[-1]) + 1]
+    assert (after.stage, after.stalled) == (Stage.PREFLIGHT, 0.0), "its end is told"
+
+
+@pytest.mark.usefixtures("server_faults")
+def test_a_retry_before_the_first_write_is_not_told_as_writing(repository: Path, target: Path) -> None:
+    """The wizard warns of a half-written disk from the first stage that writes."""
+    events: list[Event] = []
+    with serving(repository) as server:
+        made = plan(server.url, target)
+        failed: list[str] = []
+
+        def fail(method: str, path: str, before: int) -> str:
+            if "/indexes/" not in path or failed:
+                return ""
+            failed.append(path)
+            return "503"
+
+        server.fault = fail
+        carry_out(made, events.append)
+    assert [event.stage for event in events if "trying again in" in event.message] == [Stage.PREFLIGHT]
+
+
 def test_wrong_bytes_from_a_cache_are_asked_for_again(repository: Path, target: Path, disk: Path) -> None:
     with serving(repository) as server:
         made = plan(server.url, target)

@@ -1,6 +1,6 @@
 import threading
 
-from core.events import Event, Meter, Stage, ignore, ticking
+from core.events import Event, Meter, Stage, Watch, ignore, ticking, watching
 
 
 def test_rate_and_eta_are_measured() -> None:
@@ -42,6 +42,39 @@ def test_a_stall_is_told_while_it_lasts() -> None:
         lambda event: told.set() if event.stalled else None, Stage.STREAM, 100, clock=iter(range(0, 10**6, 20)).__next__
     )
     with ticking(meter, interval=0.01):
+        assert told.wait(10)
+
+
+def test_a_watch_names_a_stall_and_its_end_and_nothing_else() -> None:
+    told: list[Event] = []
+    now = [0.0]
+    watch = Watch(told.append, Stage.PREFLIGHT, "Checking", clock=lambda: now[0])
+    now[0] = 9.0
+    watch.tell()
+    watch(17)
+    now[0] = 18.0
+    watch.tell()
+    assert told == []
+    now[0] = 21.0
+    watch.tell()
+    watch(0)
+    watch.tell()
+    watch.tell()
+    assert told == [
+        Event(stage=Stage.PREFLIGHT, message="Checking", stalled=12.0),
+        Event(stage=Stage.PREFLIGHT, message="Checking"),
+    ]
+
+
+def test_a_watch_looks_while_the_work_waits() -> None:
+    told = threading.Event()
+    watch = Watch(
+        lambda event: told.set() if event.stalled else None,
+        Stage.PREFLIGHT,
+        "Checking",
+        clock=iter(range(0, 10**6, 20)).__next__,
+    )
+    with watching(watch, interval=0.01):
         assert told.wait(10)
 
 

@@ -21,6 +21,14 @@ def test_a_stall_takes_the_place_of_the_eta() -> None:
     assert "left" not in progress_text(event)
 
 
+def test_a_stall_is_told_of_a_stage_without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TerminalSink, "QUIET_INTERVAL", 0.0)
+    stream = io.StringIO()
+    sink = TerminalSink(stream)
+    sink(Event(stage=Stage.PREFLIGHT, message="Checking the targets", stalled=75.0))
+    assert stream.getvalue() == "Checking the recovery point and the targets  NO PROGRESS for 1 min 15 s\n"
+
+
 def test_a_log_gets_lines_and_no_control_characters() -> None:
     stream = io.StringIO()
     sink = TerminalSink(stream)

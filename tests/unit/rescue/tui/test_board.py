@@ -54,6 +54,17 @@ def test_silence_names_the_stage() -> None:
     assert board.silence() == "No news for 1 min 15 s from: Make it boot on this machine."
 
 
+def test_a_stall_of_a_stage_without_figures_is_shown_until_it_goes_on() -> None:
+    board = Board((Stage.PREFLIGHT,), clock=Clock())
+    board.take(Event(stage=Stage.PREFLIGHT, message="Checking"))
+    board.take(Event(stage=Stage.PREFLIGHT, message="Checking", stalled=12.0))
+    assert board.stages(78) == ["[>] Check the recovery point and the disk", "    NO PROGRESS for 12 s"]
+    assert not board.begun
+    board.take(Event(stage=Stage.PREFLIGHT, message="Checking"))
+    assert board.stages(78) == ["[>] Check the recovery point and the disk"]
+    assert board.log(9) == ["Checking"]
+
+
 def test_the_log_keeps_messages_and_marks_warnings() -> None:
     board = Board((), clock=Clock())
     for number in range(300):
