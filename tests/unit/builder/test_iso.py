@@ -9,6 +9,8 @@ import pytest
 
 from builder.boot import bios_boot_code, grub_menu, make_bios_image, make_efi_image
 from builder.iso import BootImages, write_iso
+from builder.stick.layout import iso_table
+from builder.stick.source import open_iso
 from core.errors import DeviceError
 from core.process import SystemRunner, find_tool
 from tests.runners import ScriptedRunner
@@ -81,6 +83,11 @@ def test_a_medium_without_bios_is_found_by_uefi_alone(tmp_path: Path) -> None:
         "::/EFI/BOOT/BOOTAA64.EFI"
     ]
     assert not any((tmp_path / "out.iso").read_bytes()[:440])
+    with open_iso(tmp_path / "out.iso") as source:
+        found = iso_table(source)
+    assert found is not None, "write-usb adds partitions only to an ISO whose table it knows"
+    starts = {str(part.type).upper(): part.start_lba for part in found.partitions}
+    assert starts[_ESP] == esp["start"]
 
 
 def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path: Path) -> None:
