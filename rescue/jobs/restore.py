@@ -34,13 +34,14 @@ from rescue.jobs.placing import (
 )
 from rescue.jobs.records import failure, keep_record
 from restore.contents import Contents
+from restore.draft import Draft, draft
 from restore.execute import execute
 from restore.fit.fitting import smallest_target
 from restore.fit.wishes import Wishes
 from restore.forecast import remember, with_estimate
 from restore.matching import Matching, Pair
 from restore.perform.work import Conduct
-from restore.placement import PlanOptions, only_disks
+from restore.placement import PlanOptions, only_disks, place
 from restore.plan import PLAN_VERSION, Plan, TargetDisk
 from restore.planner import make_plan
 from restore.rates import book_path, read_book
@@ -139,6 +140,19 @@ def plan_restore_assigned(
     return planning.plan(place_assigned(planning.disks, assigned, planning.candidate))
 
 
+def draft_restore(
+    repository: str,
+    point: str,
+    assigned: Sequence[Assigned],
+    choices: RestoreChoices,
+    runner: Runner,
+    access: Access | None = None,
+) -> Draft:
+    """What would become of each partition of disks that a person assigned: no chunk is looked for, no fault raises."""
+    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
+    return planning.draft(place_assigned(planning.disks, assigned, planning.candidate))
+
+
 def plan_restore_by_rules(
     repository: str,
     point: str,
@@ -224,10 +238,13 @@ class _Planning:
         rules = tuple(rule for rule in self._choices.rules if rule.partition and rule.disk in ("", disk.id))
         return smallest_target(disk, Wishes(rules=rules, table=self._choices.table, least=contents.least))
 
-    def plan(self, pairs: Sequence[Pair]) -> Plan:
-        """The plan, with an estimate."""
+    def draft(self, pairs: Sequence[Pair]) -> Draft:
+        """What would become of each partition."""
+        return draft(place(self._opened, self._point, pairs, self._options(pairs)))
+
+    def _options(self, pairs: Sequence[Pair]) -> PlanOptions:
         choices = self._choices
-        options = PlanOptions(
+        return PlanOptions(
             growth=choices.growth,
             rules=choices.rules,
             table=choices.table,
@@ -236,7 +253,11 @@ class _Planning:
             onto_source=choices.onto_source,
             unique=choices.unique,
         )
-        plan = make_plan(self._opened, self._point, pairs, options)
+
+    def plan(self, pairs: Sequence[Pair]) -> Plan:
+        """The plan, with an estimate."""
+        choices = self._choices
+        plan = make_plan(self._opened, self._point, pairs, self._options(pairs))
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, *self._second.warnings))
         if self._recorded is not None:
             nodes = {pair.candidate.node for pair in pairs}

@@ -8,21 +8,20 @@ has a journal: that may be the machine's own disk in a USB case.
 import datetime
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
-from core.errors import DeviceError
 from core.events import Sink
 from core.process import Runner
 from core.units import format_size
 from images.probe import BlockDevice, block_devices
+from rescue.jobs.mounting import mounted_to_write
 from rescue.jobs.repositories import PLACE
 from rescue.jobs.support import bundle_path, save_support_bundle
 
 _STICKS = ("vfat", "exfat")
-_OPTIONS = "rw,nosuid,nodev,noexec"
 #: The ESP, as lsblk names it on GPT and on dos tables.
 _ESP = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef")
 
@@ -56,29 +55,11 @@ def save_to_place(place: SupportPlace, runner: Runner, sink: Sink) -> str:
         ProcessError: the stick cannot be mounted, or not unmounted. DeviceError: it cannot be written.
     """
     with ExitStack() as stack:
-        folder = Path(place.folder) if place.folder else _mount(place, runner, stack)
+        folder = Path(place.folder) if place.folder else None
+        folder = folder or stack.enter_context(mounted_to_write(place.device, place.kind, "support", runner))
         path = bundle_path(folder, datetime.datetime.now(datetime.UTC))
         save_support_bundle(path, runner, sink)
         return path.name
-
-
-def _mount(place: SupportPlace, runner: Runner, stack: ExitStack) -> Path:
-    own = PLACE / str(os.getpid())
-    folder = own / f"{Path(place.device).name}-support"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DeviceError(f"{folder} cannot be made: {error.strerror}.") from None
-    stack.callback(_forget, folder)
-    runner.run(["mount", "-t", place.kind, "-o", _OPTIONS, place.device, str(folder)], timeout=60)
-    stack.callback(runner.run, ["umount", str(folder)], timeout=120)
-    return folder
-
-
-def _forget(folder: Path) -> None:
-    """Remove the mount point; where the stick could not be unmounted that has its own error."""
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def _sticks(disk: BlockDevice) -> Iterator[SupportPlace]:

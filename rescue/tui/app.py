@@ -34,6 +34,8 @@ SCREENS: dict[type[messages.Destination], tuple[str, str]] = {
     messages.ToPoints: ("rescue.tui.screens.points", "PointsScreen"),
     messages.ToTarget: ("rescue.tui.screens.target", "TargetScreen"),
     messages.ToAssign: ("rescue.tui.screens.assign", "AssignScreen"),
+    messages.ToPartitions: ("rescue.tui.screens.partitions", "PartitionsScreen"),
+    messages.ToScratch: ("rescue.tui.screens.scratch", "ScratchScreen"),
     messages.ToPlan: ("rescue.tui.screens.plan", "PlanScreen"),
     messages.ToRestoring: ("rescue.tui.screens.restoring", "RestoringScreen"),
     messages.ToResult: ("rescue.tui.screens.result", "ResultScreen"),

@@ -21,14 +21,17 @@ from images.probe import probe_machine
 from images.probe_hardware import read_devices
 from images.stack.keys import AskKey, Keys
 from images.store.passphrase import Passphrase
-from rescue.tui.messages import Ending, Placed
+from rescue.tui.messages import Ending, Placed, Wanted
 
 if TYPE_CHECKING:
     from images.model.layout import Disk
     from images.store.access import Access
     from images.store.repository import PointSummary
     from rescue.jobs.repositories import AttachedRepositories, Findings
+    from rescue.jobs.restore import RestoreChoices
+    from rescue.jobs.scratch_places import ScratchPlace
     from rescue.jobs.support_places import SupportPlace
+    from restore.draft import Draft
     from restore.matching import Matching
     from restore.plan import Plan
     from restore.report import Report
@@ -39,6 +42,7 @@ LATER = {
     "access": "rescue.jobs.access",
     "points": "rescue.jobs.points",
     "restore": "rescue.jobs.restore",
+    "scratch": "rescue.jobs.scratch_places",
     "support": "rescue.jobs.support_places",
 }
 
@@ -69,11 +73,23 @@ class Jobs(Protocol):
         """The disks of a recovery point, and how well the disks of the machine suit them."""
         ...
 
-    def plan(self, repository: str, point: str, placed: Sequence[Placed], *, grow: bool, verify: bool) -> "Plan":
+    def draft(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> "Draft":
+        """What would become of each partition; disks without a target are left out."""
+        ...
+
+    def plan(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> "Plan":
         """The plan for restoring a recovery point to disks; disks without a target are left out. Nothing is written."""
         ...
 
-    def run(self, plan: "Plan", sink: Sink, ask: AskKey) -> "Report":
+    def scratch_reason(self, plan: "Plan", scratch: "ScratchPlace | None") -> str:
+        """Why the plan's scratch files do not fit there, as far as can be seen; empty when they do."""
+        ...
+
+    def scratch_places(self, plan: "Plan", targets: Sequence[str]) -> "tuple[ScratchPlace, ...]":
+        """Where the plan's scratch files can go. ``targets``: nodes of the disks that it writes."""
+        ...
+
+    def run(self, plan: "Plan", sink: Sink, ask: AskKey, scratch: "ScratchPlace | None" = None) -> "Report":
         """Carry out a plan that the person has confirmed. ``ask``: for the passphrase of an encrypted disk."""
         ...
 
@@ -131,28 +147,43 @@ class SystemJobs:
         )
         return found
 
-    def plan(self, repository: str, point: str, placed: Sequence[Placed], *, grow: bool, verify: bool) -> "Plan":
-        # The disk a point was taken from is the most common target of all: the plan names it, the person confirms.
+    def draft(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> "Draft":
         restore = _load("restore")
-        choices = restore.RestoreChoices(grow=grow, verify=verify, onto_source=True)
+        assigned = [restore.Assigned(disk=one.source, target=one.target) for one in placed]
+        access = self._access(repository)
+        made: Draft = restore.draft_restore(repository, point, assigned, _choices(wanted), self._runner, access)
+        return made
+
+    def plan(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> "Plan":
+        restore = _load("restore")
         access = self._access(repository)
         assigned = [restore.Assigned(disk=one.source, target=one.target) for one in placed]
-        plan: Plan = restore.plan_restore_assigned(repository, point, assigned, choices, self._runner, access)
+        plan: Plan = restore.plan_restore_assigned(repository, point, assigned, _choices(wanted), self._runner, access)
         self._typed[plan.repository] = repository
         return plan
 
-    def run(self, plan: "Plan", sink: Sink, ask: AskKey) -> "Report":
+    def scratch_reason(self, plan: "Plan", scratch: "ScratchPlace | None") -> str:
+        reason: str = _load("scratch").scratch_reason(plan, scratch)
+        return reason
+
+    def scratch_places(self, plan: "Plan", targets: Sequence[str]) -> "tuple[ScratchPlace, ...]":
+        found: tuple[ScratchPlace, ...] = _load("scratch").scratch_places(plan, targets, self._runner)
+        return found
+
+    def run(self, plan: "Plan", sink: Sink, ask: AskKey, scratch: "ScratchPlace | None" = None) -> "Report":
         repository = self._typed.get(plan.repository, plan.repository)
-        report: Report = _load("restore").run_plan(
-            plan,
-            plan.digest,
-            self._runner,
-            sink,
-            hooks=site_hooks(),
-            repository=repository,
-            access=self._access(repository),
-            keys=Keys(ask=ask),
-        )
+        with _load("scratch").scratch_in(scratch, self._runner) as folder:
+            report: Report = _load("restore").run_plan(
+                plan,
+                plan.digest,
+                self._runner,
+                sink,
+                hooks=site_hooks(),
+                repository=repository,
+                access=self._access(repository),
+                keys=Keys(ask=ask),
+                scratch=folder,
+            )
         return report
 
     def support_places(self) -> "tuple[SupportPlace, ...]":
@@ -173,6 +204,14 @@ class SystemJobs:
     def _access(self, repository: str, passphrase: Passphrase | None = None) -> "Access":
         access: Access = _load("access").access_from(passphrase or self._passphrases.get(repository))
         return access
+
+
+def _choices(wanted: Wanted) -> "RestoreChoices":
+    """The disk a point was taken from is the most common target of all: the plan names it, the person confirms."""
+    choices: RestoreChoices = _load("restore").RestoreChoices(
+        grow=wanted.grow, verify=wanted.verify, rules=wanted.rules, onto_source=True
+    )
+    return choices
 
 
 def _load(job: str) -> ModuleType:

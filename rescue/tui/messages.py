@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from images.model.layout import Disk
     from images.model.machine import Machine, MachineDisk
     from images.store.repository import PointSummary
+    from rescue.jobs.scratch_places import ScratchPlace
     from restore.matching import Matching
     from restore.plan import Plan
     from restore.report import Report
+    from restore.rules import PartitionRule
 
 
 class Ending(StrEnum):
@@ -97,22 +99,57 @@ class ToAssign(Destination):
 
 
 @dataclass(frozen=True)
-class ToPlan(Destination):
-    """Make the plan, show it, have it confirmed."""
+class Wanted:
+    """How a person wants it restored.
+
+    Attributes:
+        grow: the last filesystem that can takes the space of a larger disk, where no rule says otherwise.
+        verify: everything is read back.
+        rules: for single partitions.
+    """
+
+    grow: bool = False
+    verify: bool = True
+    rules: tuple[PartitionRule, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToPartitions(Destination):
+    """Decide about single partitions."""
 
     repository: str
     point: PointSummary
     placed: tuple[Placed, ...]
-    grow: bool
-    verify: bool
+    wanted: Wanted
+
+
+@dataclass(frozen=True)
+class ToPlan(Destination):
+    """Make the plan, show it, have it confirmed. ``scratch``: as chosen; None for where it goes by itself."""
+
+    repository: str
+    point: PointSummary
+    placed: tuple[Placed, ...]
+    wanted: Wanted
+    scratch: ScratchPlace | None = None
+
+
+@dataclass(frozen=True)
+class ToScratch(Destination):
+    """Choose where scratch files go, for the plan that is gone back to. ``why``: what is wrong with where they went."""
+
+    back: ToPlan
+    plan: Plan
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class ToRestoring(Destination):
-    """Carry out a confirmed plan. ``disk`` is the target's short name, for showing."""
+    """Carry out a confirmed plan. ``disk`` is the target's short name, for showing. ``scratch`` as in ToPlan."""
 
     plan: Plan
     disk: str
+    scratch: ScratchPlace | None = None
 
 
 @dataclass(frozen=True)

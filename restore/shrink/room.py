@@ -34,15 +34,25 @@ def scratch_needed(used: Iterable[Extent], size: int, whole: int) -> int:
     return min(moved + moved // _HOLES + max((kept + moved) // _PART, _LEAST), whole)
 
 
+def scratch_of(plan: Plan) -> int:
+    """Bytes of scratch that a plan takes, by estimate."""
+    return sum(step.scratch for step in plan.steps if isinstance(step, ShrinkVolume))
+
+
 def too_little_scratch(plan: Plan, folder: Path) -> list[str]:
     """Why the scratch of a plan's steps does not fit into ``folder``; none when it does, or none is needed."""
-    needed = sum(step.scratch for step in plan.steps if isinstance(step, ShrinkVolume))
+    needed = scratch_of(plan)
     if not needed:
         return []
     try:
-        found = os.statvfs(folder)
+        found, holes = os.statvfs(folder), _knows_holes(folder)
     except OSError as error:
         return [f"the scratch folder {folder} cannot be used: {error.strerror}"]
+    if not holes:
+        return [
+            f"the scratch folder {folder} lies on a filesystem whose files have no holes, as FAT and exFAT: "
+            f"a scratch file is as long as the volume (--scratch names another folder)"
+        ]
     free = found.f_bavail * found.f_frsize
     if free >= needed:
         return []
@@ -50,3 +60,11 @@ def too_little_scratch(plan: Plan, folder: Path) -> list[str]:
         f"making filesystems smaller takes about {format_size(needed)} of scratch, "
         f"and {folder} has {format_size(free)} free (--scratch names another folder)"
     ]
+
+
+def _knows_holes(folder: Path) -> bool:
+    """Whether what was never written of a file takes no room there. Raises OSError."""
+    with tempfile.TemporaryFile(prefix="liferaft-", dir=folder) as stream:
+        os.ftruncate(stream.fileno(), MIB)
+        # stat(2): st_blocks counts 512 bytes each.
+        return os.fstat(stream.fileno()).st_blocks * 512 < MIB

@@ -1,9 +1,7 @@
 """Choosing a target for each disk of a recovery point that has several."""
 
 from collections.abc import Iterable
-from typing import ClassVar
 
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
@@ -12,33 +10,27 @@ from core.units import format_size
 from images.model.layout import Disk
 from images.model.machine import Machine, MachineDisk
 from rescue.tui.jobs import Jobs
-from rescue.tui.messages import Go, Placed, ToAssign, ToPlan
-from rescue.tui.screen import WizardScreen
-from rescue.tui.screens.target import box, disk_row, short_name
+from rescue.tui.messages import Placed, ToAssign
+from rescue.tui.options import OptionsScreen
+from rescue.tui.screens.target import disk_row, short_name
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
 from restore.matching import Matching, Score
 from restore.occupants import occupants_of_disk
 
-_LIST_KEYS = "Up/Down: choose   Enter: change, go on   G, V: grow, verify   Esc: back"
+_LIST_KEYS = "Up/Down: choose   Enter: change, go on   G, V, P: switch   Esc: back"
 _CHOICE_KEYS = "Up/Down: choose   Enter: take it   Esc: back to the list"
 _WIDTHS = (8, -11, 3, 12, -11, 24)
 _ON = "go on"
-_GROW = "option grow"
-_VERIFY = "option verify"
 _AGAIN = "again"
 _OUT = "leave out"
 
 
-class AssignScreen(WizardScreen):
+class AssignScreen(OptionsScreen):
     """The list of disks with their targets, and, for the one that is being changed, the list of targets."""
 
     HEADLINE = "Choose the target disks"
     KEYS = _LIST_KEYS
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("g", "switch_grow", show=False),
-        Binding("v", "switch_verify", show=False),
-    ]
 
     class Matched(Message):
         """The machine was looked at again."""
@@ -58,8 +50,6 @@ class AssignScreen(WizardScreen):
         #: Disk -> node of its target, empty: left out; a disk that is not in it is undecided.
         self._assigned: dict[str, str] = {}
         self._changing = ""
-        self._grow = False
-        self._verify = True
 
     def body(self) -> Iterable[Widget]:
         point = self._to.point
@@ -87,18 +77,13 @@ class AssignScreen(WizardScreen):
         if self._changing:
             self._decide(message.key)
             return
-        match message.key:
-            case "go on":
-                self._go_on()
-            case "option grow":
-                self.action_switch_grow()
-            case "option verify":
-                self.action_switch_verify()
-            case "again":
-                self._look_again()
-            case disk:
-                self._changing = disk
-                self._show()
+        if message.key == _ON:
+            self._go_on()
+        elif message.key == _AGAIN:
+            self._look_again()
+        elif not self.switch(message.key):
+            self._changing = message.key
+            self._show()
 
     def on_picker_refused(self, message: Picker.Refused) -> None:
         if message.row.key == _ON:
@@ -109,17 +94,11 @@ class AssignScreen(WizardScreen):
 
     def action_back(self) -> None:
         if self._changing:
-            self._changing = ""
-            self._show()
+            self._leave()
         else:
             super().action_back()
 
-    def action_switch_grow(self) -> None:
-        self._grow = not self._grow
-        self._show()
-
-    def action_switch_verify(self) -> None:
-        self._verify = not self._verify
+    def switched(self) -> None:
         self._show()
 
     def _decide(self, key: str) -> None:
@@ -128,13 +107,17 @@ class AssignScreen(WizardScreen):
         for disk in [disk for disk, taken in self._assigned.items() if node and taken == node]:
             del self._assigned[disk]
         self._assigned[self._changing] = node
-        self._changing = ""
-        self._show()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Back from the targets to the list, to the disk that they were for."""
+        changed, self._changing = self._changing, ""
+        self._show(changed)
 
     def _go_on(self) -> None:
         to = self._to
         placed = tuple(Placed(disk, self._targets[node]) for disk, node in sorted(self._assigned.items()) if node)
-        self.post_message(Go(ToPlan(to.repository, to.point, placed, self._grow, self._verify)))
+        self.to_plan(to.repository, to.point, placed)
 
     def _look_again(self) -> None:
         def look() -> Message:
@@ -144,7 +127,7 @@ class AssignScreen(WizardScreen):
 
         self.start(look, "Looking at the disks")
 
-    def _show(self) -> None:
+    def _show(self, at: str = "") -> None:
         self.say("")
         self.keys(_CHOICE_KEYS if self._changing else _LIST_KEYS)
         picker = self.query_one(Picker)
@@ -159,11 +142,10 @@ class AssignScreen(WizardScreen):
         rows = [
             Row(_ON, ("Go on with these targets",), enabled=ready),
             *(self._disk_row(disk) for disk in self._disks.values()),
-            Row(_GROW, (f"{box(self._grow)} Grow the last filesystem when a disk is larger",)),
-            Row(_VERIFY, (f"{box(self._verify)} Read everything back and compare it",)),
+            *self.option_rows("a disk"),
             Row(_AGAIN, ("Look again (after attaching a disk)",)),
         ]
-        picker.show(rows, header=columns(("Disk", "Size", "", "Goes to", "Size", "Model"), _WIDTHS))
+        picker.show(rows, header=columns(("Disk", "Size", "", "Goes to", "Size", "Model"), _WIDTHS), at=at)
 
     def _disk_row(self, disk: Disk) -> Row:
         node = self._assigned.get(disk.id)

@@ -79,7 +79,9 @@ class RestoringScreen(WizardScreen):
         self.set_interval(1.0, self._refresh)
         self._refresh()
         self.run_worker(
-            lambda: self._bridge(lambda: self.Ended(self.jobs.run(self._to.plan, self._sink, self._ask))),
+            lambda: self._bridge(
+                lambda: self.Ended(self.jobs.run(self._to.plan, self._sink, self._ask, self._to.scratch))
+            ),
             thread=True,
             exclusive=True,
             group="job",

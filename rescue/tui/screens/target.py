@@ -1,9 +1,7 @@
 """Choosing the target disk, and how to restore to it."""
 
 from collections.abc import Iterable
-from typing import ClassVar
 
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
@@ -12,27 +10,21 @@ from core.units import format_size
 from images.model.layout import Disk
 from images.model.machine import Machine, MachineDisk
 from rescue.tui.jobs import Jobs
-from rescue.tui.messages import Go, Placed, ToAssign, ToPlan, ToTarget
-from rescue.tui.screen import WizardScreen
+from rescue.tui.messages import Go, Placed, ToAssign, ToTarget
+from rescue.tui.options import OptionsScreen
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
 from restore.matching import Matching
 
 _WIDTHS = (9, -11, 26, 24)
-_GROW = "option grow"
-_VERIFY = "option verify"
 _AGAIN = "again"
 
 
-class TargetScreen(WizardScreen):
-    """Disks and two options. The machine is probed now, when the repository's disk is mounted and so guarded."""
+class TargetScreen(OptionsScreen):
+    """Disks and switches. The machine is probed now, when the repository's disk is mounted and so guarded."""
 
     HEADLINE = "Choose the target disk"
-    KEYS = "Up/Down: choose   Enter: go on   G, V: switch grow, verify   Esc: back"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("g", "switch_grow", show=False),
-        Binding("v", "switch_verify", show=False),
-    ]
+    KEYS = "Up/Down: choose  Enter: go on  G, V, P: grow, verify, partitions  Esc: back"
 
     class Probed(Message):
         """The machine was looked at, and matched with the recovery point."""
@@ -47,8 +39,6 @@ class TargetScreen(WizardScreen):
         super().__init__(jobs)
         self._to = to
         self._disks: dict[str, MachineDisk] = {}
-        self._grow = False
-        self._verify = True
 
     def body(self) -> Iterable[Widget]:
         point = self._to.point
@@ -73,28 +63,16 @@ class TargetScreen(WizardScreen):
             self.say("No disk of this machine can be the target. The reasons are in the list.", warning=True)
 
     def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        match message.key:
-            case "option grow":
-                self.action_switch_grow()
-            case "option verify":
-                self.action_switch_verify()
-            case "again":
-                self._probe()
-            case node:
-                to = self._to
-                placed = (Placed("", self._disks[node]),)
-                self.post_message(Go(ToPlan(to.repository, to.point, placed, self._grow, self._verify)))
+        if message.key == _AGAIN:
+            self._probe()
+        elif not self.switch(message.key):
+            self.to_plan(self._to.repository, self._to.point, (Placed("", self._disks[message.key]),))
 
     def on_picker_refused(self, message: Picker.Refused) -> None:
         disk = self._disks[message.row.key]
         self.say(f"{disk.node} cannot be the target: {'; '.join(disk.obstacles)}.", warning=True)
 
-    def action_switch_grow(self) -> None:
-        self._grow = not self._grow
-        self._show()
-
-    def action_switch_verify(self) -> None:
-        self._verify = not self._verify
+    def switched(self) -> None:
         self._show()
 
     def _probe(self) -> None:
@@ -110,17 +88,8 @@ class TargetScreen(WizardScreen):
     def _show(self) -> None:
         header = columns(("Disk", "Size", "Model", "Serial number"), _WIDTHS)
         rows = [disk_row(disk) for disk in self._disks.values()]
-        options = [
-            Row(_GROW, (f"{box(self._grow)} Grow the last filesystem when the disk is larger",)),
-            Row(_VERIFY, (f"{box(self._verify)} Read everything back and compare it",)),
-            Row(_AGAIN, ("Look again (after attaching a disk)",)),
-        ]
-        self.query_one(Picker).show([*rows, *options], header=header)
-
-
-def box(switched_on: bool) -> str:
-    """A box for an option, ticked or not."""
-    return "[x]" if switched_on else "[ ]"
+        again = Row(_AGAIN, ("Look again (after attaching a disk)",))
+        self.query_one(Picker).show([*rows, *self.option_rows("the disk"), again], header=header)
 
 
 def disk_row(disk: MachineDisk) -> Row:

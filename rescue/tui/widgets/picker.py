@@ -67,9 +67,13 @@ class Picker(Widget, can_focus=True):
         """The row under the cursor; None in an empty list."""
         return self._rows[self._cursor] if self._rows else None
 
-    def show(self, rows: Sequence[Row], *, header: str = "") -> None:
-        """Other rows. A cursor that the person moved stays on its row; else it is on the first that can be chosen."""
-        before = self.current.key if self.current and self._moved else ""
+    def show(self, rows: Sequence[Row], *, header: str = "", at: str = "") -> None:
+        """Other rows. A cursor that the person moved stays on its row; else it is on the first that can be chosen.
+
+        Args:
+            at: the key of the row that it goes to instead.
+        """
+        before = at or (self.current.key if self.current and self._moved else "")
         self._rows = tuple(rows)
         self._header = header
         found = next((number for number, row in enumerate(rows) if row.key == before and row.enabled), None)

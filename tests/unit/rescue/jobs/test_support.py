@@ -193,7 +193,7 @@ def test_what_the_person_mounted_is_offered_and_the_medium_is_not(tmp_path: Path
 
 
 def test_a_stick_is_mounted_for_the_moment_of_writing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("rescue.jobs.support_places.PLACE", tmp_path / "run")
+    monkeypatch.setattr("rescue.jobs.mounting.PLACE", tmp_path / "run")
     written = []
 
     def answer(argv: tuple[str, ...]) -> Result | str:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from core.errors import RefusedError
 from core.events import Event, Sink
 from core.process import SystemRunner
@@ -14,11 +16,14 @@ from images.store.connect import open_repository
 from images.store.passphrase import Passphrase
 from images.store.repository import PointSummary
 from rescue.jobs.access import access_from
+from rescue.jobs.placing import Assigned
 from rescue.jobs.points import list_points
 from rescue.jobs.repositories import Findings, FoundRepository
-from rescue.jobs.restore import RestoreChoices, match_disks, plan_restore, run_plan
+from rescue.jobs.restore import BootChoice, RestoreChoices, draft_restore, match_disks, plan_restore, run_plan
+from rescue.jobs.scratch_places import ScratchPlace, scratch_reason
 from rescue.jobs.support_places import SupportPlace
-from rescue.tui.messages import Ending, Placed
+from rescue.tui.messages import Ending, Placed, Wanted
+from restore.draft import Draft
 from restore.matching import Matching
 from restore.plan import Plan
 from restore.report import Report
@@ -49,6 +54,10 @@ def disk(node: str, size: int, *obstacles: str, contents: tuple[str, ...] = ()) 
     )
 
 
+def _rules(wanted: Wanted) -> str:
+    return " ".join(f"{rule.disk}:{rule.partition}={rule.rule}" for rule in wanted.rules)
+
+
 class FileJobs:
     """Restores to a plain file in earnest; everything else of the machine is made up."""
 
@@ -59,6 +68,9 @@ class FileJobs:
         self.calls: list[str] = []
         self.endings: list[Ending] = []
         self.places: tuple[SupportPlace, ...] = ()
+        self.scratch: tuple[ScratchPlace, ...] = ()
+        #: What is said against the scratch of a plan where it goes by itself.
+        self.cramped = ""
         self.access: Access | None = None
         self.watch: Callable[[Event], None] = lambda event: None
 
@@ -79,24 +91,38 @@ class FileJobs:
     def match(self, repository: str, point: str, machine: Machine) -> tuple[tuple[Disk, ...], Matching]:
         return match_disks(repository, point, machine, SystemRunner(), self.access)
 
-    def plan(self, repository: str, point: str, placed: Sequence[Placed], *, grow: bool, verify: bool) -> Plan:
-        self.calls.append(f"plan grow={grow} verify={verify}")
+    def draft(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> Draft:
+        self.calls.append(f"draft {_rules(wanted)}".rstrip())
+        return draft_restore(
+            repository, point, self._assigned(placed), self._choices(wanted), SystemRunner(), self.access
+        )
+
+    def plan(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> Plan:
+        self.calls.append(f"plan grow={wanted.grow} verify={wanted.verify} {_rules(wanted)}".rstrip())
         opened = open_repository(repository, self.access)
         manifest = opened.manifest(opened.resolve(point))
         known = [disk.id for disk in manifest.layout.disks]
         skip = tuple(disk for disk in known if len(known) > 1 and disk not in {one.source for one in placed})
-        choices = RestoreChoices(grow=grow, verify=verify, skip=skip)
+        choices = msgspec.structs.replace(self._choices(wanted), skip=skip)
         targets = [f"{one.source or known[0]}={one.target.node}" for one in placed]
         return plan_restore(repository, point, targets, choices, SystemRunner(), self.access)
 
-    def run(self, plan: Plan, sink: Sink, ask: AskKey) -> Report:
-        self.calls.append("run")
+    def scratch_reason(self, plan: Plan, scratch: ScratchPlace | None) -> str:
+        return self.cramped if scratch is None else scratch_reason(plan, scratch)
+
+    def scratch_places(self, plan: Plan, targets: Sequence[str]) -> tuple[ScratchPlace, ...]:
+        return self.scratch
+
+    def run(self, plan: Plan, sink: Sink, ask: AskKey, scratch: ScratchPlace | None = None) -> Report:
+        self.calls.append(f"run {scratch.folder}" if scratch is not None else "run")
 
         def watched(event: Event) -> None:
             self.watch(event)
             sink(event)
 
-        return run_plan(plan, plan.digest, SystemRunner(), watched, access=self.access, keys=Keys(ask=ask))
+        folder = Path(scratch.folder) if scratch is not None else None
+        keys = Keys(ask=ask)
+        return run_plan(plan, plan.digest, SystemRunner(), watched, access=self.access, keys=keys, scratch=folder)
 
     def support_places(self) -> tuple[SupportPlace, ...]:
         return self.places
@@ -110,6 +136,13 @@ class FileJobs:
 
     def close(self) -> None:
         self.calls.append("close")
+
+    def _assigned(self, placed: Sequence[Placed]) -> list[Assigned]:
+        return [Assigned(disk=one.source, target=one.target) for one in placed]
+
+    def _choices(self, wanted: Wanted) -> RestoreChoices:
+        # The targets are files: this machine's firmware has nothing to do with them.
+        return RestoreChoices(grow=wanted.grow, verify=wanted.verify, rules=wanted.rules, boot=BootChoice.NO)
 
     def _count(self) -> int:
         try:

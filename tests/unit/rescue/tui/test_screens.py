@@ -11,6 +11,7 @@ from core.events import Event, Sink, Stage
 from images.model.layout import DiskIdentity
 from images.stack.keys import AskKey
 from rescue.jobs.repositories import Findings, FoundRepository
+from rescue.jobs.scratch_places import ScratchPlace
 from rescue.jobs.support_places import SupportPlace
 from rescue.tui import messages
 from rescue.tui.app import SCREENS
@@ -197,7 +198,7 @@ def test_labels_and_models_cannot_move_the_cursor(jobs: FileJobs, monkeypatch: p
 def test_a_stall_is_named(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
-    def run(plan: Plan, sink: Sink, ask: AskKey) -> Report:
+    def run(plan: Plan, sink: Sink, ask: AskKey, scratch: ScratchPlace | None) -> Report:
         sink(Event(stage=Stage.STREAM, message="Writing", done=1 << 20, total=1 << 30, stalled=42.0))
         sink(Event(stage=Stage.STREAM, message="\x1b[2J cleared?", warning=True))
         assert released.wait(30)
@@ -208,9 +209,8 @@ def test_a_stall_is_named(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> No
     async def road() -> None:
         async with wizard(jobs) as driver:
             await driver.see("of RAM")
-            plan = jobs.plan(
-                str(jobs.repository), "latest", (messages.Placed("", jobs.machine.disks[1]),), grow=False, verify=True
-            )
+            placed = (messages.Placed("", jobs.machine.disks[1]),)
+            plan = jobs.plan(str(jobs.repository), "latest", placed, messages.Wanted())
             driver.app.screen.post_message(messages.Go(messages.ToRestoring(plan, "sda")))
             await driver.see("NO PROGRESS for 42 s", "warning: ?[2J cleared?", "[>] Write the data")
             check(driver)
@@ -225,7 +225,7 @@ def test_the_passphrase_of_an_encrypted_disk_is_asked_for_until_it_is_right(
 ) -> None:
     typed: list[str] = []
 
-    def run(plan: Plan, sink: Sink, ask: AskKey) -> Report:
+    def run(plan: Plan, sink: Sink, ask: AskKey, scratch: ScratchPlace | None) -> Report:
         sink(Event(stage=Stage.PREFLIGHT, message="Checking the recovery point and the targets"))
         while not typed or typed[-1] != "right":
             typed.append(ask("crypt (3b872b48)"))
@@ -238,7 +238,7 @@ def test_the_passphrase_of_an_encrypted_disk_is_asked_for_until_it_is_right(
         async with wizard(jobs) as driver:
             await driver.see("of RAM")
             placed = (messages.Placed("", jobs.machine.disks[1]),)
-            plan = jobs.plan(str(jobs.repository), "latest", placed, grow=False, verify=True)
+            plan = jobs.plan(str(jobs.repository), "latest", placed, messages.Wanted())
             driver.app.screen.post_message(messages.Go(messages.ToRestoring(plan, "sda")))
             for words in ("wrong", "right"):
                 await driver.see("Type the passphrase of the encrypted disk crypt (3b872b48)")

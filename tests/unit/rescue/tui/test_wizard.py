@@ -200,7 +200,7 @@ def test_every_reason_against_a_plan_is_shown(jobs: FileJobs, monkeypatch: pytes
 def test_a_restore_that_fails_says_what_state_the_disk_is_in(
     jobs: FileJobs, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(plan: Plan, sink: object, ask: object) -> None:
+    def fail(plan: Plan, sink: object, ask: object, scratch: object) -> None:
         assert callable(sink)
         sink(Event(stage=Stage.STREAM, message="Writing"))
         raise error

@@ -1,0 +1,71 @@
+"""The switches of a restore that screens have in common: grow, verify, and whether to decide about each partition."""
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+
+from images.store.repository import PointSummary
+from rescue.tui.jobs import Jobs
+from rescue.tui.messages import Go, Placed, ToPartitions, ToPlan, Wanted
+from rescue.tui.screen import WizardScreen
+from rescue.tui.widgets.picker import Row
+
+_GROW, _VERIFY, _EACH = "option grow", "option verify", "option each"
+
+
+class OptionsScreen(WizardScreen):
+    """A screen that ends in a plan, with its switches as rows and keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("g", "switch_grow", show=False),
+        Binding("v", "switch_verify", show=False),
+        Binding("p", "switch_each", show=False),
+    ]
+
+    def __init__(self, jobs: Jobs) -> None:
+        super().__init__(jobs)
+        self._grow = False
+        self._verify = True
+        self._each = False
+
+    def option_rows(self, which: str) -> list[Row]:
+        """The switches. ``which``: the disk that may be larger, in words."""
+        return [
+            Row(_GROW, (f"{_box(self._grow)} Grow the last filesystem when {which} is larger",)),
+            Row(_VERIFY, (f"{_box(self._verify)} Read everything back and compare it",)),
+            Row(_EACH, (f"{_box(self._each)} Decide about each partition: keep, grow, shrink, leave out",)),
+        ]
+
+    def switch(self, key: str) -> bool:
+        """Switch what a row stands for; false when it stands for something else."""
+        switches = {_GROW: self.action_switch_grow, _VERIFY: self.action_switch_verify, _EACH: self.action_switch_each}
+        if key in switches:
+            switches[key]()
+        return key in switches
+
+    def to_plan(self, repository: str, point: PointSummary, placed: tuple[Placed, ...]) -> None:
+        """Go on: to the plan, or to the partitions before it."""
+        wanted = Wanted(self._grow, self._verify)
+        to = (
+            ToPartitions(repository, point, placed, wanted) if self._each else ToPlan(repository, point, placed, wanted)
+        )
+        self.post_message(Go(to))
+
+    def switched(self) -> None:
+        """Show the switches as they are now."""
+
+    def action_switch_grow(self) -> None:
+        self._grow = not self._grow
+        self.switched()
+
+    def action_switch_verify(self) -> None:
+        self._verify = not self._verify
+        self.switched()
+
+    def action_switch_each(self) -> None:
+        self._each = not self._each
+        self.switched()
+
+
+def _box(switched_on: bool) -> str:
+    return "[x]" if switched_on else "[ ]"

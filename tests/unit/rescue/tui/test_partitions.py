@@ -1,0 +1,212 @@
+"""Deciding about single partitions in the wizard, and where scratch files go when one of them is made smaller."""
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from core.errors import LiferaftError
+from core.events import Event, ignore
+from core.process import SystemRunner, find_tool
+from rescue.jobs.capture import capture_disks
+from rescue.jobs.scratch_places import ScratchPlace
+from tests.unit.rescue.tui.driving import Driver, wizard
+from tests.unit.rescue.tui.fakes import FileJobs
+from tests.unit.rescue.tui.test_screens import check
+
+MIB = 1 << 20
+_TABLE = "label: gpt\nstart=2048, size=81920, name=root\nstart=83968, size=8192, name=swap\nstart=92160, size=20480\n"
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a disk of 64 MiB: root (40 MiB, ext4), swap (4 MiB), data (10 MiB, ext4)."""
+    for tool in ("sfdisk", "mke2fs", "mkswap"):
+        if find_tool(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    folder = tmp_path_factory.mktemp("three")
+    image = folder / "web01.img"
+    with image.open("wb") as stream:
+        stream.truncate(64 * MIB)
+    subprocess.run(["/usr/sbin/sfdisk", "-q", str(image)], input=_TABLE, text=True, check=True)
+    for label, start, size in (("root", 1, 40), ("data", 45, 10)):
+        mkfs = ["/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-L", label, "-E", f"offset={start * MIB}"]
+        subprocess.run([*mkfs, str(image), f"{size}M"], check=True)
+    swap = folder / "swap"
+    with swap.open("wb") as stream:
+        stream.truncate(4 * MIB)
+    subprocess.run(["/usr/sbin/mkswap", "-q", "-L", "swap", str(swap)], check=True, capture_output=True)
+    with image.open("r+b") as stream:
+        stream.seek(41 * MIB)
+        stream.write(swap.read_bytes())
+    capture_disks([image], str(folder / "backups"), name="web01", runner=SystemRunner(), sink=ignore)
+    return folder / "backups"
+
+
+@pytest.fixture
+def jobs(three: Path, target: Path) -> FileJobs:
+    """One free disk of 96 MiB."""
+    return FileJobs(three, target)
+
+
+async def to_the_partitions(driver: Driver) -> None:
+    await driver.see("Rescue system", "of RAM")
+    await driver.press("enter")
+    await driver.see("1 recovery point on")
+    await driver.press("enter")
+    await driver.see("Choose a recovery point", "> 2")
+    await driver.press("enter")
+    await driver.see("Choose the target disk", "> target", "[ ] Decide about each partition")
+    await driver.press("p")
+    await driver.see("[x] Decide about each partition")
+    await driver.press("enter")
+    await driver.see("Decide about each partition", "> Go on with these partitions")
+
+
+def bars(driver: Driver) -> tuple[str, str]:
+    """The maps before and after."""
+    was, new = (line.strip("│ ") for line in driver.lines if "was |" in line or "new " in line)
+    return was.removeprefix("was "), new.removeprefix("new ")
+
+
+def row(driver: Driver, number: int) -> str:
+    (found,) = (line.strip("│> ") for line in driver.lines if line.strip("│> ").startswith(f"{number} "))
+    return found
+
+
+def partitions(image: Path) -> list[tuple[int, int]]:
+    """Start and size of each partition, MiB, as sfdisk reads them."""
+    said = subprocess.run(["/usr/sbin/sfdisk", "--json", str(image)], capture_output=True, text=True, check=True)
+    found = json.loads(said.stdout)["partitiontable"]["partitions"]
+    return [(part["start"] * 512 // MIB, part["size"] * 512 // MIB) for part in found]
+
+
+def test_what_is_decided_is_shown_planned_and_done(jobs: FileJobs, target: Path) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_partitions(driver)
+            check(driver)
+            assert bars(driver)[0].count("|") >= 4
+            assert "40.00 MiB -> 40.00 MiB" in " ".join(row(driver, 1).split())
+            before = bars(driver)
+            # The data: grown into what is left.
+            await driver.press("end", "enter")
+            await driver.see('Partition 3 of disk0: ext4 "data", 10.00 MiB', "Leave out")
+            check(driver)
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("grow: grown")
+            assert bars(driver) != before
+            assert bars(driver)[0] == before[0]
+            # The swap: left out.
+            await driver.press("home", "down", "down", "down", "enter")
+            await driver.see('Partition 2 of disk0: swap "swap"')
+            await driver.press("end", "enter")
+            await driver.see("leave out: left out", "grow: grown")
+            check(driver)
+            await driver.press("home", "enter")
+            await driver.see("Check the plan", "To go on, type: erase target.img")
+            # Back, and everything is as it was decided.
+            await driver.press("escape")
+            await driver.see("leave out: left out", "grow: grown")
+            await driver.press("home", "enter")
+            await driver.see("Check the plan", "To go on, type: erase target.img")
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore finished")
+
+    asyncio.run(road())
+    assert [call for call in jobs.calls if call.startswith("plan")][-1] == (
+        "plan grow=False verify=True disk0:2=drop disk0:3=grow"
+    )
+    root, data = partitions(target)
+    assert root == (1, 40)
+    assert data[0] + data[1] >= 94
+
+
+def test_what_cannot_be_is_said_and_not_gone_on_with(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_partitions(driver)
+            await driver.press("end", "up", "enter")
+            await driver.see("Partition 2 of disk0")
+            # Swap has nothing that a smaller partition could be computed from.
+            await driver.press("home", "down", "down", "down", "enter")
+            await driver.see("It cannot be so:", "cannot be made smaller", "(does not fit)")
+            check(driver)
+            await driver.press("home", "enter")
+            await driver.see("It cannot be so:", "Decide about each partition")
+            await driver.press("end", "up", "enter")
+            await driver.press("home", "enter")
+            await driver.see("> ", "new |")
+            # A disk is no choice.
+            await driver.press("home", "down", "enter")
+            await driver.see("Choose one of its partitions, or go on.")
+            await driver.press("escape")
+            await driver.see("Choose the target disk")
+
+    asyncio.run(road())
+    assert not [call for call in jobs.calls if call.startswith(("plan", "run"))]
+
+
+def test_a_place_for_scratch_is_chosen_when_the_first_has_no_room(jobs: FileJobs, tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        raise LiferaftError("That is far enough.")
+
+    jobs.watch = stop
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    jobs.cramped = "making filesystems smaller takes about 32.00 MiB of scratch, and /tmp has 1.00 MiB free"
+    jobs.scratch = (
+        ScratchPlace(name="/tmp, as it goes by itself", folder="/tmp", reason="it has 1.00 MiB free"),
+        ScratchPlace(name=f"{spare}, ext4 on /dev/sdc1", folder=str(spare)),
+        ScratchPlace(name='ext4 "spare", 1.00 TiB, on T7 (/dev/sdd1)', device="/dev/sdd1", kind="ext4"),
+    )
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_partitions(driver)
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("Partition 1 of disk0")
+            await driver.press("home", "down", "down", "down", "enter")
+            await driver.see("shrink: made smaller")
+            await driver.press("home", "enter")
+            await driver.see("Choose a place for scratch files", "There is too little room", "1.00 MiB free")
+            check(driver)
+            await driver.press("home", "enter")
+            await driver.see("It will not do: it has 1.00 MiB free.")
+            # What has to be mounted to write is asked for twice.
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("/dev/sdd1 will be mounted to write")
+            check(driver)
+            await driver.press("up", "enter")
+            await driver.see("Check the plan", "Scratch (F3: elsewhere): about", str(spare)[:12])
+            await driver.press("f3")
+            await driver.see("Choose a place for scratch files")
+            await driver.press("escape")
+            await driver.see("Check the plan", "Scratch (F3: elsewhere): about")
+            check(driver)
+            await driver.press("f3")
+            await driver.see("> /", str(spare)[:20])
+            await driver.press("enter")
+            await driver.see("Check the plan", "To go on, type: erase target.img")
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore failed", "far enough")
+
+    asyncio.run(road())
+    assert jobs.calls[-1] == f"run {spare}"
+
+
+def test_scratch_that_fits_is_said_and_may_go_elsewhere(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_partitions(driver)
+            await driver.press("home", "enter")
+            await driver.see("Check the plan", "To go on, type: erase target.img")
+            assert "Scratch" not in driver.text
+            await driver.press("f3")
+            await driver.see("Check the plan")
+
+    asyncio.run(road())
