@@ -2,8 +2,9 @@
 
 NTFS counts in clusters; only the boot sector counts in sectors. It can be rewritten when everything that must be a
 whole number of sectors is: clusters, MFT records, index blocks. Windows makes MFT records of at least one sector
-("NTFS and 4K disks", Microsoft's ntdebugging blog), so the usual volume, with records of 1024 bytes, cannot go to
-sectors of 4096 bytes: each record would have to be rewritten, and this is refused rather than guessed.
+("NTFS and 4K disks", Microsoft's ntdebugging blog), as mkntfs does, and Linux's first driver does not mount smaller
+ones (fs/ntfs/super.c, parse_ntfs_boot_sector). So the usual volume, with records of 1024 bytes, cannot go to sectors of
+4096 bytes: each record would have to be rewritten, and this is refused rather than guessed.
 """
 
 import struct
@@ -21,6 +22,7 @@ _HIDDEN_AT = 0x1C
 _INDEX_AT = 0x44
 #: Clusters of more sectors than this are written as a negative power of two.
 _MAX_PER_CLUSTER = 128
+_REMEDY = " (many NVMe disks can be set to sectors of 512 bytes: nvme format --lbaf)"
 
 
 class _Geometry(msgspec.Struct, frozen=True):
@@ -43,7 +45,7 @@ def refusal(source: BlockSource, new: int) -> str:
     index = _index_size(sector, boot)
     for size, what in ((boot.cluster_size, "clusters"), (boot.record_size, "MFT records"), (index, "index blocks")):
         if size < new:
-            return f"its {what} have {size} bytes, and none may be smaller than a sector of {new} bytes"
+            return f"its {what} have {size} bytes, and none may be smaller than a sector of {new} bytes{_REMEDY}"
     if index < boot.cluster_size:
         # Positions of index blocks then count in units of 512 bytes, or of sectors: programs differ.
         return f"its index blocks of {index} bytes are smaller than its clusters of {boot.cluster_size}"

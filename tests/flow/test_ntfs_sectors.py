@@ -87,15 +87,25 @@ def test_4096_to_512_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ((), "its MFT records have 1024 bytes, and none may be smaller than a sector of 4096 bytes"),
-        (("-c", "2048"), "its clusters have 2048 bytes, and none may be smaller than a sector of 4096 bytes"),
+        ((), "its MFT records have 1024 bytes, and none may be smaller than a sector of 4096 bytes ("),
+        (("-c", "2048"), "its clusters have 2048 bytes, and none may be smaller than a sector of 4096 bytes ("),
     ],
 )
 def test_what_windows_would_not_mount_is_refused(words: tuple[str, ...], reason: str, tmp_path: Path) -> None:
     with open_source(volume(tmp_path / "old.img", 512, OLD_LBA, *words)) as source:
-        assert refusal(source, 4096) == reason
+        said = refusal(source, 4096)
+        assert said.startswith(reason)
+        assert "nvme format --lbaf" in said, "what may help is said with it"
         with pytest.raises(RefusedError, match="cannot get sectors of 4096 bytes"):
             converted(source, 4096, OLD_LBA, NEW_LBA)
+
+
+@pytest.mark.parametrize(("sector_size", "record_size"), [(512, 1024), (4096, 4096)])
+def test_no_tool_makes_records_smaller_than_a_sector(sector_size: int, record_size: int, tmp_path: Path) -> None:
+    """The second opinion: the field says clusters, here of 4096 bytes, or the power of two as a negative number."""
+    path = volume(tmp_path / "volume.img", sector_size, OLD_LBA if sector_size == 512 else NEW_LBA)
+    value = int.from_bytes(path.read_bytes()[0x40:0x41], "little", signed=True)
+    assert (value * 4096 if value > 0 else 1 << -value) == record_size
 
 
 def test_large_clusters_are_refused(tmp_path: Path) -> None:

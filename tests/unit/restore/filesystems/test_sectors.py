@@ -29,7 +29,8 @@ CASES = {
     "ntfs": (
         "mkntfs -q -F -f -s 512 -p 0 -H 0 -S 0 {}",
         FilesystemKind.NTFS,
-        "its MFT records have 1024 bytes, and none may be smaller than a sector of 4096 bytes",
+        "its MFT records have 1024 bytes, and none may be smaller than a sector of 4096 bytes (many NVMe disks can be "
+        "set to sectors of 512 bytes: nvme format --lbaf)",
     ),
     "exfat": (
         "mkfs.exfat {}",
