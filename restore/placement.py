@@ -100,10 +100,8 @@ def place(
     reasons += rules_reasons([rule for rule in options.rules if rule.partition], [disk.id for disk in disks])
     reasons += [reason for placing in placings for reason in _against_fit(placing)]
     reasons += stack_reasons(whole.layout, named)
-    if options.unique and manifest.layout.containers:
-        reasons.append("arrays, LUKS containers and volume groups are made with the identities they had, not unique")
     if options.unique:
-        reasons += unique_reasons(repository, point, manifest, disks)
+        reasons += unique_reasons(repository, point, manifest)
     return Placement(
         manifest=manifest,
         left=tuple(disk.id for disk in whole.layout.disks if disk not in disks),

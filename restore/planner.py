@@ -55,8 +55,8 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     placings = [_carried(placing) for placing in placement.placings]
     late: list[Step] = []
     if options.unique:
-        disks = [placing.disk for placing in placings]
-        fits, step = make_unique(disks, [placing.fit for placing in placings])
+        fits, layout, step = make_unique(manifest.layout, [placing.fit for placing in placings])
+        manifest = msgspec.structs.replace(manifest, layout=layout)
         placings = [msgspec.structs.replace(one, fit=fitted) for one, fitted in zip(placings, fits, strict=True)]
         late.append(step)
     stack = _stack(manifest, placings, surveyed, placement, options)

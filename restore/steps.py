@@ -249,6 +249,15 @@ class CreateVolumeGroup(_Step, frozen=True, kw_only=True, forbid_unknown_fields=
         return f"{self.disk}: make the volume group {self.group.name} with {count}{room}"
 
 
+def container_of(step: _Step) -> Array | Luks | VolumeGroup | None:
+    """The container that a step makes; None for other steps."""
+    if isinstance(step, CreateArray):
+        return step.array
+    if isinstance(step, OpenLuks):
+        return step.container
+    return step.group if isinstance(step, CreateVolumeGroup) else None
+
+
 class CloseStack(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="close-stack"):
     """Deactivate, close and stop what the steps before it made alive; ``disk`` is the first disk."""
 

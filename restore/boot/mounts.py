@@ -14,6 +14,7 @@ import msgspec
 from core.errors import LiferaftError, ProcessError
 from core.process import Runner
 from images.model.layout import FilesystemKind, Partition
+from restore.abilities import MOVABLE_CONTAINERS
 from restore.boot.within import folder_within
 from restore.stack.mountable import StackDevice
 
@@ -177,6 +178,8 @@ def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], N
     for node, held in nodes.items():
         filesystem = held.filesystem
         if filesystem is None or filesystem.kind.startswith(("fat", "swap")):
+            continue
+        if filesystem.detail in MOVABLE_CONTAINERS:
             continue
         with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
             try:

@@ -28,7 +28,7 @@ def repair(step: RepairBoot, work: Work) -> Outcome:
     """Boot loader and initramfs, for the hardware that is there now."""
     work.say(Stage.BOOT, step.describe())
     node = work.candidates[step.disk].node
-    others: dict[str, Held] = dict(stack_devices(work.manifest.layout, work.alive.nodes()))
+    others: dict[str, Held] = dict(stack_devices(work.rebuilt(), work.alive.nodes()))
     other_disks: tuple[str, ...] = ()
     if others:
         # A system on a stack may have its boot partition on any disk of it.

@@ -25,7 +25,11 @@ def create_array(step: CreateArray, work: Work) -> Outcome:
 def open_luks(step: OpenLuks, work: Work) -> Outcome:
     """A container, whose header is in place again."""
     work.say(Stage.LAYOUT, step.describe())
-    opened = luks.open_luks(step.container, work.node(step.container.device), work.keys, work.runner)
+    node = work.node(step.container.device)
+    captured = next(found for found in work.manifest.layout.containers if found.id == step.container.id)
+    if captured.uuid != step.container.uuid:
+        luks.renew_luks(node, captured.uuid, step.container.uuid, work.runner)
+    opened = luks.open_luks(step.container, node, work.keys, work.runner)
     work.alive.add(step.container.id, opened)
     work.alive.on_close(partial(luks.close_luks, opened, work.runner))
     return Outcome()

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from core.errors import LiferaftError
 from core.events import Stage
 from images.model.layout import Partition, PartitionRole
 from restore.boot.inside import run_inside
-from restore.boot.mounts import find_root, mount_held, mounted_system
+from restore.boot.mounts import Held, find_root, mount_held, mounted_system
 from restore.boot.system import read_system
 from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
+from restore.stack.mountable import stack_devices
 from restore.steps import MakeUnique, Step
 from restore.unique.filesystem import renew_filesystem, tools
 from restore.unique.machine import forget_seeds, renew_host_keys, renew_machine_id
@@ -23,6 +24,10 @@ from restore.unique.references import places_still_old, rewrite_places
 from restore.unique.renewal import Renewal, Sort
 
 _INITRAMFS_TIMEOUT = 3600.0
+
+
+#: What the steps before have made with its new identity.
+_CONTAINERS = (Sort.ARRAY, Sort.LUKS, Sort.LVM)
 
 
 class _Made(msgspec.Struct):
@@ -50,9 +55,15 @@ def make_unique(step: MakeUnique, work: Work) -> Outcome:
     work.say(Stage.UNIQUE, step.describe())
     made = _Made()
     with contextlib.ExitStack() as stack:
-        nodes: dict[str, Partition] = {}
-        for disk in dict.fromkeys(renewal.disk for renewal in step.renewals if renewal.disk):
+        nodes: dict[str, Held] = {}
+        for disk in work.candidates:
             nodes |= _renew_disk(disk, step.renewals, work, stack, made)
+        for renewal in step.renewals:
+            if renewal.sort is Sort.FILESYSTEM and renewal.disk not in work.candidates:
+                _renew(work.node(renewal.disk), renewal, work, made)
+            elif renewal.sort in _CONTAINERS:
+                made.done.append(f"unique: {renewal.disk}: {renewal.sort} {renewal.old} is {renewal.new} now")
+        nodes |= stack_devices(work.rebuilt(), work.alive.nodes())
         _renew_system(step.renewals, nodes, work, made)
     for line in made.done:
         work.say(Stage.UNIQUE, line)
@@ -89,7 +100,7 @@ def _renew(node: str, renewal: Renewal, work: Work, made: _Made) -> None:
         made.warnings.append(warning)
 
 
-def _renew_system(renewals: Sequence[Renewal], nodes: dict[str, Partition], work: Work, made: _Made) -> None:
+def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: Work, made: _Made) -> None:
     """The references of the Linux on the disks, when there is one."""
     found = find_root(nodes, work.runner, partial(work.say, Stage.UNIQUE))
     if found is None:

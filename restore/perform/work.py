@@ -9,7 +9,7 @@ import msgspec
 
 from core.events import Event, Meter, Sink, Stage
 from core.process import Runner
-from images.model.layout import Disk, Partition, PartitionTable
+from images.model.layout import Disk, Layout, Partition, PartitionTable
 from images.model.manifest import Manifest
 from images.stack.keys import Keys
 from images.store.repository import Repository
@@ -22,7 +22,7 @@ from restore.shrink.result import Shrunk
 from restore.stack.alive import Alive
 from restore.stack.device import open_device
 from restore.stack.lvm import is_thin
-from restore.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume
+from restore.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume, container_of
 from restore.stream import Streamer
 from restore.surveyed import volume_name
 from restore.targets import Candidate, Target
@@ -169,6 +169,12 @@ class Work:
         """The last read-back of a disk or device: what is proven then, stays so."""
         steps = (step for step in self.plan.steps if isinstance(step, VerifyVolume) and step.disk == device)
         return max(steps, key=self.plan.steps.index, default=None)
+
+    def rebuilt(self) -> Layout:
+        """The layout with its containers as the plan makes them."""
+        made = {step.disk: container for step in self.plan.steps if (container := container_of(step)) is not None}
+        containers = tuple(made.get(container.id, container) for container in self.manifest.layout.containers)
+        return msgspec.structs.replace(self.manifest.layout, containers=containers)
 
     def restored(self, disk: str) -> Disk:
         """The disk as it is when the plan is done: the manifest's, with the plan's table."""

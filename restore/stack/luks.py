@@ -31,7 +31,7 @@ def open_luks(luks: Luks, node: str, keys: Keys, runner: Runner) -> str:
     Raises:
         RefusedError: no key opens it. DeviceError: it is not the container that was captured.
     """
-    found = runner.run(["cryptsetup", "luksUUID", node], timeout=60).stdout.strip()
+    found = _uuid(node, runner)
     if found != luks.uuid:
         raise DeviceError(f"{node}: the UUID of the LUKS header is {found!r}, expected {luks.uuid!r}.")
     name = free_name(luks, Path("/dev/mapper"))
@@ -48,6 +48,25 @@ def open_luks(luks: Luks, node: str, keys: Keys, runner: Runner) -> str:
         f"None of the {len(keys)} keys that were given opens the LUKS container {luks.id} ({luks.uuid}).",
         hint="Name its key file with --luks-key, or its passphrase with --luks-passphrase-file.",
     )
+
+
+def renew_luks(node: str, old: str, new: str, runner: Runner) -> None:
+    """Give the container whose header is on ``node`` another UUID; key slots and data stay. Again is harmless.
+
+    Raises:
+        DeviceError: it has neither UUID, or did not take the new one.
+    """
+    found = _uuid(node, runner)
+    if found == old:
+        # It asks for nothing else but whether it may.
+        runner.run(["cryptsetup", "--batch-mode", "luksUUID", "--uuid", new, node], timeout=60)
+        found = _uuid(node, runner)
+    if found != new:
+        raise DeviceError(f"{node}: the UUID of the LUKS header is {found!r}, expected {new!r}, before that {old!r}.")
+
+
+def _uuid(node: str, runner: Runner) -> str:
+    return runner.run(["cryptsetup", "luksUUID", node], timeout=60).stdout.strip()
 
 
 def close_luks(opened: str, runner: Runner) -> None:

@@ -4,19 +4,19 @@ A key is tried on the header in the repository: cryptsetup tests it on a plain f
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import LiferaftError, RefusedError
 from core.process import Runner
 from images.model.manifest import Manifest, Volume
-from images.model.stack import Array, Luks, VolumeGroup
+from images.model.stack import Luks, VolumeGroup
 from images.stack.keys import Keys
 from images.store.repository import Repository
 from restore.plan import Plan
 from restore.stack import luks, lvm, md
 from restore.stack.mountable import modules_of
-from restore.steps import CreateArray, CreateVolumeGroup, OpenLuks, Step
+from restore.steps import OpenLuks, Step, container_of
 
 #: Times a person is asked for the passphrase of one container.
 _TRIES = 3
@@ -27,7 +27,7 @@ _LARGEST_HEADER = 256 << 20
 def stack_reasons(steps: Sequence[Step], runner: Runner) -> list[str]:
     """Why this machine cannot make the stack of a plan; empty when it can."""
     reasons: list[str] = []
-    for container in (container for step in steps for container in _container(step)):
+    for container in (found for step in steps if (found := container_of(step)) is not None):
         for module in sorted(modules_of(container)):
             # Built in or loadable: 0. It is loaded, which the first command would do as well.
             if runner.run(["modprobe", "--quiet", module], success=frozenset({0, 1}), timeout=60).returncode:
@@ -86,15 +86,6 @@ def _opening(container: Luks, header: Path, keys: Keys, runner: Runner) -> tuple
 def _lies_on(volume: Volume, device: str) -> bool:
     """Whether a volume begins where a device begins."""
     return device == (volume.partition or volume.disk)
-
-
-def _container(step: Step) -> Iterator[Array | Luks | VolumeGroup]:
-    if isinstance(step, CreateArray):
-        yield step.array
-    elif isinstance(step, OpenLuks):
-        yield step.container
-    elif isinstance(step, CreateVolumeGroup):
-        yield step.group
 
 
 def check_stack(plan: Plan, keys: Keys, repository: Repository, manifest: Manifest, runner: Runner) -> Keys:

@@ -23,6 +23,8 @@ PLACES = (
     "etc/initramfs-tools/conf.d/*",
     "etc/initramfs-tools/initramfs.conf",
     "etc/dracut.conf.d/*",
+    "etc/lvm/devices/system.devices",
+    "etc/lvm/backup/*",
     "etc/mdadm.conf",
     "etc/mdadm/mdadm.conf",
     "etc/systemd/system/*",
@@ -47,6 +49,9 @@ PLACES = (
 )
 #: A dash of a UUID in the name of a unit.
 _DASH = r"\x2d"
+#: Whose identities are written without dashes and colons, too: by device-mapper (dm-uuid-CRYPT-, dm-uuid-LVM-), by GRUB
+#: (mduuid/, cryptouuid/) and in LVM's list of devices.
+_BARE = (Sort.ARRAY, Sort.LUKS, Sort.LVM)
 #: Nothing of this kind is larger; what is, is no such file.
 _LIMIT = 4 << 20
 
@@ -57,6 +62,8 @@ def rewrite(content: bytes, renewals: Iterable[Renewal]) -> bytes:
         content = _pattern(renewal).sub(partial(_cased, renewal.new), content)
         if "-" in renewal.old:
             content = _escaped_pattern(renewal).sub(partial(_cased_escaped, renewal.new), content)
+        if renewal.sort in _BARE:
+            content = _bare_pattern(renewal).sub(partial(_cased, _bare(renewal.new)), content)
     return content
 
 
@@ -65,7 +72,9 @@ def still_old(content: bytes, renewals: Iterable[Renewal]) -> tuple[Renewal, ...
     return tuple(
         renewal
         for renewal in renewals
-        if _pattern(renewal).search(content) or ("-" in renewal.old and _escaped_pattern(renewal).search(content))
+        if _pattern(renewal).search(content)
+        or ("-" in renewal.old and _escaped_pattern(renewal).search(content))
+        or (renewal.sort in _BARE and _bare_pattern(renewal).search(content))
     )
 
 
@@ -100,18 +109,34 @@ def searched(renewals: Iterable[Renewal]) -> tuple[Renewal, ...]:
     return tuple(
         renewal
         for renewal in renewals
-        if renewal.sort in (Sort.FILESYSTEM, Sort.PARTITION) or (renewal.sort is Sort.TABLE and "-" in renewal.old)
+        if renewal.sort in (Sort.FILESYSTEM, Sort.PARTITION, *_BARE)
+        or (renewal.sort is Sort.TABLE and "-" in renewal.old)
     )
+
+
+def _bare(identity: str) -> str:
+    return identity.replace("-", "").replace(":", "")
+
+
+def _bare_pattern(renewal: Renewal) -> re.Pattern[bytes]:
+    # 32 of them are nothing else by chance, and stand behind one another: dm-uuid-LVM- and the group's, the volume's.
+    return re.compile(re.escape(_bare(renewal.old).encode()), re.IGNORECASE)
 
 
 def _pattern(renewal: Renewal) -> re.Pattern[bytes]:
     # Not as a part of something longer: 1234-ABCD may be the middle of another UUID.
+    if renewal.sort is Sort.LUKS:
+        old = re.escape(renewal.old.encode())
+        return re.compile(rb"(?:(?<![0-9A-Za-z-])|(?<=luks-))" + old + rb"(?![0-9A-Za-z-])", re.IGNORECASE)
     return re.compile(rb"(?<![0-9A-Za-z-])" + re.escape(renewal.old.encode()) + rb"(?![0-9A-Za-z-])", re.IGNORECASE)
 
 
 def _escaped_pattern(renewal: Renewal) -> re.Pattern[bytes]:
     # As units name devices (systemd.unit(5), "String Escaping for Inclusion in Unit Names"): a dash stands for a slash.
     old = re.escape(renewal.old.replace("-", _DASH).encode())
+    if renewal.sort is Sort.LUKS:
+        before = rb"(?:(?<![0-9A-Za-z])(?<!\\x2d)|(?<=luks\\x2d))"
+        return re.compile(before + old + rb"(?![0-9A-Za-z]|\\x2d)", re.IGNORECASE)
     return re.compile(rb"(?<![0-9A-Za-z])(?<!\\x2d)" + old + rb"(?![0-9A-Za-z]|\\x2d)", re.IGNORECASE)
 
 

@@ -2,12 +2,20 @@
 
 import secrets
 import uuid
-from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
 
-from images.model.layout import Disk, Filesystem, FilesystemKind, Partition, PartitionRole, PartitionTable, TableKind
+from images.model.layout import (
+    Disk,
+    Filesystem,
+    FilesystemKind,
+    Layout,
+    Partition,
+    PartitionRole,
+    PartitionTable,
+    TableKind,
+)
 from restore.abilities import EXT, FAT
 
 #: Filesystems whose tools give them another identity.
@@ -24,6 +32,9 @@ class Sort(StrEnum):
     TABLE = "table"
     PARTITION = "partition"
     FILESYSTEM = "filesystem"
+    ARRAY = "array"
+    LUKS = "luks"
+    LVM = "lvm"
     MACHINE = "machine"
 
 
@@ -31,7 +42,7 @@ class Renewal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One identity and the one that takes its place, as fstab and blkid spell them.
 
     Attributes:
-        disk: id of the source disk; empty for the machine's own id.
+        disk: id of the source disk, or of the device or container of the stack; empty for the machine's own id.
         number: of the partition; 0 for the table and the machine, and for a disk without partitions.
         kind: of the filesystem; ``unknown`` where the sort is another.
         old, new: the same number of characters. The machine's old id is empty: nobody knows it before the restore.
@@ -55,7 +66,7 @@ def renewed(disk: Disk, table: PartitionTable | None) -> tuple[PartitionTable | 
         the table with the new identities, those of its filesystems included, and what became what.
     """
     if table is None:
-        return None, tuple(_filesystem(disk.id, 0, disk.filesystem))
+        return None, tuple(filesystem_renewals(disk.id, 0, disk.filesystem))
     identifier = _identifier(table)
     found = [Renewal(sort=Sort.TABLE, disk=disk.id, number=0, old=_bare(table), new=_bare_of(table.kind, identifier))]
     partitions: list[Partition] = []
@@ -71,7 +82,7 @@ def renewed(disk: Disk, table: PartitionTable | None) -> tuple[PartitionTable | 
             )
         if part.role is not PartitionRole.EXTENDED:
             found.append(Renewal(sort=Sort.PARTITION, disk=disk.id, number=part.number, old=names[0], new=names[1]))
-        for renewal in _filesystem(disk.id, part.number, part.filesystem):
+        for renewal in filesystem_renewals(disk.id, part.number, part.filesystem):
             found.append(renewal)
             assert part.filesystem is not None
             renamed = msgspec.structs.replace(part.filesystem, uuid=renewal.new)
@@ -85,14 +96,20 @@ def machine_renewal() -> Renewal:
     return Renewal(sort=Sort.MACHINE, disk="", number=0, old="", new=uuid.uuid4().hex)
 
 
-def reasons_against(disks: Sequence[Disk]) -> list[str]:
-    """What keeps the identities of these disks from being renewed, a line each."""
+def reasons_against(layout: Layout) -> list[str]:
+    """What keeps the identities of these disks, and of what is built on them, from being renewed, a line each."""
+    names = {
+        part.id: f"{disk.id} partition {part.number}"
+        for disk in layout.disks
+        for part in (disk.table.partitions if disk.table else ())
+    }
     return [
-        f"{disk.id}{f' partition {number}' if number else ''} holds {filesystem.detail or filesystem.kind}, "
-        "whose identity liferaft cannot renew"
-        for disk in disks
-        for number, filesystem in _filesystems(disk)
-        if _has_identity(filesystem) and not _renewable(filesystem)
+        f"{names.get(device.id, device.id)} holds {device.filesystem.detail or device.filesystem.kind}, whose identity "
+        "liferaft cannot renew"
+        for device in layout.devices()
+        # A container that was followed is made anew; what nobody followed is bytes.
+        if device.filesystem is not None and layout.container_on(device.id) is None
+        if _has_identity(device.filesystem) and not _renewable(device.filesystem)
     ]
 
 
@@ -106,14 +123,8 @@ def _renewable(filesystem: Filesystem) -> bool:
     return known and (not filesystem.uuid or len(filesystem.uuid) == len(_uuid_for(filesystem.kind)))
 
 
-def _filesystems(disk: Disk) -> list[tuple[int, Filesystem]]:
-    if disk.table is None:
-        return [(0, disk.filesystem)] if disk.filesystem else []
-    return [(part.number, part.filesystem) for part in disk.table.partitions if part.filesystem]
-
-
-def _filesystem(disk: str, number: int, filesystem: Filesystem | None) -> list[Renewal]:
-    """The renewal of a filesystem that has an identity."""
+def filesystem_renewals(disk: str, number: int, filesystem: Filesystem | None) -> list[Renewal]:
+    """The renewal of a filesystem that has an identity; none for others."""
     if filesystem is None or not filesystem.uuid or not _renewable(filesystem):
         return []
     new = _uuid_for(filesystem.kind)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.model.layout import FilesystemKind
-from restore.unique.references import places_still_old, rewrite, rewrite_places
+from restore.unique.references import places_still_old, rewrite, rewrite_places, still_old
 from restore.unique.renewal import Renewal, Sort
 
 ROOT_OLD, ROOT_NEW = "7f9b5f1e-06a4-4ff9-8f0a-2f57a1f2a001", "0d5d3cb2-9a1c-4b4e-9d54-000000000002"
@@ -50,6 +50,56 @@ ALL = (renewal(ROOT_OLD, ROOT_NEW), renewal(ESP_OLD, ESP_NEW), renewal(PART_OLD,
 )
 def test_an_identity_is_replaced_as_a_whole(before: str, after: str) -> None:
     assert rewrite(before.encode(), ALL).decode() == after
+
+
+LUKS_OLD, LUKS_NEW = "11111111-2222-4333-8444-555555555555", "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
+MD_OLD, MD_NEW = "01234567:89abcdef:01234567:89abcdef", "fedcba98:76543210:fedcba98:76543210"
+VG_OLD, VG_NEW = "9c3s4E-9Wum-NpKS-HfAb-Jmtf-CXZH-A9LOnf", "AAAAAA-BBBB-CCCC-DDDD-EEEE-FFFF-GGGGgg"
+LV_OLD, LV_NEW = "YZP0pB-uqEL-Iu9l-3CHA-DJlq-ykzB-O4wIf6", "HHHHHH-IIII-JJJJ-KKKK-LLLL-MMMM-NNNNnn"
+STACK = (
+    renewal(LUKS_OLD, LUKS_NEW, Sort.LUKS),
+    renewal(MD_OLD, MD_NEW, Sort.ARRAY),
+    renewal(VG_OLD, VG_NEW, Sort.LVM),
+    renewal(LV_OLD, LV_NEW, Sort.LVM),
+)
+
+
+def _dashless(identity: str) -> str:
+    return identity.replace("-", "")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # crypttab(5); Fedora's installer names the mapping so, and dracut.cmdline(7) the parameter.
+        (f"luks-{LUKS_OLD} UUID={LUKS_OLD} none discard", f"luks-{LUKS_NEW} UUID={LUKS_NEW} none discard"),
+        (f"rd.luks.uuid=luks-{LUKS_OLD} ro", f"rd.luks.uuid=luks-{LUKS_NEW} ro"),
+        (
+            f"After=systemd-cryptsetup@luks\\x2d{_escaped(LUKS_OLD)}.service",
+            f"After=systemd-cryptsetup@luks\\x2d{_escaped(LUKS_NEW)}.service",
+        ),
+        # Its own mapping's UUID, as a filesystem of that UUID, is another thing.
+        (f"x-{LUKS_OLD} {LUKS_OLD}0", f"x-{LUKS_OLD} {LUKS_OLD}0"),
+        # GRUB, "Device syntax" and cryptomount.
+        (f"cryptomount -u {_dashless(LUKS_OLD)}", f"cryptomount -u {_dashless(LUKS_NEW)}"),
+        ("set root='mduuid/0123456789abcdef0123456789abcdef'", "set root='mduuid/fedcba9876543210fedcba9876543210'"),
+        (f"set root='lvmid/{VG_OLD}/{LV_OLD}'", f"set root='lvmid/{VG_NEW}/{LV_NEW}'"),
+        # mdadm.conf(5).
+        (
+            f"ARRAY /dev/md/0 metadata=1.2 UUID={MD_OLD} name=a:0",
+            f"ARRAY /dev/md/0 metadata=1.2 UUID={MD_NEW} name=a:0",
+        ),
+        # Ubuntu's installer names the root in fstab so; udev: 13-dm-disk.rules.
+        (
+            f"/dev/disk/by-id/dm-uuid-LVM-{_dashless(VG_OLD)}{_dashless(LV_OLD)} / ext4",
+            f"/dev/disk/by-id/dm-uuid-LVM-{_dashless(VG_NEW)}{_dashless(LV_NEW)} / ext4",
+        ),
+    ],
+)
+def test_identities_of_the_stack_in_all_their_spellings(before: str, after: str) -> None:
+    assert rewrite(before.encode(), STACK).decode() == after
+    assert bool(still_old(before.encode(), STACK)) == (before != after)
+    assert before == after or not still_old(after.encode(), STACK)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6))

@@ -10,11 +10,13 @@ from images.model.layout import (
     DiskIdentity,
     Filesystem,
     FilesystemKind,
+    Layout,
     Partition,
     PartitionRole,
     PartitionTable,
     TableKind,
 )
+from images.model.stack import Luks
 from restore.unique.renewal import Sort, machine_renewal, reasons_against, renewed
 
 #: As libblkid spells them (libblkid/src/superblocks: 8 digits with a dash, 16 digits, a UUID).
@@ -84,10 +86,18 @@ def test_two_clones_have_nothing_in_common() -> None:
 def test_what_no_tool_can_renew_is_a_reason_against() -> None:
     source = disk(TableKind.GPT)
     assert source.table is not None
-    assert reasons_against([source]) == []
+    assert reasons_against(Layout(disks=(source,))) == []
     strange = msgspec.structs.replace(
         source.table.partitions[0], filesystem=Filesystem(kind=FilesystemKind.UNKNOWN, detail="crypto_LUKS", uuid="x")
     )
     table = msgspec.structs.replace(source.table, partitions=(strange,))
-    [reason] = reasons_against([msgspec.structs.replace(source, table=table)])
+    locked = Layout(disks=(msgspec.structs.replace(source, table=table),))
+    [reason] = reasons_against(locked)
     assert "disk0 partition 1 holds crypto_LUKS" in reason
+    # One that was opened at capture is made with another UUID; what lies in it is asked about instead.
+    inside = Filesystem(kind=FilesystemKind.UNKNOWN, detail="ufs", uuid="1")
+    opened = Luks(
+        id="luks0", uuid="x", device=strange.id, version=2, payload_offset=1 << 20, size=1 << 20, filesystem=inside
+    )
+    [reason] = reasons_against(msgspec.structs.replace(locked, containers=(opened,)))
+    assert "luks0 holds ufs" in reason
