@@ -19,8 +19,8 @@ from hooks.contract import HookContext
 from images.model.layout import Layout
 from images.model.machine import Machine
 from images.model.manifest import Manifest
+from images.store.catalogue import Catalogue
 from images.store.document import RepositoryDocument
-from images.store.repository import Catalogue
 from rescue.jobs.support import SupportContents
 from rescue.jobs.unattended import Job, JobResult
 from rescue.jobs.write_usb import StickReport

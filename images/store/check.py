@@ -8,12 +8,13 @@ import time
 import msgspec
 
 from core.events import Event, Sink, Stage
+from images.store.catalogue import CATALOGUE
 from images.store.findings import CheckResult, Damage, DamageKind, Hit
 from images.store.garbage import count_garbage
 from images.store.inspection import Inspection
 from images.store.locks import Lock
 from images.store.repair import Repairer, catalogue_problem
-from images.store.repository import CATALOGUE, Repository
+from images.store.repository import Repository
 
 
 class Depth(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ def judge_by_policy(
         may_empty: whether a policy may remove the last recovery point of a group.
     """
     groups: dict[str, list[tuple[Candidate, str]]] = {}
-    warnings: list[str] = list(repository.damaged_points())
+    warnings: list[str] = list(repository.read_points()[1])
     for summary in repository.points():
         manifest = repository.manifest(summary.id)
         try:

@@ -14,6 +14,7 @@ from core.errors import DamagedError, DeviceError, RefusedError, UnreachableErro
 from core.events import Event, Meter, Sink, Stage, ticking
 from images.model.manifest import Manifest
 from images.store.backend import MissingFileError
+from images.store.catalogue import INDEX_NAME, MANIFEST_NAME, key_names, read_catalogue
 from images.store.census import Census
 from images.store.findings import FINDINGS_LIMIT, Damage, DamageKind, Hit
 from images.store.hits import HitFinder
@@ -23,7 +24,7 @@ from images.store.keyring import read_slots
 from images.store.parity import PackCondition, ParityState, examine, parity_name
 from images.store.proof import Promise, promise_of, prove_all
 from images.store.records import PACK_HEADER_SIZE, check_pack_header
-from images.store.repository import INDEX_NAME, MANIFEST_NAME, Repository, pack_name
+from images.store.repository import Repository, pack_name
 from images.store.trees import LostPage, TreeWalk
 
 #: Packs looked into by a check that does not read data, when every look is a request over a network.
@@ -75,8 +76,7 @@ class Inspection:
         """Key slots and manifests."""
         repository, backend = self.repository, self.repository.backend
         if repository.keys is not None:
-            names = backend.list("keys") if backend.lists else repository.catalogue().keys
-            for problem in read_slots(backend, names)[1]:
+            for problem in read_slots(backend, key_names(backend))[1]:
                 self.add(Damage(kind=DamageKind.KEY, message=problem))
         for identifier in self._point_ids():
             try:
@@ -98,7 +98,7 @@ class Inspection:
     def read_indexes(self) -> None:
         """Every index, whole, and the sizes of the packs they name."""
         backend = self.repository.backend
-        names = backend.list("indexes") if backend.lists else self.repository.catalogue().indexes
+        names = backend.list("indexes") if backend.lists else read_catalogue(backend).indexes
         files = tuple(name for name in names if INDEX_NAME.fullmatch(name))
         self.tables = IndexTables(backend, self.repository.id, files)
         self.bad: tuple[Mask, ...] = tuple(np.zeros(count, dtype=np.bool_) for count in self.tables.counts)

@@ -12,6 +12,7 @@ from core.errors import DamagedError, RefusedError
 from core.events import Event, Sink, Stage
 from core.units import format_size
 from images.store.backend import MissingFileError
+from images.store.catalogue import PointSummary
 from images.store.census import Census
 from images.store.document import DOCUMENT, VERSION
 from images.store.garbage import find_strays
@@ -20,7 +21,7 @@ from images.store.index_tables import IndexTables
 from images.store.locks import Lock
 from images.store.parity import parity_name
 from images.store.proof import promise_of, prove_all
-from images.store.repository import PointSummary, Repository, pack_name
+from images.store.repository import Repository, pack_name
 from images.store.sweep import Sweep, room_needed
 from images.store.trees import TreeWalk
 from images.store.usage import Kept, Limit, PrunePlan, choose_kept, not_covered, plan_prune

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.errors import DamagedError, DeviceError, LiferaftError
 from core.events import Event, Sink, Stage
+from images.store.catalogue import CATALOGUE, read_catalogue
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder
 from images.store.index_table import Entries, IndexTable, Mask, encode_table
 from images.store.inspection import Inspection
@@ -17,7 +18,7 @@ from images.store.locks import Lock
 from images.store.parity import protect, repair
 from images.store.parity_judge import keep_sound_records, promises_of
 from images.store.records import PACK_HEADER_SIZE
-from images.store.repository import CATALOGUE, Repository, pack_name
+from images.store.repository import Repository, pack_name
 from images.store.scan import FoundRecord, scan_pack
 from images.store.writer import writable, write_catalogue
 
@@ -252,7 +253,7 @@ def catalogue_problem(repository: Repository) -> str:
     if not backend.lists:
         return ""
     try:
-        catalogue, points = repository.catalogue(), repository.catalogued_points()
+        catalogue, points = read_catalogue(backend), repository.catalogued_points()
     except LiferaftError as error:
         return error.message
     shown = f"{backend.location}/{CATALOGUE}"

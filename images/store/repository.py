@@ -1,6 +1,7 @@
 """The repository: reading side. Opening, listing recovery points, fetching proven chunks.
 
-Writing is in ``writer.py``; the byte structures are in ``records.py``, ``pages.py`` and ``index.py``.
+Where folders cannot be listed, the catalogue is the list (``catalogue.py``). Writing is in ``writer.py``; the byte
+structures are in ``records.py``, ``pages.py`` and ``index.py``.
 """
 
 import contextlib
@@ -9,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from typing import Protocol
 
-import msgspec
 import zstandard
 
 from core.documents import decode_stored
@@ -19,6 +19,15 @@ from images.model.manifest import MANIFEST_VERSION, Manifest, Volume
 from images.model.soundness import check_manifest
 from images.store.access import Access
 from images.store.backend import MissingFileError, Reader, for_each
+from images.store.catalogue import (
+    PointSummary,
+    catalogued_points,
+    index_names,
+    key_names,
+    manifest_ids,
+    named_point,
+    summarize,
+)
 from images.store.document import read_document
 from images.store.index import Location
 from images.store.indexes import IndexSet
@@ -34,41 +43,15 @@ from images.store.records import (
     decompress_into,
     unseal,
 )
-from images.store.sealed import SealedDocument, open_document, open_file
+from images.store.sealed import open_file
 from images.store.signature import check_signature
 from images.store.xaes import XaesKey
 
-CATALOGUE = "catalogue.json"
-
-#: Names of our own files; what else lies beside them (macOS leaves ``._`` files) is not ours.
-MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
-INDEX_NAME = re.compile(r"[0-9a-f]{32}\.index")
 _ROOT = re.compile(r"[0-9a-f]{64}")
 #: Pages remembered for random access; each has at most 8 KiB and covers 256 MiB of a volume.
 _PAGES_KEPT = 1024
 _MANIFEST_LIMIT = 64 * MIB
 _SIGNATURE_LIMIT = MIB
-
-
-class PointSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A recovery point in a list. Sizes in bytes."""
-
-    id: str
-    name: str
-    created: str
-    origin: str
-    disk_size: int
-    allocated: int
-
-
-class Catalogue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``catalogue.json`` (§8). In an encrypted repository ``sealed`` holds what ``points`` would."""
-
-    version: int = 1
-    indexes: tuple[str, ...]
-    points: tuple[PointSummary, ...] = ()
-    keys: tuple[str, ...] = ()
-    sealed: SealedDocument | None = None
 
 
 class Otherwise(Protocol):
@@ -110,7 +93,7 @@ class Repository:
         if self.document.encryption is None:
             _refuse_plain(backend, self.access)
         else:
-            self.keys = unlock(backend, self.id, self.access, self._listed_keys())
+            self.keys = unlock(backend, self.id, self.access, key_names(backend))
         self._lock = threading.Lock()
         self._local = threading.local()
         self._pages: dict[bytes, bytes] = {}
@@ -135,15 +118,12 @@ class Repository:
         return self.keys.records if self.keys else None
 
     def points(self) -> tuple[PointSummary, ...]:
-        """The recovery points whose manifests are sound, oldest first; :meth:`damaged_points` has the others."""
+        """The recovery points whose manifests are sound, oldest first."""
         return self.read_points()[0]
 
-    def damaged_points(self) -> tuple[str, ...]:
-        """A sentence for each recovery point that cannot be listed; none over HTTP, where the catalogue is the list."""
-        return self.read_points()[1]
-
     def read_points(self) -> tuple[tuple[PointSummary, ...], tuple[str, ...]]:
-        """Both of the above, reading every manifest once."""
+        """Those, reading every manifest once, and a sentence for each that cannot be listed; none of these over HTTP,
+        where the catalogue is the list."""
         found: list[PointSummary] = []
         problems: list[str] = []
         if self.backend.lists or self.access.trusted:
@@ -174,15 +154,9 @@ class Repository:
         points, problems = self.read_points()
         if not points and not problems:
             raise UsageError(f"{self.backend.location} holds no recovery points.", hint="Take one: liferaft capture.")
-        if text == "latest" and points:
-            return points[-1].id
-        known = self.manifest_ids()
-        matches = [identifier for identifier in known if len(text) >= 4 and identifier.startswith(text.lower())]
-        matches = matches or [point.id for point in points if point.name == text][-1:]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise UsageError(f"{text} is the beginning of {len(matches)} recovery points.", hint="Give more digits.")
+        found = named_point(text, points, self.manifest_ids())
+        if found is not None:
+            return found
         hint = f"There are: {', '.join(f'{point.id[:12]} ({point.name})' for point in points[-5:])}." if points else ""
         if problems:
             # The one that is meant may be among those that cannot be read: then the name is not known.
@@ -396,47 +370,15 @@ class Repository:
 
     def manifest_ids(self) -> list[str]:
         """The ids of all manifests, sound or not; those of the catalogue where folders cannot be listed."""
-        lists = self.backend.lists
-        names = self.backend.list("manifests") if lists else [f"{point.id}.json" for point in self.catalogued_points()]
-        return [name.removesuffix(".json") for name in names if MANIFEST_NAME.fullmatch(name)]
+        return manifest_ids(self.backend, self.keys, self.id)
 
     def index_names(self) -> tuple[str, ...]:
-        if self.backend.lists:
-            return tuple(name for name in self.backend.list("indexes") if INDEX_NAME.fullmatch(name))
-        names = self.catalogue().indexes
-        for name in names:
-            if not INDEX_NAME.fullmatch(name):
-                raise DamagedError(f"{self.backend.location}/{CATALOGUE}: {name!r} is not the name of an index.")
-        return names
-
-    def catalogue(self) -> Catalogue:
-        """The catalogue as it lies there.
-
-        Raises:
-            DamagedError: it is missing or damaged.
-        """
-        try:
-            data = self.backend.read(CATALOGUE, _MANIFEST_LIMIT)
-        except MissingFileError as error:
-            raise DamagedError(
-                f"{error.message} Without it a server that does not list folders cannot be read.",
-                hint="Serve the whole folder; any capture into it writes the catalogue anew.",
-            ) from None
-        return decode_stored(data, Catalogue, name=f"{self.backend.location}/{CATALOGUE}")
+        """The names of all index files. Raises DamagedError."""
+        return index_names(self.backend)
 
     def catalogued_points(self) -> tuple[PointSummary, ...]:
         """The recovery points that the catalogue lists. Raises DamagedError."""
-        catalogue = self.catalogue()
-        if self.keys is None:
-            return catalogue.points
-        where = f"{self.backend.location}/{CATALOGUE}"
-        if catalogue.sealed is None:
-            raise DamagedError(f"{where}: its list is not sealed, as it must be in an encrypted repository.")
-        plain = open_document(self.keys, "points", self.id, catalogue.sealed, where)
-        return decode_stored(plain, tuple[PointSummary, ...], name=where)
-
-    def _listed_keys(self) -> tuple[str, ...]:
-        return self.backend.list("keys") if self.backend.lists else self.catalogue().keys
+        return catalogued_points(self.backend, self.keys, self.id)
 
     def _size(self, pack: bytes) -> int | None:
         with contextlib.suppress(MissingFileError):
@@ -447,18 +389,6 @@ class Repository:
 def pack_name(pack: bytes) -> str:
     """The file of a pack."""
     return f"packs/{pack.hex()[:2]}/{pack.hex()}.pack"
-
-
-def summarize(identifier: str, manifest: Manifest) -> PointSummary:
-    """What a list shows of a recovery point."""
-    return PointSummary(
-        id=identifier,
-        name=manifest.name,
-        created=manifest.created,
-        origin=manifest.origin,
-        disk_size=sum(disk.size for disk in manifest.layout.disks),
-        allocated=sum(volume.allocated for volume in manifest.volumes),
-    )
 
 
 def _refuse_plain(backend: Reader, access: Access) -> None:

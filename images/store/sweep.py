@@ -12,6 +12,7 @@ import numpy as np
 
 from core.events import Event, Meter, Sink, Stage, ticking
 from core.units import GIB
+from images.store.catalogue import PointSummary
 from images.store.index import ENTRIES_WRITTEN
 from images.store.index_table import Entries, IndexTable, Mask, sort_order
 from images.store.index_tables import IndexTables
@@ -20,7 +21,7 @@ from images.store.parity import parity_name
 from images.store.proof import Promise, Proven, promise_of, prove_all
 from images.store.records import RecordHeader, unseal
 from images.store.repair import pack_index
-from images.store.repository import PointSummary, Repository, pack_name
+from images.store.repository import Repository, pack_name
 from images.store.usage import PackUse
 from images.store.writer import RepositoryWriter, writable, write_catalogue
 

@@ -17,6 +17,7 @@ from core.events import Sink, ignore
 from core.units import KIB
 from images.model.manifest import Manifest
 from images.store.backend import FullError, Measured, NewFile, Reader, Shrinkable, Writer, cannot_write
+from images.store.catalogue import CATALOGUE, INDEX_NAME, Catalogue, PointSummary
 from images.store.digest_list import Digests, digests_of
 from images.store.index import ENTRIES_WRITTEN, IndexBuilder, Location
 from images.store.locks import Lock, LockKind, locked
@@ -31,7 +32,7 @@ from images.store.records import (
     encode_pack_header,
     encode_record,
 )
-from images.store.repository import CATALOGUE, INDEX_NAME, Catalogue, PointSummary, Repository, pack_name
+from images.store.repository import Repository, pack_name
 from images.store.sealed import seal_document, seal_file
 from images.store.signature import SigningKey
 

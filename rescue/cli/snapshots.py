@@ -6,7 +6,7 @@ from core.documents import encode
 from core.errors import ExitCode
 from core.units import format_size
 from images.store.access import Access
-from images.store.repository import PointSummary
+from images.store.catalogue import PointSummary
 from rescue.cli.terminal import access_options, json_option, repository_option
 from rescue.jobs.points import list_with_damage
 

@@ -3,8 +3,8 @@
 from images.model.layout import Disk
 from images.model.manifest import Manifest, Volume
 from images.store.access import Access
+from images.store.catalogue import PointSummary
 from images.store.connect import open_repository
-from images.store.repository import PointSummary
 
 
 def list_points(repository: str, access: Access | None = None) -> tuple[PointSummary, ...]:

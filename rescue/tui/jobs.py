@@ -26,7 +26,7 @@ from rescue.tui.messages import Ending, Placed, Wanted
 if TYPE_CHECKING:
     from images.model.layout import Disk
     from images.store.access import Access
-    from images.store.repository import PointSummary
+    from images.store.catalogue import PointSummary
     from rescue.jobs.repositories import AttachedRepositories, Findings
     from rescue.jobs.restore import RestoreChoices
     from rescue.jobs.scratch_places import ScratchPlace

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from core.errors import LiferaftError
     from images.model.layout import Disk
     from images.model.machine import Machine, MachineDisk
-    from images.store.repository import PointSummary
+    from images.store.catalogue import PointSummary
     from rescue.jobs.scratch_places import ScratchPlace
     from restore.matching import Matching
     from restore.plan import Plan

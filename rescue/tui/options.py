@@ -1,14 +1,18 @@
 """The switches of a restore that screens have in common: grow, verify, and whether to decide about each partition."""
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from images.store.repository import PointSummary
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, Placed, ToPartitions, ToPlan, Wanted
 from rescue.tui.screen import WizardScreen
 from rescue.tui.widgets.picker import Row
+
+if TYPE_CHECKING:
+    from images.store.catalogue import PointSummary
 
 _GROW, _VERIFY, _EACH = "option grow", "option verify", "option each"
 

@@ -114,7 +114,7 @@ def test_one_rotten_manifest_does_not_hide_the_others(tmp_path: Path, tree: Path
     (repo / "indexes" / "._x.index").write_bytes(b"what macOS leaves")
     opened = Repository(connect(str(repo)))
     assert [point.id for point in opened.points()] == [good]
-    assert len(opened.damaged_points()) == 1
+    assert len(opened.read_points()[1]) == 1
     assert opened.resolve(good[:8]) == good
     restore(repo, blank(tmp_path / "target.img", 200 * MIB))
 

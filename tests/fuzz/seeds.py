@@ -20,12 +20,12 @@ from images.model.layout import (
 )
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
+from images.store.catalogue import Catalogue, PointSummary
 from images.store.index import IndexBuilder, Location
 from images.store.keys import KeySlot, RepositoryKeys
 from images.store.pages import Page, encode_page
 from images.store.passphrase import Passphrase
 from images.store.records import Codec, RecordKind, chunk_id, encode_record
-from images.store.repository import Catalogue, PointSummary
 from images.store.sealed import seal_document
 from images.store.signature import new_signing_key, read_signing_key
 from tests.fuzz.parity import parity_seeds

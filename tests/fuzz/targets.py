@@ -26,11 +26,11 @@ from images.model.machine import Machine
 from images.model.manifest import Manifest
 from images.model.soundness import check_manifest
 from images.sources import BlockSource
+from images.store.catalogue import Catalogue
 from images.store.index import Index, index_in_memory
 from images.store.keys import decode_slot
 from images.store.pages import decode_page, diff_trees, find_slot, read_tree
 from images.store.records import decode_record, decompress, unseal
-from images.store.repository import Catalogue
 from images.store.sealed import SealedDocument
 from images.store.signature import check_signature
 from restore.fit.fitting import fit

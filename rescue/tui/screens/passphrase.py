@@ -18,7 +18,7 @@ from rescue.tui.text import cut
 from rescue.tui.widgets.secret import Secret
 
 if TYPE_CHECKING:  # the screen stands before the job is loaded
-    from images.store.repository import PointSummary
+    from images.store.catalogue import PointSummary
 
 _HELP = """\
 It is encrypted. What you type is not shown, only a star for each character.

@@ -19,7 +19,7 @@ from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
 
 if TYPE_CHECKING:  # the screen stands before the job is loaded
-    from images.store.repository import PointSummary
+    from images.store.catalogue import PointSummary
 
 _WIDTHS = (16, 22, -11, -11, 12)
 

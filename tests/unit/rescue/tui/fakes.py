@@ -12,9 +12,9 @@ from images.model.layout import Disk, DiskIdentity
 from images.model.machine import Firmware, Machine, MachineDisk, Nic, SecureBoot
 from images.stack.keys import AskKey, Keys
 from images.store.access import Access
+from images.store.catalogue import PointSummary
 from images.store.connect import open_repository
 from images.store.passphrase import Passphrase
-from images.store.repository import PointSummary
 from rescue.jobs.access import access_from
 from rescue.jobs.placing import Assigned
 from rescue.jobs.points import list_points

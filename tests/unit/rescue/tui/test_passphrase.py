@@ -10,8 +10,8 @@ from core.errors import UnreachableError
 from core.events import ignore
 from core.process import SystemRunner
 from core.units import MIB
+from images.store.catalogue import PointSummary
 from images.store.passphrase import Passphrase, PassphraseNeededError, WrongPassphraseError
-from images.store.repository import PointSummary
 from rescue.jobs.access import access_from
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.keys import init_repository
