@@ -70,6 +70,21 @@ def test_a_device_that_shrinks_half_way(repository: Path, file: Path, node: Path
     assert raised.value.code is ExitCode.FAILED
 
 
+def test_a_device_that_is_gone_half_way_is_told_as_gone(repository: Path, file: Path, node: Path) -> None:
+    """The kernel makes a disk that is taken out one of no bytes; writes to it fail for want of space."""
+    made = plan(repository, node)
+
+    def vanish(event: Event) -> None:
+        if event.stage is Stage.STREAM and file.stat().st_size == SIZE:
+            os.truncate(file, 0)
+            run("losetup", "--set-capacity", node)
+
+    with pytest.raises(DeviceError, match=rf"disk0-part1: write .*: {node} is gone: ") as raised:
+        carry_out(made, vanish)
+    assert raised.value.code is ExitCode.FAILED
+    assert "goes on where it stopped" in raised.value.hint
+
+
 def test_a_file_that_is_attached_under_another_name_is_refused(repository: Path, file: Path, node: Path) -> None:
     other = file.with_name("other.img")
     other.hardlink_to(file)
