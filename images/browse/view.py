@@ -7,8 +7,7 @@ node. Symbolic links are followed inside the view, never outside.
 
 import contextlib
 import functools
-import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from core.errors import DamagedError, RefusedError, UnreachableError, UsageError
 from core.units import MIB
 from images.browse.entry import Kind
 from images.browse.tree import Found, NotThereError, Tree, join, shown
+from images.fstab import FstabLine, Tag, parse_fstab
 from images.model.layout import Filesystem, Partition
 from images.model.manifest import Manifest, Volume
 from images.stack.nodes import stable_nodes
@@ -135,45 +135,6 @@ def _holds(place: str, path: str) -> bool:
     return path == place or path.startswith(place.rstrip("/") + "/")
 
 
-class FstabLine(msgspec.Struct, frozen=True):
-    """What a line of ``/etc/fstab`` says: ``tag`` is UUID, LABEL, PARTUUID, PARTLABEL, or DEVICE for a node."""
-
-    tag: str
-    value: str
-    place: str
-    options: tuple[str, ...]
-
-
-def parse_fstab(text: str) -> Iterator[FstabLine]:
-    """The lines that name a volume by what stays the same, and mount it somewhere (fstab(5))."""
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) < 4 or words[0].startswith("#") or not words[1].startswith("/"):
-            continue
-        tag, value = _tag(_plain(words[0]))
-        place = _plain(words[1])
-        if tag:
-            yield FstabLine(tag, value, posixpath.normpath(place), tuple(words[3].split(",")))
-
-
-def _plain(word: str) -> str:
-    """A word of fstab without its octal escapes."""
-    return word.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-
-
-def _tag(spec: str) -> tuple[str, str]:
-    """``UUID=…`` in its two spellings."""
-    folders = {"by-uuid": "UUID", "by-label": "LABEL", "by-partuuid": "PARTUUID", "by-partlabel": "PARTLABEL"}
-    tag, equals, value = spec.partition("=")
-    if equals and tag in folders.values():
-        return tag, value.strip('"')
-    if spec.startswith("/dev/disk/"):
-        folder, _, value = spec.removeprefix("/dev/disk/").partition("/")
-        return folders.get(folder, ""), value.replace("\\x20", " ")
-    # /dev/mapper/name, /dev/group/volume, /dev/md/name; what lies in /dev itself is numbered anew at each boot.
-    return ("DEVICE", spec) if spec.startswith("/dev/") and spec.count("/") > 2 else ("", "")
-
-
 def volume_named(manifest: Manifest, line: FstabLine) -> Volume | None:
     """The volume a line of fstab means; None when none or several answer to it."""
     found = [volume for volume in manifest.volumes if _answers(manifest, volume, line)]
@@ -181,17 +142,20 @@ def volume_named(manifest: Manifest, line: FstabLine) -> Volume | None:
 
 
 def _answers(manifest: Manifest, volume: Volume, line: FstabLine) -> bool:
-    if line.tag == "DEVICE":
+    if line.tag is None:
+        return False
+    if line.tag is Tag.DEVICE:
+        # What lies in /dev itself (/dev/sda1) is numbered anew at each boot, and is none of these.
         return stable_nodes(manifest.layout).get(line.value) == volume.disk
     partition, filesystem = parts_of(manifest, volume)
     wanted = line.value.lower()
-    if line.tag == "UUID":
+    if line.tag is Tag.UUID:
         return filesystem is not None and bool(wanted) and filesystem.uuid.lower() == wanted
-    if line.tag == "LABEL":
+    if line.tag is Tag.LABEL:
         return filesystem is not None and bool(line.value) and filesystem.label == line.value
     if partition is None:
         return False
-    if line.tag == "PARTLABEL":
+    if line.tag is Tag.PARTLABEL:
         return bool(line.value) and partition.name == line.value
     if partition.uuid is not None:
         with contextlib.suppress(ValueError):
@@ -238,8 +202,9 @@ def machine_view(trees: Callable[[Volume], Tree], manifest: Manifest, candidates
         except (RefusedError, DamagedError) as error:
             closed.append(Closed(line.place, named.id, error))
         else:
-            subvolume = next((option[7:] for option in line.options if option.startswith("subvol=")), "/")
-            mounts.append(Mount(line.place, tree, "/" + subvolume.strip("/")))
+            # By its number it would have to be looked up: the top of the volume is shown then.
+            subvolume = line.subvolume if line.subvolume.startswith("subvol=") else ""
+            mounts.append(Mount(line.place, tree, "/" + subvolume.removeprefix("subvol=").strip("/")))
     return View(tuple(mounts), tuple(closed))
 
 

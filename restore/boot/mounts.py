@@ -4,15 +4,16 @@ Everything is undone by structure: the context manager unmounts in reverse, what
 """
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from core.errors import LiferaftError, ProcessError
 from core.process import Runner
+from images.fstab import FstabLine, Tag, parse_fstab
 from images.model.layout import FilesystemKind, Partition
 from restore.abilities import MOVABLE_CONTAINERS
 from restore.boot.within import folder_within
@@ -31,23 +32,6 @@ _SUBVOLUME_INODE = 256
 _USUAL = ("@", "root", "@rootfs")
 
 
-class FstabLine(msgspec.Struct, frozen=True):
-    """One mount of a system's fstab."""
-
-    spec: str
-    place: str
-    kind: str
-    options: str = ""
-
-    @property
-    def subvolume(self) -> str:
-        """The option that names a subvolume of btrfs; empty for none."""
-        if self.kind != "btrfs":
-            return ""
-        found = [option for option in self.options.split(",") if option.startswith(("subvol=", "subvolid="))]
-        return found[-1] if found else ""
-
-
 class Root(msgspec.Struct, frozen=True):
     """Where the root of a system lies. ``subvolume``: of a btrfs, by name; empty for what is mounted without one."""
 
@@ -60,46 +44,38 @@ class Root(msgspec.Struct, frozen=True):
         return ("--options", f"subvol={self.subvolume}") if self.subvolume else ()
 
 
-def parse_fstab(text: str) -> tuple[FstabLine, ...]:
-    """The lines that mount something on a path, parents before children."""
-    lines = []
-    for raw in text.splitlines():
-        words = raw.split()
-        if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/"):
-            options = _plain(words[3]) if len(words) > 3 else ""
-            lines.append(FstabLine(_plain(words[0]), _plain(words[1]).rstrip("/") or "/", words[2], options))
-    return tuple(sorted(lines, key=lambda line: line.place))
-
-
-def _plain(word: str) -> str:
-    """Spaces and tabs stand in an fstab as three octal digits (getmntent(3))."""
-    return re.sub(r"\\([0-3][0-7]{2})", lambda match: chr(int(match[1], 8)), word)
-
-
-def partition_for(spec: str, nodes: Mapping[str, Held]) -> str | None:
-    """The node that an fstab ``UUID=``, ``PARTUUID=`` or ``LABEL=`` means, or a path of a device of the stack.
+def partition_for(line: FstabLine, nodes: Mapping[str, Held]) -> str | None:
+    """The node that a line of fstab means: by UUID, label, partition, or a path of a device of the stack.
 
     None when it is none of these nodes.
     """
-    key, _, value = spec.partition("=")
-    value = value.strip('"').lower()
+    value = line.value.lower()
     for node, held in nodes.items():
         filesystem = held.filesystem
-        known = {"UUID": filesystem.uuid if filesystem else "", "LABEL": filesystem.label if filesystem else ""}
+        known: dict[Tag, str] = {}
+        if filesystem is not None:
+            known = {Tag.UUID: filesystem.uuid, Tag.LABEL: filesystem.label}
         if isinstance(held, Partition):
-            known |= {"PARTUUID": str(held.uuid or ""), "PARTLABEL": held.name}
-        elif spec in held.names:
+            known |= {Tag.PARTUUID: str(held.uuid or ""), Tag.PARTLABEL: held.name}
+        elif line.spec in held.names:
             return node
-        if value and known.get(key, "").lower() == value:
+        if value and line.tag in known and known[line.tag].lower() == value:
             return node
     return None
 
 
 class MountedSystem(msgspec.Struct, frozen=True):
-    """A mounted system: the folder of its root, and the places of its fstab that could not be mounted here."""
+    """A mounted system.
+
+    Attributes:
+        root: the folder of its root.
+        absent: the places of its fstab that could not be mounted here.
+        nodes: by place, what is mounted there.
+    """
 
     root: Path
     absent: tuple[str, ...]
+    nodes: Mapping[str, str] = MappingProxyType({})
 
 
 @contextlib.contextmanager
@@ -112,9 +88,10 @@ def mounted_system(found: Root, nodes: Mapping[str, Held], runner: Runner) -> It
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liferaft-system-")))
         stack.enter_context(mount_held(found.node, nodes[found.node], root, runner, *found.words))
-        absent = []
+        absent: list[str] = []
+        places = {"/": found.node}
         for line in parse_fstab((root / "etc/fstab").read_text(errors="replace")):
-            node = partition_for(line.spec, nodes)
+            node = partition_for(line, nodes)
             if line.place == "/" or line.kind in ("swap", "tmpfs", "proc"):
                 continue
             place = folder_within(root, line.place)
@@ -124,11 +101,12 @@ def mounted_system(found: Root, nodes: Mapping[str, Held], runner: Runner) -> It
                 place.mkdir(parents=True, exist_ok=True)
                 words = ("--options", line.subvolume) if line.subvolume else ()
                 stack.enter_context(mount_held(node, nodes[node], place, runner, *words))
+                places[line.place] = node
         for folder in _BINDS:
             place = folder_within(root, folder)
             if place is not None:
                 stack.enter_context(mount(folder, place, runner, "--bind"))
-        yield MountedSystem(root, tuple(absent))
+        yield MountedSystem(root, tuple(absent), places)
 
 
 @contextlib.contextmanager

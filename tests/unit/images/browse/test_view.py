@@ -12,25 +12,10 @@ from images.browse.entry import Attribute, Child, Content, Entry, Kind, inline_c
 from images.browse.extract import Extraction
 from images.browse.folder import FolderReceiver
 from images.browse.tree import Tree, shown
-from images.browse.view import FstabLine, parse_fstab, whole_volume
+from images.browse.view import whole_volume
 from images.sources import BytesSource
 from rescue.jobs.browse import walk
 from tests.unit.images.browse.shared import PlainVolume
-
-
-def test_fstab_lines_name_volumes_by_what_stays() -> None:
-    text = (
-        "# a comment\nUUID=abcd-1234 / ext4 errors=remount-ro 0 1\n"
-        'LABEL="my data" /never xfs defaults 0 0\n'
-        "PARTLABEL=EFI\\040System /boot/efi vfat umask=0077 0 1\n"
-        "/dev/disk/by-uuid/55 /mnt/with\\040space/ btrfs subvol=@home,ro 0 0\n"
-        "/dev/sda1 /old ext4 defaults 0 0\nUUID=swap none swap sw 0 0\nproc /proc proc defaults 0 0\nbroken\n"
-    )
-    assert list(parse_fstab(text)) == [
-        FstabLine("UUID", "abcd-1234", "/", ("errors=remount-ro",)),
-        FstabLine("PARTLABEL", "EFI System", "/boot/efi", ("umask=0077",)),
-        FstabLine("UUID", "55", "/mnt/with space", ("subvol=@home", "ro")),
-    ]
 
 
 class Invented:

@@ -8,7 +8,7 @@ import pytest
 from core.errors import LiferaftError
 from images.model.filesystem import Filesystem
 from images.model.layout import FilesystemKind, Partition, PartitionRole
-from restore.boot.mounts import Root, mount_held, mounted_system, parse_fstab
+from restore.boot.mounts import Root, mount_held, mounted_system
 from restore.stack.mountable import StackDevice
 from tests.runners import ScriptedRunner
 
@@ -47,26 +47,6 @@ def test_links_and_dots_do_not_lead_out_of_the_system(tmp_path: Path) -> None:
         assert places >= {str(root / "outside"), str(root) + str(elsewhere), str(root / "var/run")}
         assert all(place.startswith(str(root)) and ".." not in place for place in places)
     assert not elsewhere.exists()
-
-
-def test_spaces_in_names_are_written_as_numbers() -> None:
-    """fstab(5): a space is written as \\040."""
-    (line,) = parse_fstab("LABEL=My\\040Disk /srv/My\\040Disk\\134x ext4 defaults 0 2")
-    assert (line.spec, line.place) == ("LABEL=My Disk", "/srv/My Disk\\x")
-
-
-def test_subvolumes_are_mounted_as_fstab_says() -> None:
-    """btrfs(5), "subvol" and "subvolid"; other filesystems have no such option."""
-    lines = parse_fstab(
-        "UUID=aa / btrfs defaults,subvol=/@,noatime 0 0\nUUID=aa /home btrfs subvolid=258 0 0\n"
-        "UUID=aa /srv btrfs\nUUID=bb /boot ext4 subvol=@ 0 2\n"
-    )
-    assert [(line.place, line.subvolume) for line in lines] == [
-        ("/", "subvol=/@"),
-        ("/boot", ""),
-        ("/home", "subvolid=258"),
-        ("/srv", ""),
-    ]
 
 
 @pytest.mark.parametrize("other", [False, True])

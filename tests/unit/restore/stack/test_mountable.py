@@ -1,5 +1,6 @@
 """Names of the stack's devices as fstab has them, and the kernel's modules below them."""
 
+from images.fstab import FstabLine
 from images.model.filesystem import Filesystem
 from images.model.layout import Disk, DiskIdentity, FilesystemKind, Layout
 from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
@@ -57,6 +58,6 @@ def test_fstab_finds_a_volume_by_all_its_names() -> None:
     assert set(devices) == {"/dev/my-vg/root", "/dev/x"}
     # lvm(8): hyphens in names are doubled in the name of the mapping.
     for spec in ("/dev/mapper/my--vg-root", "/dev/my-vg/root", "UUID=a782f918-b74c-44bb-b474-ce19dc45a3f2"):
-        assert partition_for(spec, devices) == "/dev/my-vg/root"
-    assert partition_for("/dev/mapper/my--vg-thin--one", devices) == "/dev/x"
-    assert partition_for("/dev/mapper/my-vg-root", devices) is None
+        assert partition_for(FstabLine(spec, "/", "ext4"), devices) == "/dev/my-vg/root"
+    assert partition_for(FstabLine("/dev/mapper/my--vg-thin--one", "/", "ext4"), devices) == "/dev/x"
+    assert partition_for(FstabLine("/dev/mapper/my-vg-root", "/", "ext4"), devices) is None

@@ -1,0 +1,99 @@
+"""What a system says of its mounts: the lines of its ``/etc/fstab``. Whose line means which volume is not said here.
+
+Formats: fstab(5); octal escapes as util-linux reads them (libmount, unmangle); names in ``/dev/disk`` as udev writes
+them (systemd, encode_devnode_name).
+"""
+
+import posixpath
+import re
+from enum import StrEnum
+
+import msgspec
+
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
+_HEXADECIMAL = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+class Tag(StrEnum):
+    """By what a line names a volume. ``device``: the path of a node."""
+
+    UUID = "UUID"
+    LABEL = "LABEL"
+    PARTUUID = "PARTUUID"
+    PARTLABEL = "PARTLABEL"
+    DEVICE = "device"
+
+
+_FOLDERS = {
+    "by-uuid": Tag.UUID,
+    "by-label": Tag.LABEL,
+    "by-partuuid": Tag.PARTUUID,
+    "by-partlabel": Tag.PARTLABEL,
+}
+
+
+class FstabLine(msgspec.Struct, frozen=True):
+    """One mount.
+
+    Attributes:
+        spec: what is mounted, in the line's own words, without escapes.
+        place: an absolute path, normal.
+        kind: of the filesystem, or ``swap``, ``tmpfs``, ``auto``.
+    """
+
+    spec: str
+    place: str
+    kind: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def tag(self) -> Tag | None:
+        """By what the volume is named; None for what is no volume, as ``tmpfs`` and ``server:/share``."""
+        return _named(self.spec)[0]
+
+    @property
+    def value(self) -> str:
+        """The UUID, label, name or node."""
+        return _named(self.spec)[1]
+
+    @property
+    def subvolume(self) -> str:
+        """The option that names a subvolume of btrfs, ``subvol=`` or ``subvolid=``; empty for none."""
+        if self.kind not in ("btrfs", "auto"):
+            return ""
+        found = [option for option in self.options if option.startswith(("subvol=", "subvolid="))]
+        return found[-1] if found else ""
+
+
+def parse_fstab(text: str) -> tuple[FstabLine, ...]:
+    """The lines that mount something on a path, parents before children."""
+    lines = []
+    for raw in text.splitlines():
+        words = raw.split()
+        if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/"):
+            options = tuple(_plain(words[3]).split(",")) if len(words) > 3 else ()
+            place = "/" + posixpath.normpath(_plain(words[1])).lstrip("/")
+            lines.append(FstabLine(_plain(words[0]), place, words[2], options))
+    return tuple(sorted(lines, key=lambda line: line.place))
+
+
+def _plain(word: str) -> str:
+    """A word without its octal escapes, which stand for bytes."""
+    return _unescaped(word, _OCTAL, 8)
+
+
+def _named(spec: str) -> tuple[Tag | None, str]:
+    """A spec in one of its spellings."""
+    tag, equals, value = spec.partition("=")
+    if equals and tag in _FOLDERS.values():
+        return Tag(tag), value.strip("\"'")
+    if spec.startswith("/dev/disk/"):
+        folder, _, value = spec.removeprefix("/dev/disk/").partition("/")
+        if folder in _FOLDERS:
+            return _FOLDERS[folder], _unescaped(value, _HEXADECIMAL, 16)
+    return (Tag.DEVICE, spec) if spec.startswith("/dev/") else (None, spec)
+
+
+def _unescaped(text: str, escape: re.Pattern[bytes], base: int) -> str:
+    data = text.encode(errors="surrogateescape")
+    return escape.sub(lambda match: bytes([int(match[1], base)]), data).decode(errors="replace")
