@@ -32,7 +32,7 @@ from restore.plan import Plan
 from restore.preflight import carries_table, preflight, still_there
 from restore.report import Report, StepReport, VolumeProof
 from restore.stack.preflight import check_stack
-from restore.steps import CreateTable, RestoreVolume, Step, VerifyVolume
+from restore.steps import CreateTable, RepairBoot, RestoreVolume, Step, VerifyVolume
 from restore.stream import Streamer
 from restore.targets import open_target
 from restore.together import together
@@ -190,6 +190,9 @@ class _Execution:
         """Image files as block devices with partitions, for the steps that are left and ask for one."""
         work = self._work
         wanted = {step.disk for step in work.plan.steps if PERFORMERS[type(step)].loops}
+        if any(isinstance(step, RepairBoot) for step in work.plan.steps):
+            # A system may lie on several of them, and GRUB's programs look at all that it lies on.
+            wanted |= set(work.candidates)
         files = work.candidates
         with contextlib.ExitStack() as stack:
             attached = {

@@ -10,7 +10,8 @@ import msgspec
 from core.units import ALIGNMENT, format_size, subtract
 from images.browse.point import ChunkCache
 from images.model.extents import total
-from images.model.layout import Disk
+from images.model.layout import Disk, PartitionRole
+from images.model.machine import Firmware
 from images.model.manifest import Manifest, VolumeRole
 from images.store.repository import Repository
 from restore.growing import disks_that_grow
@@ -176,8 +177,19 @@ def _late_steps(
         steps += late_steps(placing.disk, manifest.volumes, placing.fit, placing.candidate.sector_size, surveyed)
     steps += late
     if options.firmware is not None:
-        steps += [RepairBoot(disk=placing.disk.id, firmware=options.firmware) for placing in placings[:1]]
+        steps.append(RepairBoot(disk=_booting(placings, options.firmware).disk.id, firmware=options.firmware))
     return steps
+
+
+def _booting(placings: Sequence[Placing], firmware: Firmware) -> Placing:
+    """The disk that the firmware starts from, by what its table says; the first where none says it."""
+    uefi = firmware is Firmware.UEFI
+    wanted = PartitionRole.ESP if uefi else PartitionRole.BIOS_BOOT
+    for placing in placings:
+        parts = placing.fit.table.partitions if placing.fit.table else ()
+        if any(part.role is wanted or (part.active and not uefi) for part in parts):
+            return placing
+    return placings[0]
 
 
 def _fit_notes(placings: Sequence[Placing]) -> list[str]:

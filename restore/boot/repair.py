@@ -48,7 +48,7 @@ def repair_boot(
     sink: Sink,
     *,
     others: Mapping[str, Held] = MappingProxyType({}),
-    other_disks: Sequence[str] = (),
+    other_disks: Mapping[str, Disk] = MappingProxyType({}),
 ) -> BootRepair:
     """Repair the boot of the system on a disk.
 
@@ -56,7 +56,7 @@ def repair_boot(
         node: the disk's device node. disk: its layout as it is now.
         firmware: what will boot it.
         others: by device node, what else the system may lie on: devices of the stack, partitions of other disks.
-        other_disks: device nodes of the disks those lie on.
+        other_disks: by device node, the other disks that those lie on, as they are now.
 
     Returns:
         what was done. A problem that leaves the data as restored is a warning, not an error.
@@ -80,7 +80,7 @@ class _Repair:
         runner: Runner,
         sink: Sink,
         others: Mapping[str, Held],
-        other_disks: Sequence[str],
+        other_disks: Mapping[str, Disk],
     ) -> None:
         self._node = node
         self._disk = disk
@@ -91,6 +91,8 @@ class _Repair:
         self._other_disks = other_disks
         #: Modules of the stack between the disks and the root filesystem.
         self._stack_modules: frozenset[str] = frozenset()
+        #: Nodes of the disks that the root filesystem may take.
+        self._root_disks: tuple[str, ...] = (node,)
         self.actions: list[str] = []
         self.warnings: list[str] = []
 
@@ -110,6 +112,8 @@ class _Repair:
                 return
             held = nodes[found.node]
             self._stack_modules = held.modules if isinstance(held, StackDevice) else frozenset()
+            if found.node in self._others:
+                self._root_disks = (self._node, *self._other_disks)
             mounted = stack.enter_context(mounted_system(found, nodes, self._runner))
             root, system = mounted.root, read_system(mounted.root)
             self._say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
@@ -123,8 +127,9 @@ class _Repair:
             self._repair_initramfs(root, system)
             self._repair_grub(root, system)
             loader = own_loader(root, system, os.uname().machine)
+            mounted_esp = nodes.get(mounted.nodes.get("/boot/efi", ""))
         if self._firmware is Firmware.UEFI:
-            self._tell_firmware(system, loader)
+            self._tell_firmware(system, loader, mounted_esp)
 
     def warn(self, text: str) -> None:
         """Something the user must know."""
@@ -146,8 +151,7 @@ class _Repair:
     # ---- initramfs
 
     def _repair_initramfs(self, root: Path, system: InstalledSystem) -> None:
-        disks = (self._node, *(self._other_disks if self._stack_modules else ()))
-        aliases = tuple(dict.fromkeys(alias for node in disks for alias in disk_aliases(node)))
+        aliases = tuple(dict.fromkeys(alias for node in self._root_disks for alias in disk_aliases(node)))
         if not aliases:
             self._did("initramfs: the disk is no hardware of this machine, its drivers were not checked")
             return
@@ -234,13 +238,23 @@ class _Repair:
         if not has_fallback(root, names.fallback):
             self.warn(f"the EFI system partition has no {names.fallback}: the firmware may not find the system")
 
-    def _tell_firmware(self, system: InstalledSystem, loader: str) -> None:
+    def _esp(self, mounted: Held | None) -> tuple[str, Partition] | None:
+        """The EFI system partition that the system uses, or the first there is, with the node of its disk; of GPTs."""
+        found = [
+            (node, part)
+            for node, disk in {self._node: self._disk, **self._other_disks}.items()
+            if disk.table is not None and disk.table.kind is TableKind.GPT
+            for part in disk.table.partitions
+            if part.role is PartitionRole.ESP
+        ]
+        return next((one for one in found if one[1] == mounted), found[0] if found else None)
+
+    def _tell_firmware(self, system: InstalledSystem, loader: str, mounted: Held | None) -> None:
         """One boot entry, from the rescue system and not from the chroot. The fallback path is what counts."""
-        esp = next((part for part in self._data_partitions() if part.role is PartitionRole.ESP), None)
-        if esp is None or not _EFI_VARIABLES.is_dir() or not any(_EFI_VARIABLES.iterdir()):
+        found = self._esp(mounted)
+        if found is None or not _EFI_VARIABLES.is_dir() or not any(_EFI_VARIABLES.iterdir()):
             return
-        if self._disk.table is None or self._disk.table.kind is not TableKind.GPT:
-            return
+        node, esp = found
         if not loader:
             self._say("No boot entry is written: the EFI system partition has no loader of the system's own")
             return
@@ -254,7 +268,7 @@ class _Repair:
                     "efibootmgr",
                     "--create",
                     "--disk",
-                    self._node,
+                    node,
                     "--part",
                     str(esp.number),
                     "--label",

@@ -1,7 +1,7 @@
 """What works on a restored filesystem, when the data is written and the kernel knows the partitions."""
 
 from core.events import Stage
-from images.model.layout import PartitionRole
+from images.model.layout import Disk, PartitionRole
 from restore.boot.mounts import Held
 from restore.boot.repair import repair_boot
 from restore.filesystems.grow import grow_filesystem
@@ -29,14 +29,12 @@ def repair(step: RepairBoot, work: Work) -> Outcome:
     work.say(Stage.BOOT, step.describe())
     node = work.candidates[step.disk].node
     others: dict[str, Held] = dict(stack_devices(work.rebuilt(), work.alive.nodes()))
-    other_disks: tuple[str, ...] = ()
-    if others:
-        # A system on a stack may have its boot partition on any disk of it.
-        for disk in (disk for disk in work.candidates if disk != step.disk):
-            table = work.restored(disk).table
-            parts = [part for part in table.partitions if part.role is not PartitionRole.EXTENDED] if table else []
-            others |= {work.node(part.id): part for part in parts}
-            other_disks += (work.candidates[disk].node,)
+    other_disks: dict[str, Disk] = {}
+    # A system may have its root, its boot partition or its ESP on any disk.
+    for disk in (disk for disk in work.candidates if disk != step.disk):
+        found = other_disks[work.candidates[disk].node] = work.restored(disk)
+        parts = found.table.partitions if found.table else ()
+        others |= {work.node(part.id): part for part in parts if part.role is not PartitionRole.EXTENDED}
     fixed = repair_boot(
         node,
         work.restored(step.disk),
