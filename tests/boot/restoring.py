@@ -57,6 +57,7 @@ class Lab:
     runner: Runner
     timeline: Timeline = field(default_factory=Timeline)
     points: dict[str, str] = field(default_factory=dict)
+    media: dict[str, Path] = field(default_factory=dict)
 
     @property
     def repository(self) -> Path:
@@ -79,13 +80,16 @@ class Lab:
         return self.points[source.firmware]
 
     def medium(self, name: str, recipe: str) -> Path:
-        """Build a medium from the text of a recipe."""
+        """The medium of a recipe's text, built when no test asked for the same one before."""
+        if recipe in self.media:
+            return self.media[recipe]
         path = self.folder / f"{name}.toml"
         path.write_text(recipe)
         iso = self.folder / f"{name}.iso"
         # A recipe with a passphrase on the medium is warned of.
         liferaft(["build", str(path), "-o", str(iso)], self.runner, success=_FINISHED)
         self.timeline.say(f"built the medium {iso.name}, {format_size(iso.stat().st_size)}")
+        self.media[recipe] = iso
         return iso
 
     def netboot_set(self, name: str) -> Path:

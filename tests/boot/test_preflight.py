@@ -1,12 +1,15 @@
-"""Preflight of the default ISO: its tables against kmod, and a machine with Secure Boot, probed by the medium itself.
+"""A PC as it is sold, started from a stick with a repository on it: Secure Boot, the wizard, probe and preflight.
 
-The witnesses inside are the kernel (which driver it bound to each device) and mokutil (what the firmware trusts).
+One boot. The witnesses inside are the kernel (which driver it bound to each device, what it refuses) and mokutil (what
+the firmware trusts); outside, kmod reads the tables of the default ISO.
 """
 
 import hashlib
+import json
 import random
 import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,13 +22,16 @@ from builder.finished.opened import open_medium
 from builder.preflight.findings import FindingKind, Severity
 from builder.preflight.preflight import check_medium
 from core.process import Runner
+from core.units import GIB, MIB
 from images.model.machine import Machine, SecureBoot
 from rescue.jobs.preflight import read_machines
 from tests.boot.lab import BOOT_TIMEOUT, Guest, _share, _start_agent, blank_disk
 from tests.boot.machine import Controller, Drive, Firmware
 from tests.boot.machine import Machine as Emulated
-from tests.boot.place import DEFAULT_ISO, TREE
-from tests.flow.media import rewrite_iso
+from tests.boot.place import DEFAULT_ISO
+from tests.boot.restoring import Lab, liferaft
+from tests.boot.wizard import WizardDriver
+from tests.flow.small import make, noise_disk, take
 
 #: Patterns of modules.alias that are tried with kmod: a sixth of what there is, in two seconds.
 _TRIED = 800
@@ -72,59 +78,94 @@ def test_modules_are_those_that_kmod_finds(tables: Path, document: MediumDocumen
         assert claims.modules == found - claims.built_in, alias
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of the machine.
+
+    Attributes:
+        machine: its own document. screen: the wizard's list of repositories.
+        data: what was said of the stick's data partition when it was written.
+        secure_boot, keys, level: mokutil's words on the state, on db and on SBAT. lockdown: the kernel's.
+    """
+
+    machine: Machine
+    screen: list[str]
+    data: dict[str, object]
+    secure_boot: str
+    keys: str
+    level: str
+    lockdown: str
+
+
 @pytest.fixture(scope="module")
-def probed(tmp_path_factory: pytest.TempPathFactory, runner: Runner) -> tuple[Machine, str, str]:
-    """A machine with Secure Boot on, NVMe, AHCI, e1000e and USB: its document, and mokutil's words on db and SBAT."""
-    folder = tmp_path_factory.mktemp("probed")
-    lab = folder / "lab"
-    lab.mkdir()
-    iso = folder / "lab.iso"
-    rewrite_iso(DEFAULT_ISO, iso, {"boot/grub/grub.cfg": _with_a_shell}, runner)
+def seen(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """A machine with Secure Boot on, NVMe, AHCI, e1000e and USB, on which the stick starts."""
+    folder = tmp_path_factory.mktemp("seen")
+    shared = folder / "shared"
+    shared.mkdir()
+    stick, data = _stick(lab, folder)
     drives = (
-        Drive(iso, Controller.CDROM),
-        Drive(blank_disk(folder / "nvme", 64 << 20), Controller.NVME, "NVME"),
-        Drive(blank_disk(folder / "sata", 64 << 20), Controller.AHCI, "SATA"),
-        Drive(blank_disk(folder / "usb", 64 << 20), Controller.USB, "STICK"),
+        Drive(stick, Controller.USB, "LRSTICK"),
+        Drive(blank_disk(folder / "nvme", 64 * MIB), Controller.NVME, "NVME"),
+        Drive(blank_disk(folder / "sata", 64 * MIB), Controller.AHCI, "SATA"),
     )
-    extra = (
-        "-device",
-        "e1000e",
-        "-device",
-        "intel-hda",
-        *_share("lab", lab, ""),
-        *_share("tree", TREE, ",readonly=on"),
-    )
+    extra = ("-device", "e1000e", "-device", "intel-hda", *_share("lab", shared, ""))
     machine = Emulated("preflight", Firmware.UEFI, drives, memory=1536, extra=extra, secure_boot=True)
     with machine.run() as running:
-        _start_agent(running, lab, TREE)
-        guest = Guest(lab)
-        assert "SecureBoot enabled" in guest.check("mokutil --sb-state", BOOT_TIMEOUT)
+        _start_agent(running, shared, None)
+        guest = Guest(shared)
+        secure_boot = guest.check("mokutil --sb-state", BOOT_TIMEOUT)
+        lockdown = guest.check("cat /sys/kernel/security/lockdown")
         guest.check("udevadm settle; liferaft probe --json >/run/lab/machine.json")
         keys = guest.check("mokutil --db")
         level = guest.check("mokutil --list-sbat-revocations")
-    iso.unlink()
-    return read_machines((lab / "machine.json",))["machine"], keys, level
+        screen = WizardDriver(running.console).find_repository("1 recovery point on")
+    stick.unlink()
+    document = read_machines((shared / "machine.json",))["machine"]
+    return Seen(document, screen, data, secure_boot, keys, level, lockdown)
 
 
-def _with_a_shell(menu: bytes) -> bytes:
-    words = b"systemd.debug_shell=ttyS1 systemd.mask=liferaft-tui@ttyS0.service systemd.mask=liferaft-tui@tty1.service"
-    return re.sub(rb"^(  linux \S+)", rb"\1 " + words, menu, flags=re.MULTILINE)
+def _stick(lab: Lab, folder: Path) -> tuple[Path, dict[str, object]]:
+    """A stick as ``liferaft write-usb`` makes it, and its report on the data partition."""
+    repository = make(folder / "repo")
+    take(repository, noise_disk(folder / "disk.img"))
+    stick = blank_disk(folder / "stick.img", 2 * GIB)
+    # A root shell on the second serial line: systemd-debug-generator(8).
+    iso = lab.medium("preflight", 'kernel_parameters = ["systemd.debug_shell=ttyS1"]\n')
+    argv = ["write-usb", str(iso), str(stick), "--data", "--repository", str(repository), "--yes", "--json"]
+    report = json.loads(liferaft(argv, lab.runner))
+    return stick, report["data"]
 
 
-def test_the_probe_says_what_mokutil_says(probed: tuple[Machine, str, str]) -> None:
-    machine, keys, level = probed
+def test_firmware_enforces_secure_boot_and_the_kernel_locks_down(seen: Seen) -> None:
+    assert "SecureBoot enabled" in seen.secure_boot
+    # lockdown(7): what is in brackets is in force; unsigned modules are refused then.
+    assert "[integrity]" in seen.lockdown
+
+
+def test_the_wizard_finds_the_repository_on_the_stick_it_was_started_from(seen: Seen) -> None:
+    assert seen.data["filesystem"] == "exfat"
+    assert isinstance(seen.data["size"], int) and seen.data["size"] > GIB - 2 * MIB
+    text = "\n".join(seen.screen)
+    print(text)
+    assert re.search(r"1 recovery point on sd[a-z]3\b", text)
+    assert "/repository" in text
+
+
+def test_the_probe_says_what_mokutil_says(seen: Seen) -> None:
+    machine = seen.machine
     assert machine.secure_boot is SecureBoot.ENABLED
     assert machine.trust is not None and machine.trust.unreadable == ()
-    listed = [line.partition(":")[2].strip().replace(":", "") for line in keys.splitlines() if "SHA1 Finger" in line]
+    listed = [
+        line.partition(":")[2].strip().replace(":", "") for line in seen.keys.splitlines() if "SHA1 Finger" in line
+    ]
     assert [hashlib.sha1(one.der).hexdigest() for one in machine.trust.allowed.certificates] == listed
     assert listed
-    assert machine.trust.sbat_level.split() == [line for line in level.split() if "," in line]
+    assert machine.trust.sbat_level.split() == [line for line in seen.level.split() if "," in line]
 
 
-def test_every_driver_that_the_kernel_bound_is_found(
-    probed: tuple[Machine, str, str], tables: Path, document: MediumDocument
-) -> None:
-    machine = probed[0]
+def test_every_driver_that_the_kernel_bound_is_found(seen: Seen, tables: Path, document: MediumDocument) -> None:
+    machine = seen.machine
     folder = tables / "usr/lib/modules" / document.kernel
     index = ModuleIndex(
         alias=(folder / "modules.alias").read_text(),
@@ -141,15 +182,15 @@ def test_every_driver_that_the_kernel_bound_is_found(
         assert name in index.claims(device.modalias).modules | index.built_in, device
 
 
-def test_the_medium_is_ready_for_the_machine_it_started_on(probed: tuple[Machine, str, str], runner: Runner) -> None:
+def test_the_medium_is_ready_for_the_machine_it_started_on(seen: Seen, runner: Runner) -> None:
     with open_medium(DEFAULT_ISO) as medium:
-        report = check_medium(medium, {"it": probed[0]}, runner).machines[0]
+        report = check_medium(medium, {"it": seen.machine}, runner).machines[0]
     assert report.worst in (None, Severity.NOTE), report.findings
     assert report.devices == report.driven >= 6
 
 
-def test_with_its_shim_revoked_it_would_not_start(probed: tuple[Machine, str, str], runner: Runner) -> None:
-    machine = probed[0]
+def test_with_its_shim_revoked_it_would_not_start(seen: Seen, runner: Runner) -> None:
+    machine = seen.machine
     assert machine.trust is not None
     level = "sbat,1,2099010100\nshim,99\n"
     trust = msgspec.structs.replace(machine.trust, sbat_level=level)
