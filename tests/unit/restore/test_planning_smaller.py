@@ -1,0 +1,105 @@
+"""The steps of a stack on a smaller disk. The group is the recorded one; sizes are reckoned by hand."""
+
+import msgspec
+
+from core.units import MIB
+from images.browse.point import VolumeSource
+from images.model.filesystem import Filesystem
+from images.model.layout import Disk, DiskIdentity, FilesystemKind, Layout
+from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
+from images.model.stack import Container, Luks, VolumeGroup
+from images.stack.lvm_text import parse_group
+from restore.fit.fitting import Fit
+from restore.lessening import Lessening
+from restore.planning_stack import Room, stack_steps
+from restore.seating import Content
+from restore.steps import CreateVolumeGroup, OpenLuks, RemakeVolume, RestoreVolume, Step, VerifyVolume
+from tests.unit.restore.stack.test_lvm_smaller import recorded
+
+XFS = Filesystem(kind=FilesystemKind.XFS)
+SWAP = Filesystem(kind=FilesystemKind.SWAP)
+
+
+def group(device: str) -> VolumeGroup:
+    """``home``, 60 MiB of XFS, and ``root``, 20 MiB, which is swap here, on a device."""
+    made = recorded()
+    home, root = made.volumes
+    return msgspec.structs.replace(
+        made,
+        members=(msgspec.structs.replace(made.members[0], device=device),),
+        volumes=(
+            msgspec.structs.replace(home, filesystem=XFS),
+            msgspec.structs.replace(root, filesystem=SWAP),
+        ),
+    )
+
+
+def stored(device: str, size: int) -> Volume:
+    return Volume(
+        id=device,
+        disk=device,
+        role=VolumeRole.DISK,
+        offset=0,
+        size=size,
+        root="00",
+        height=1,
+        allocated=10 * MIB,
+        mode=CaptureMode.USED,
+    )
+
+
+def unopened(volume: Volume) -> VolumeSource:
+    raise AssertionError(f"{volume.id} is opened, and XFS is made anew")
+
+
+def steps(containers: tuple[Container, ...], target: int) -> list[Step]:
+    disk = Disk(id="disk0", identity=DiskIdentity(), size=1536 * MIB, sector_size=512)
+    layout = Layout(disks=(disk,), containers=containers)
+    volumes = (stored("vg0-home", 60 * MIB), stored("vg0-root", 20 * MIB))
+    manifest = Manifest(name="n", created="2026", origin="", layout=layout, volumes=volumes, machine=None, tool="t")
+    needs = {"vg0-home": 13 * MIB}
+    room = Room(
+        targets={"disk0": target},
+        growing=frozenset(),
+        chosen={},
+        lessening=Lessening(layout, lambda device, _: needs.get(device, "it keeps its size")),
+        open=unopened,
+    )
+    surveyed = {volume.id: Content(data=10 * MIB, zero=0, stored=5 * MIB) for volume in volumes}
+    made = stack_steps(manifest, [Fit()], [512], surveyed, room, verify=True)
+    assert not made.growing
+    return list(made.making)
+
+
+def told(group: VolumeGroup) -> dict[str, int]:
+    return {volume.name: volume.size // MIB for volume in parse_group(group.backup).logical}
+
+
+def test_the_group_becomes_smaller_and_then_what_lies_on_it() -> None:
+    made = steps((group("disk0"),), 50 * MIB)
+    # 49 MiB behind the first MiB are 12 extents of 4 MiB; the swap keeps 5 of them.
+    assert isinstance(made[0], CreateVolumeGroup) and not made[0].grow
+    assert told(made[0].group) == {"home": 28, "root": 20}
+    assert [volume.size // MIB for volume in made[0].group.volumes] == [28, 20]
+    (remade,) = [step for step in made if isinstance(step, RemakeVolume)]
+    assert (remade.disk, remade.number, remade.offset, remade.size) == ("vg0-home", 0, 0, 28 * MIB)
+    assert (remade.kind, remade.stored) == (FilesystemKind.XFS, 5 * MIB)
+    # What is made anew is proven by its own step.
+    assert [step.volume for step in made if isinstance(step, RestoreVolume)] == ["vg0-root"]
+    assert [step.volume for step in made if isinstance(step, VerifyVolume)] == ["vg0-root"]
+
+
+def test_what_was_free_in_the_group_goes_first() -> None:
+    made = steps((group("disk0"),), 81 * MIB)
+    assert isinstance(made[0], CreateVolumeGroup)
+    assert told(made[0].group) == {"home": 60, "root": 20}
+    assert [step.volume for step in made if isinstance(step, RestoreVolume)] == ["vg0-home", "vg0-root"]
+
+
+def test_the_encrypted_container_below_becomes_smaller_first() -> None:
+    luks = Luks(id="luks0", uuid="c", device="disk0", version=2, payload_offset=16 * MIB, size=1520 * MIB)
+    made = steps((luks, group("luks0")), 66 * MIB)
+    # 16 MiB are the header's: 50 are left.
+    assert isinstance(made[0], OpenLuks) and made[0].container.size == 50 * MIB
+    assert isinstance(made[1], CreateVolumeGroup)
+    assert told(made[1].group) == {"home": 28, "root": 20}
