@@ -184,23 +184,32 @@ class Relay:
         self._lock = threading.Lock()
         self._down = False
         self._left: int | None = None
+        self._lasting = 0.0
+        self._mender: threading.Timer | None = None
         self.cuts = 0
         self._thread = threading.Thread(target=self._accept)
         self._thread.start()
 
-    def cut(self, after: int = 0) -> None:
-        """Break every connection and take no new one, once ``after`` more bytes went to the server."""
+    def cut(self, after: int = 0, lasting: float = 0) -> None:
+        """Break every connection and take no new one, once ``after`` more bytes went to the server.
+
+        Args:
+            lasting: seconds from the break until it is mended; 0 for until somebody does.
+        """
         with self._lock:
-            self._left = after
+            self._left, self._lasting = after, lasting
         if not after:
             self._break()
 
     def mend(self) -> None:
         """Take connections again."""
         with self._lock:
-            self._down, self._left = False, None
+            self._down, self._left, self._lasting = False, None, 0
 
     def close(self) -> None:
+        if self._mender is not None:
+            self._mender.join()
+        self._lasting = 0.0
         self._break()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -208,6 +217,9 @@ class Relay:
 
     def _break(self) -> None:
         with self._lock:
+            if not self._down and self._lasting:
+                self._mender = threading.Timer(self._lasting, self.mend)
+                self._mender.start()
             self.cuts += not self._down
             self._down = True
             for end in self._open:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import threading
-import time
 from pathlib import Path
 
 import msgspec
@@ -23,6 +22,7 @@ from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import run_plan
 from restore.plan import Plan
 from restore.steps import CreateTable, RestoreVolume, VerifyVolume, WipeSignatures, WriteHead
+from restore.together import Halt
 from tests.flow.disks import need
 from tests.flow.faulty import OLD, TARGET_SIZE, Door, assert_rest_untouched, carry_out, old_target, plan
 from tests.flow.servers import Relay, serving
@@ -207,10 +207,15 @@ def test_a_server_that_dies_and_comes_back(repository: Path, target: Path, disk:
             def cut(number: int, offset: int, length: int) -> None:
                 if START + 16 * CHUNK <= offset < 5 * MIB and not relay.cuts:
                     relay.cut()
-                    threading.Timer(0.3, relay.mend).start()
+
+            def hear(event: Event) -> None:
+                events.append(event)
+                # It comes back when it has been missed.
+                if "trying again in" in event.message:
+                    relay.mend()
 
             door.before_write = cut
-            report = carry_out(made, events.append)
+            report = carry_out(made, hear)
             assert relay.cuts == 1
         finally:
             relay.close()
@@ -647,8 +652,13 @@ def test_when_one_disk_fails_the_other_is_stopped(
     other = old_target(tmp_path / "other.img")
     made = plan(repo, target, other)
     monkeypatch.setattr("restore.stream.BATCH", CHUNK)
-    real, failed = os.pwritev, threading.Event()
+    real, failed, halted = os.pwritev, threading.Event(), threading.Event()
+    halt = Halt.set
     late: list[int] = []
+
+    def tell(self: Halt) -> None:
+        halt(self)
+        halted.set()
 
     def pwritev(descriptor: int, views: list[memoryview], offset: int) -> int:
         name = os.readlink(f"/proc/self/fd/{descriptor}")
@@ -658,12 +668,13 @@ def test_when_one_disk_fails_the_other_is_stopped(
             failed.set()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if name == str(target) and inside:
-            assert failed.wait(20)
+            # Writes that were under way when the other disk failed end after all has been told to stop.
+            assert failed.wait(20) and halted.wait(20)
             late.append(offset)
-            time.sleep(0.01)
         return real(descriptor, views, offset)
 
     monkeypatch.setattr("restore.targets.os.pwritev", pwritev)
+    monkeypatch.setattr(Halt, "set", tell)
     before = threading.active_count()
     with pytest.raises(DeviceError, match=r"^disk1: .*other\.img: writing .* failed: Input/output error") as raised:
         carry_out(made)

@@ -124,20 +124,21 @@ def test_a_server_that_is_killed_and_started_again(tmp_path: Path, monkeypatch: 
     with s3rver(tmp_path / "objects") as server:
         use(server, monkeypatch)
         disk = noise(tmp_path / "disk.img", 64)
-        killed = threading.Event()
+        starting: list[threading.Timer] = []
 
         def kill(event: Event) -> None:
-            if event.stage is Stage.CAPTURE and event.done > 24 * MIB and not killed.is_set():
-                killed.set()
+            if event.stage is Stage.CAPTURE and event.done > 24 * MIB and not starting:
+                starting.append(threading.Timer(1.0, server.start))
                 server.kill()
-                threading.Timer(1.0, server.start).start()
+                starting[0].start()
 
         try:
             take(disk, server.address("r"), kill)
         except LiferaftError:
             # It has forgotten the parts that it had: then the pack is lost, and nothing else.
+            starting[0].join()
             take(disk, server.address("r"))
-        assert killed.is_set()
+        assert starting
         assert check(open_repository(server.address("r"))) == 1
 
 
@@ -326,11 +327,8 @@ def test_a_wire_that_is_cut_for_a_moment(server: S3Server, tmp_path: Path, monke
     monkeypatch.setattr("images.store.s3._RETRY", QUICK | {"max_retries": 100})
     disk = noise(tmp_path / "disk.img", 30)
     with relay(server) as wire:
-        wire.cut(after=12 * MIB)
-        mending = threading.Timer(0.7, wire.mend)
-        mending.start()
+        wire.cut(after=12 * MIB, lasting=0.7)
         take(disk, server.address(tmp_path.name, wire.port))
-        mending.join()
         assert wire.cuts == 1
     assert check(open_repository(server.address(tmp_path.name))) == 1
     assert not server.uploads(tmp_path.name)
@@ -347,7 +345,7 @@ def test_a_wire_that_stays_cut(server: S3Server, tmp_path: Path, monkeypatch: py
         began = time.monotonic()
         with pytest.raises(UnreachableError, match="cannot be reached"):
             take(disk, address)
-        assert wire.cuts == 1 and time.monotonic() - began < 20
+        assert wire.cuts == 1 and time.monotonic() - began < 60
         wire.mend()
         complete = [name for name in server.names(tmp_path.name) if name.endswith(".pack")]
         assert 0 < len(complete) < 4

@@ -37,6 +37,10 @@ class Terminal:
                 with contextlib.suppress(OSError):
                     self._stream.feed(os.read(self._master, 65536))
 
+    def wipe(self) -> None:
+        """Forget the picture: what is seen after this was drawn after this."""
+        self._screen.reset()
+
     def press(self, keys: bytes) -> None:
         """Type on the terminal."""
         os.write(self._master, keys)
@@ -74,6 +78,7 @@ def test_a_key_opens_a_shell_and_exit_comes_back_to_the_same_screen(terminal: Te
     # Job control works only where the shell really has the terminal.
     terminal.press(b"echo job-control-$((6*7))-$(case $- in *m*) echo on;; esac)\n")
     terminal.see("job-control-42-on")
+    terminal.wipe()
     terminal.press(b"exit\n")
     terminal.see("Rescue system", "> Show this machine", "Power off")
     terminal.press(b"\x1b[B")

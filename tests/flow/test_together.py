@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from core.events import ignore
@@ -11,10 +10,26 @@ from images.store.check import Depth, check
 from tests.flow.small import CHUNK, make, noise_disk, opened, restored
 
 ROOT = Path(__file__).parents[2]
+_MAIN = "from rescue.cli.main import main; main()"
+#: Before it: a pack gets all its bytes, and never its name.
+_FOR_EVER = """
+import contextlib, time
+from images.store.backend import LocalBackend
+create = LocalBackend.create
+
+@contextlib.contextmanager
+def unfinished(self, name):
+    with create(self, name) as stream:
+        yield stream
+        print("here", flush=True)
+        time.sleep(600)
+
+LocalBackend.create = unfinished
+"""
 
 
-def start(*words: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from rescue.cli.main import main; main()", *(str(word) for word in words)]
+def start(*words: str | Path, program: str = _MAIN) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, *(str(word) for word in words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
@@ -63,14 +78,11 @@ def test_capture_and_prune_at_once(tmp_path: Path) -> None:
 def test_a_capture_that_was_killed_hinders_nobody_for_long(tmp_path: Path) -> None:
     """kill -9 in the middle: its lock is that of a dead process, prune removes it and collects what it left."""
     folder = make(tmp_path / "repo")
-    disk = noise_disk(tmp_path / "disk.img", mebibytes=64)
-    process = start("capture", disk, "--repo", folder)
-    deadline = time.monotonic() + 30
-    while not list(folder.rglob("*.pack.partial")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    process = start("capture", noise_disk(tmp_path / "disk.img"), "--repo", folder, program=_FOR_EVER + _MAIN)
+    assert process.stdout is not None and process.stdout.readline() == "here\n"
     process.kill()
     process.communicate()
-    assert list((folder / "locks").iterdir()), "it had ended before it was killed"
+    assert list((folder / "locks").iterdir()) and list(folder.rglob("*.pack.partial"))
     prune = start("prune", "--repo", folder)
     _, said = prune.communicate(timeout=60)
     assert prune.returncode == 0, said

@@ -13,7 +13,7 @@ from rescue.tui.jobs import Jobs
 WIDTH, HEIGHT = 80, 24
 #: What screens may draw: ASCII, and the box-drawing characters that the code page 437 of every VGA font has.
 DRAWN = frozenset(string.printable.strip() + " " + "─│┌┐└┘├┤┬┴┼")
-_PATIENCE = 10.0
+_PATIENCE = 30.0
 
 
 class Driver:
