@@ -6,20 +6,37 @@ and the digests of all files; liferaft's own word counts for nothing.
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from core.units import MIB
 from tests.boot import stack_disks as disks
 from tests.boot.lab import Guest, blank_disk, guest
-from tests.boot.restoring import Lab
+from tests.boot.lvm_source import (
+    IDENTITIES,
+    ROOT,
+    ROOT_OFFSET,
+    ROOT_SIZE,
+    ROOT_UUID,
+    SMALLER,
+    SWAP_UUID,
+    LvmSource,
+    compare_roots,
+    lvm_source,
+    make_group,
+)
+from tests.boot.machine import Controller, Drive, Machine
+from tests.boot.restoring import BOOT_TIMEOUT, TARGET_SERIAL, Lab
+from tests.boot.system import Source, boot_and_check, switch_off
 
 
 class Stack:
-    """The guest with a captured stack, and what its own tools said of it before."""
+    """The guest with a captured stack, and what its own tools said of it before. ``nvme``: its NVMe disk as a file."""
 
-    def __init__(self, machine: Guest) -> None:
+    def __init__(self, machine: Guest, nvme: Path) -> None:
         self.machine = machine
+        self.nvme = nvme
         machine.check(disks.MAKE)
         self.identities = machine.check(disks.IDENTITIES)
         self.digests = machine.check(disks.DIGESTS)
@@ -41,14 +58,26 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def rooted(bios_source: Source, lab: Lab) -> LvmSource:
+    return lvm_source(bios_source, lab.runner)
+
+
+@pytest.fixture(scope="module")
+def stack(lab: Lab, rooted: LvmSource, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     paths = [blank_disk(folder / f"{number}.raw", size * MIB) for number, size in enumerate(disks.SIZES)]
     shared = folder / "shared"
     shared.mkdir()
-    with guest("stack", lab.medium("stack", ""), paths, shared, lab.runner) as machine:
-        yield Stack(machine)
-    for path in paths:
+    disk, nvme = folder / "lvm.raw", blank_disk(folder / "nvme.raw", SMALLER)
+    lab.runner.run(["cp", "--sparse=always", "--no-preserve=mode", str(rooted.disk), str(disk)])
+    others = (
+        Drive(disk, Controller.VIRTIO, "LVMDISK"),
+        Drive(rooted.root, Controller.VIRTIO, "LVMROOT", readonly=True),
+        Drive(nvme, Controller.NVME, TARGET_SERIAL),
+    )
+    with guest("stack", lab.medium("stack", ""), paths, shared, lab.runner, others=others) as machine:
+        yield Stack(machine, nvme)
+    for path in (*paths, disk, nvme):
         path.unlink()
 
 
@@ -111,6 +140,43 @@ def test_the_stack_grows_onto_larger_disks(stack: Stack) -> None:
     grown = {name for name in was if space[name] > was[name]}
     # The array over whole disks grows, too; of the group with the rule no other volume.
     assert grown == {"vg-0/xfs", "vg1/striped", "md/five"}
+
+
+def test_a_machine_with_its_root_on_lvm_boots_from_a_smaller_disk_on_another_controller(
+    stack: Stack, rooted: LvmSource, lab: Lab, bios_source: Source, work: Path
+) -> None:
+    """A Debian as its installer lays it out: its root is made smaller with its group, and boot repair puts NVMe in."""
+    machine = stack.machine
+    machine.check(make_group("/dev/vdl", "/dev/vdm"))
+    before = machine.check(IDENTITIES.format(part="/dev/vdl2"))
+    machine.check("liferaft capture /dev/vdl --repo /run/store/r --name lvm", 600)
+    # A group of the same name and UUID would stand in the way of every question.
+    machine.check(disks.wipe(("vdl",)))
+    command = "liferaft restore lvm --repo /run/store/r --yes --progress text --target /dev/nvme0n1 --boot bios"
+    said = machine.check(command, 900)
+    for line in said.splitlines():
+        if line.strip().startswith("boot:"):
+            lab.timeline.say(line.strip())
+    assert "lvm0-root: make ext4 smaller" in said
+    part = "/dev/nvme0n1p2"
+    assert machine.check(IDENTITIES.format(part=part)) == before
+    offset = int(machine.check(ROOT_OFFSET.format(part=part)))
+    machine.check("sync; blockdev --flushbufs /dev/nvme0n1")
+
+    target = work / "lvm.raw"
+    lab.runner.run(["cp", "--sparse=always", str(stack.nvme), str(target)])
+    differences = compare_roots(rooted, target, offset, lab.runner)
+    assert not differences, "files differ: " + "; ".join(map(str, differences[:20]))
+    drives = (Drive(target, Controller.NVME, TARGET_SERIAL),)
+    with Machine("lvm-restored", bios_source.firmware, drives).run() as running:
+        check = boot_and_check(running, BOOT_TIMEOUT)
+        lab.timeline.say(f"the machine on LVM is at its login prompt: {check.cmdline}")
+        switch_off(running)
+    was = bios_source.check
+    for name in ("machine_id", "marker", "root_fstype", "firmware", "failed"):
+        assert getattr(check, name) == getattr(was, name), name
+    assert (check.root, check.root_uuid, check.swaps.strip()) == (ROOT, ROOT_UUID, SWAP_UUID)
+    assert check.root_size < ROOT_SIZE * 70 // 100
 
 
 def test_why_raid_0_of_the_oldest_format_is_refused(stack: Stack) -> None:
