@@ -149,7 +149,10 @@ def open_cache(root: Path) -> Iterator[Cache]:
         DeviceError: the folder cannot be made or written, or its disk is full.
     """
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        # Site layers are in it, with what a site keeps to itself.
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if root == default_cache():
+            root.chmod(0o700)
         with _moment(root):
             _clear(root)
     except OSError as error:

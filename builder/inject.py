@@ -7,6 +7,7 @@ the way, and the new one appears whole or not at all. It can be done again: each
 import errno
 import hashlib
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -54,6 +55,8 @@ class Additions(msgspec.Struct, frozen=True, kw_only=True):
         windows: folders of Windows drivers, carried for a restored Windows.
         files: path in the live system, without a leading slash, to the file or folder that goes there.
         beside: path on the medium to the file that goes there (a job, its passphrases).
+        private: what is beside holds a secret.
+        without: paths of files that the new medium does not have (what a replaced job had beside it).
     """
 
     drivers: tuple[Path, ...] = ()
@@ -61,6 +64,8 @@ class Additions(msgspec.Struct, frozen=True, kw_only=True):
     windows: tuple[Path, ...] = ()
     files: dict[str, Path] = msgspec.field(default_factory=dict)
     beside: dict[str, Path] = msgspec.field(default_factory=dict)
+    private: bool = False
+    without: frozenset[str] = frozenset()
 
 
 class InjectReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,14 +127,16 @@ def inject(
         document = _document_of(medium)
         # The same additions to the same medium are the same new medium, bit for bit.
         runner = DatedRunner(runner, int(document.built.timestamp()))
+        _refuse_little_room(cache_root, medium.size)
         _tell(sink, f"Reading {source} ({format_size(medium.size)})")
         files = _take_files(medium, document, scratch / "medium")
+        document = _left(document, additions.without)
         content = _content(additions, firmware, _ground(document, files), scratch, runner, sink)
         layer = _layer(content, document, scratch, runner, sink)
         added = {**windows, **additions.beside, **(layer.files if layer else {})}
         added |= _change(document, files, layer, scratch / "changed") if layer else {}
         if SUMS in files:
-            added[SUMS] = _sums(files[SUMS], added, scratch / "sums.img")
+            added[SUMS] = _sums(files[SUMS], added, additions.without, scratch / "sums.img")
         new = _describe(document, added, layer)
         whole = {path: file for path, file in files.items() if path in {known.path for known in document.files}}
         whole |= {**added, MEDIUM_DOCUMENT: scratch / "medium.json"}
@@ -138,7 +145,9 @@ def inject(
             loaders = _loaders(medium, files, document, cache, runner, sink)
             write_netboot(whole, new, loaders, netboot, runner, sink)
         if out is not None:
-            replace_iso(whole, _boot_images(source, medium, document, files, scratch), out, new.built, runner, sink)
+            boot = _boot_images(source, medium, document, files, scratch)
+            private = additions.private or _is_private(source, content)
+            replace_iso(whole, boot, out, new.built, runner, sink, private=private)
         return _report(out, netboot, layer, added, content, started)
 
 
@@ -173,6 +182,17 @@ def _refuse_bad_targets(source: Path, out: Path | None, netboot: Path | None) ->
         raise UsageError(f"{out} is not a plain file.", hint="Name the new ISO's file with -o.")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"The folder {out.parent} does not exist.", hint=f"mkdir -p {out.parent}")
+
+
+def _refuse_little_room(cache_root: Path, size: int) -> None:
+    """The medium's files lie in the cache while the new one is made."""
+    free = shutil.disk_usage(cache_root).free
+    if free < size:
+        raise DeviceError(
+            f"No space is left for the work: {cache_root} has {format_size(free)} free, and the medium's files take "
+            f"{format_size(size)} there.",
+            hint="Name a folder on another disk with --cache.",
+        )
 
 
 def _document_of(medium: OpenedMedium) -> MediumDocument:
@@ -239,6 +259,11 @@ def _mode(path: Path) -> int:
     return (0o755 if bits & 0o100 else _PLAIN_MODE) & (0o777 if bits & 0o044 else 0o700)
 
 
+def _is_private(source: Path, content: Content) -> bool:
+    """Whether only its owner may read the old medium, or something that was added."""
+    return not source.stat().st_mode & 0o044 or any(not mode & 0o044 for mode in content.modes.values())
+
+
 def _live_files(named: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
     """Files and links by their paths in the live system: what was named, and all that is in named folders."""
     files: dict[str, Path] = {}
@@ -295,9 +320,15 @@ def _with_part(line: str, part: str) -> str:
     return " ".join((*words[:place], f"/{part}", *words[place:]))
 
 
-def _sums(old: Path, changed: Mapping[str, Path], target: Path) -> Path:
+def _left(document: MediumDocument, without: frozenset[str]) -> MediumDocument:
+    """The medium without the files that the new one does not have."""
+    return msgspec.structs.replace(document, files=tuple(file for file in document.files if file.path not in without))
+
+
+def _sums(old: Path, changed: Mapping[str, Path], without: frozenset[str], target: Path) -> Path:
     """The digests that are compared at boot: those of files that stay, and of those that are new or changed."""
-    kept = [part for part in read_sums(old.read_bytes(), name=SUMS) if part.path not in changed]
+    gone = changed.keys() | without
+    kept = [part for part in read_sums(old.read_bytes(), name=SUMS) if part.path not in gone]
     new = ranges_of_files(changed)
     target.write_bytes(sums_image(sorted((*kept, *new), key=lambda part: (part.path, part.offset))))
     return target

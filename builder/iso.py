@@ -32,12 +32,20 @@ class BootImages(msgspec.Struct, frozen=True):
 
 
 def replace_iso(
-    files: dict[str, Path], boot: BootImages, out: Path, built: datetime.datetime, runner: Runner, sink: Sink
+    files: dict[str, Path],
+    boot: BootImages,
+    out: Path,
+    built: datetime.datetime,
+    runner: Runner,
+    sink: Sink,
+    *,
+    private: bool = False,
 ) -> None:
     """Write the ISO beside ``out`` and put it in its place when it is whole: until then an old one stays.
 
     Args:
         built: the time that everything on it carries.
+        private: there is a secret on it: nobody but its owner may read the file.
 
     Raises:
         DeviceError: it cannot be written there.
@@ -48,6 +56,9 @@ def replace_iso(
     try:
         # A killed build may have left one, and xorriso would add a session to it.
         partial.unlink(missing_ok=True)
+        if private:
+            # Before anything is in it; xorriso takes an empty file for a blank medium.
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         write_iso(files, boot, partial, runner, dated=built)
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())

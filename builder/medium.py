@@ -26,13 +26,15 @@ from builder.boot import (
 )
 from builder.cache import Cache, open_cache
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_images, describe_files
-from builder.drivers.build import NO_MACHINES, MachineDrivers, build_drivers
+from builder.drivers.build import NO_FIRMWARE, NO_MACHINES, MachineDrivers, build_drivers
+from builder.drivers.common_firmware import common_firmware
 from builder.drivers.firmware_files import windows_driver_files
 from builder.drivers.module_tree import Ground
 from builder.iso import BootImages, replace_iso
 from builder.layer import Layer
 from builder.netboot import refuse_bad_folder, write_netboot
 from builder.payload import build_payload
+from builder.recipe.check import secrets_of
 from builder.recipe.recipe import Recipe
 from builder.rootfs import Base, build_base
 from builder.site.files import read_site_files
@@ -132,7 +134,7 @@ def build_iso(
         layers = (
             Layer("base", base.squashfs, reused=base.reused),
             *build_payload(recipe, base, live, origin, cache, runner, sink),
-            *_drivers(recipe, machines, base, origin.sources, cache, runner, sink),
+            *_drivers(recipe, machines, base, origin, cache, runner, sink),
             *build_site(site, base.squashfs, recipe.compression, cache, runner, sink),
         )
         loaders = fetch_loaders(recipe.release, origin.sources, cache, runner, sink, state=origin.digests)
@@ -151,7 +153,8 @@ def build_iso(
             if netboot is not None:
                 write_netboot(files, document, loaders, netboot, runner, sink)
             if out is not None:
-                replace_iso(files, boot, out, document.built, runner, sink)
+                private = bool(job_files) or bool(secrets_of(recipe))
+                replace_iso(files, boot, out, document.built, runner, sink, private=private)
             return _report(out, netboot, document, base, layers, time.monotonic() - started)
 
 
@@ -182,13 +185,14 @@ def _drivers(
     recipe: Recipe,
     machines: MachineDrivers,
     base: Base,
-    sources: tuple[str, ...],
+    origin: Origin,
     cache: Cache,
     runner: Runner,
     sink: Sink,
 ) -> tuple[Layer, ...]:
     ground = Ground(kernel=base.kernel_release, trees=(base.squashfs,), initrds=(base.initrd,))
-    return build_drivers(recipe, machines, ground, sources, cache, runner, sink)
+    common = common_firmware(origin, ground, cache, runner, sink) if recipe.firmware.common else NO_FIRMWARE
+    return build_drivers(recipe, machines, ground, origin.sources, cache, runner, sink, common=common)
 
 
 def _make_boot_images(recipe: Recipe, base: Base, loaders: Loaders, scratch: Path, runner: Runner) -> BootImages:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from builder.architecture import key_part, traits_of
+from builder.archive.mirror import without_user
 from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
 from builder.foreign import bootstrap_words, refuse_foreign
@@ -68,6 +69,9 @@ def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sin
     hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()
     installed = origin.packages(packages, cache, runner, sink)
     lists = ("packages", *packages, "excludes", *excludes, "left out", *left_out)
+    if any(without_user(line) != line for line in origin.sources):
+        # A base from before the user was taken out of its sources.list is not taken for this one.
+        lists += ("without user",)
     key = key_of(
         ("base 4", str(origin.epoch), recipe.compression, hook, *installed, *lists, *key_part(recipe.architecture))
     )
@@ -80,6 +84,7 @@ def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sin
             _tell(sink, "Installing Debian for the medium (mmdebstrap)")
             _stage_settings(scratch / "settings", hook, key)
             _bootstrap(tree, scratch / "settings", origin, packages, excludes, runner, sink)
+            forget_user(tree / "etc/apt/sources.list")
             _take_boot_files(tree, folder, runner)
             _tell(sink, "Packing the live system (squashfs)")
             pack(tree, folder / "filesystem.squashfs", recipe.compression, runner, leave_out=left_out)
@@ -194,7 +199,7 @@ def bootstrap(argv: list[str], runner: Runner, sink: Sink) -> None:
         lines = [line for line in error.output.splitlines() if line.startswith(("E: ", "Err:", "dpkg: error"))]
         said = lines[0].removeprefix("E: ") if lines else error.output.strip()[-300:]
         raise LiferaftError(
-            f"mmdebstrap could not install the system: {said}",
+            f"mmdebstrap could not install the system: {without_user(said)}",
             hint="Check the names in packages, and that this machine reaches its Debian mirror; --debug says more.",
         ) from error
 
@@ -203,6 +208,12 @@ def _tell_step(line: str, sink: Sink) -> None:
     """mmdebstrap says each of its steps in a line "I: ..."; what apt and dpkg say between them is for the error."""
     if line.startswith("I: "):
         _tell(sink, f"  {line.removeprefix('I: ')}")
+
+
+def forget_user(sources: Path) -> None:
+    """The password or token by which this machine may use its mirror does not go on the medium."""
+    if sources.is_file() and without_user(text := sources.read_text()) != text:
+        sources.write_text(without_user(text))
 
 
 def _take_boot_files(tree: Path, folder: Path, runner: Runner) -> None:

@@ -32,10 +32,13 @@ _SNAPSHOTS = "http://snapshot.debian.org/archive/debian"
 _APT_HELPER = "/usr/lib/apt/apt-helper"
 _DATE = re.compile(r"^Date: (.{1,64})$", re.MULTILINE)
 _LARGEST = 16 << 20
+_USER = re.compile(r"(://)[^/\s?#]*@")
 
 
 class PackageSource(msgspec.Struct, frozen=True):
-    """A suite of an archive in one state: when it was published, and the SHA-256 of its InRelease."""
+    """A suite of an archive in one state: when it was published, and the SHA-256 of its InRelease.
+
+    ``uri`` is without the user and the password or token that it is asked with: this goes on the medium."""
 
     uri: str
     suite: str
@@ -126,22 +129,29 @@ def read_state(
             with cache.scratch("state") as scratch:
                 state = tuple(_fetch(uri, suite, scratch, runner) for uri, suite in suites)
         except ProcessError as error:
-            problem = next((line for line in error.output.splitlines() if line.startswith("E:")), error.message)
+            said = next((line for line in error.output.splitlines() if line.startswith("E:")), error.message)
+            problem = without_user(said)
         else:
             cache.remember(name, encode(state))
             return state
     known = cache.recall(name)
     if known is None:
         raise UnreachableError(
-            f"{mirror.archive} does not say which packages it has: {problem.removeprefix('E: ')}.",
+            f"{without_user(mirror.archive)} does not say which packages it has: {problem.removeprefix('E: ')}.",
             hint="Does this machine reach its Debian mirror? The first build needs it.",
         )
-    state = decode_stored(known, tuple[PackageSource, ...], name=name)
+    stored = decode_stored(known, tuple[PackageSource, ...], name=name)
+    state = tuple(msgspec.structs.replace(source, uri=without_user(source.uri)) for source in stored)
     if not offline:
         when = f"{published(state):%Y-%m-%d}"
-        warning = f"{mirror.archive} cannot be asked; building from what it had on {when}: {problem}"
+        warning = f"{without_user(mirror.archive)} cannot be asked; building from what it had on {when}: {problem}"
         sink(Event(stage=Stage.BUILD, message=warning, warning=True))
     return state
+
+
+def without_user(uri: str) -> str:
+    """An address, or a line of a sources.list, without the user information in it (RFC 3986, 3.2.1)."""
+    return _USER.sub(r"\1", uri)
 
 
 def published(state: Iterable[PackageSource]) -> datetime.datetime:
@@ -159,11 +169,12 @@ def parse_release(content: bytes, uri: str, suite: str) -> PackageSource:
     try:
         when = email.utils.parsedate_to_datetime(match[1] if match else "")
     except ValueError:
+        place = f"{without_user(uri)}/dists/{suite}/InRelease"
         raise DamagedError(
-            f"{uri}/dists/{suite}/InRelease, field Date: expected a time, found {match[1] if match else 'none'}.",
+            f"{place}, field Date: expected a time, found {match[1] if match else 'none'}.",
             hint="Does a proxy or a login page answer in the archive's place?",
         ) from None
-    return PackageSource(uri, suite, when.astimezone(datetime.UTC), hashlib.sha256(content).hexdigest())
+    return PackageSource(without_user(uri), suite, when.astimezone(datetime.UTC), hashlib.sha256(content).hexdigest())
 
 
 def _fetch(uri: str, suite: str, folder: Path, runner: Runner) -> PackageSource:
@@ -171,5 +182,5 @@ def _fetch(uri: str, suite: str, folder: Path, runner: Runner) -> PackageSource:
     address, target = f"{uri}/dists/{suite}/InRelease", folder / suite.replace("/", "_")
     runner.run([_APT_HELPER, "download-file", address, str(target)], timeout=120)
     if not target.is_file() or target.stat().st_size > _LARGEST:
-        raise DamagedError(f"{address}: expected a file of at most {_LARGEST} bytes, found none.")
+        raise DamagedError(f"{without_user(address)}: expected a file of at most {_LARGEST} bytes, found none.")
     return parse_release(target.read_bytes(), uri, suite)

@@ -1,7 +1,8 @@
 """The drivers layer of a build: the recipe's modules, what DKMS compiles, firmware, and what named machines need."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -32,6 +33,7 @@ class MachineDrivers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NO_MACHINES = MachineDrivers()
+NO_FIRMWARE: Mapping[str, Path] = MappingProxyType({})
 
 
 def build_drivers(
@@ -42,13 +44,16 @@ def build_drivers(
     cache: Cache,
     runner: Runner,
     sink: Sink,
+    *,
+    common: Mapping[str, Path] = NO_FIRMWARE,
 ) -> tuple[Layer, ...]:
-    """The layer, from the cache or built; none for a recipe without drivers and firmware.
+    """The layer, from the cache or built; none where there are neither drivers nor firmware.
 
     Args:
         machines: what the machines the medium is for need.
         ground: the medium's kernel, and the layers below this one.
         sources: lines of a sources.list for the medium's release.
+        common: firmware that every medium has, by path below the firmware folder.
 
     Raises:
         UsageError: something named is not there, or not what it should be; a machine has another processor.
@@ -69,7 +74,7 @@ def build_drivers(
         found = [driver_source(Path(path), packages, runner) for path in recipe.kernel.modules]
         if compiled:
             found.append(Source(name="DKMS", modules=compiled))
-        firmware = {**_packaged(recipe.firmware_packages, sources, cache, runner, sink), **named}
+        firmware = {**common, **_packaged(recipe.firmware_packages, sources, cache, runner, sink), **named}
         if machines.machines:
             modules = [path for source in found for path in source.modules]
             firmware = {**_asked(machines.machines, modules, ground, sources, cache, scratch, runner, sink), **firmware}

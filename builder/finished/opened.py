@@ -6,6 +6,7 @@ an error.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -170,7 +171,8 @@ class OpenedMedium:
                     target.unlink(missing_ok=True)
                     raise
         except OSError as error:
-            raise DeviceError(f"{target} cannot be written: {error.strerror}.") from None
+            hint = "Make room there, or name a folder on another disk." if error.errno == errno.ENOSPC else ""
+            raise DeviceError(f"{target} cannot be written: {error.strerror}.", hint=hint) from None
         return digest.hexdigest()
 
     def efi_image(self) -> BlockSource:

@@ -77,11 +77,13 @@ class Firmware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         packages: Debian packages, of non-free-firmware too.
         files: files and folders, laid out as below ``/usr/lib/firmware``.
         machines: machine documents (``liferaft probe --json``): what these machines' devices need is added.
+        common: what the medium's own drivers of wired network cards, disk and USB controllers ask for is added.
     """
 
     packages: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
+    common: bool = True
 
 
 class Windows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -58,17 +58,46 @@ def inject_medium(
             "Nothing was named to be added.", hint="--driver, --firmware, --windows-driver, --file SRC:DEST, --job."
         )
     sink = WarningsKept(sink)
+    beside = _beside(job, sink) if job else {}
     additions = Additions(
         drivers=drivers,
         firmware=firmware,
         windows=windows,
         files=dict(_placed(word) for word in files),
-        beside=_beside(job, sink) if job else {},
+        beside=beside,
+        # What lies beside the job was warned of, and so was a password in it.
+        private=bool(sink.warnings),
+        without=_replaced(source, beside, sink),
     )
     if netboot is not None:
         _refuse_given_away(source, additions.beside)
     report = inject(source, out, netboot, additions, cache or default_cache(), runner, sink)
     return msgspec.structs.replace(report, warnings=sink.warnings)
+
+
+class _OldJob(msgspec.Struct, frozen=True):
+    """What matters of a job that is replaced, whatever else it says."""
+
+    passphrase_file: str = ""
+    luks_passphrase_file: str = ""
+
+
+def _replaced(source: Path, beside: Mapping[str, Path], sink: Sink) -> frozenset[str]:
+    """The passphrases that lie on the medium for the job that the new one replaces: nobody expects them there."""
+    if _JOB not in beside:
+        return frozenset()
+    with open_medium(source) as medium:
+        if not medium.has(_JOB):
+            return frozenset()
+        try:
+            old = msgspec.json.decode(medium.read(_JOB), type=_OldJob)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            message = f"The old job of {source} cannot be read: a passphrase of its own stays on the new medium."
+            sink(Event(stage=Stage.BUILD, message=message, warning=True))
+            return frozenset()
+        named = (getattr(old, field) for field in SECRETS)
+        paths = {f"liferaft/{name}" for name in named if PurePosixPath(name).name == name and name}
+        return frozenset(path for path in paths if medium.has(path) and path not in beside)
 
 
 def _refuse_given_away(source: Path, beside: Mapping[str, Path]) -> None:

@@ -1,7 +1,9 @@
 """Injecting into a small medium; kmod, cpio, unsquashfs and xorriso say what came of it."""
 
+import datetime
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from builder.architecture import Architecture
 from builder.archive.loaders import Loaders
 from builder.boot import INITRD
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, parse_medium
+from builder.finished.inspection import inspect_medium
 from builder.finished.opened import open_medium
 from builder.inject import InjectReport
 from builder.netboot import write_netboot
-from builder.sums import SUMS
+from builder.sums import SUMS, read_sums
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError
 from core.events import Event, ignore
 from core.process import Runner, SystemRunner
@@ -337,6 +340,69 @@ def test_a_job_goes_beside_with_its_passphrase(medium: Path, tmp_path: Path, run
     job.write_text('{"repositry": "http://h/r", "match": true}')
     with pytest.raises(UsageError, match="repositry"):
         _inject(medium, tmp_path / "no.iso", tmp_path / "cache", runner, job=job)
+
+
+def test_a_replaced_job_takes_its_passphrases_along(medium: Path, tmp_path: Path, runner: Runner) -> None:
+    for name, text in {"old": "correct horse\n", "disk": "battery staple\n", "new": "another phrase\n"}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    job = tmp_path / "job.json"
+    words = '{{"repository": "http://h/r", "match": true, "passphrase_file": "{}", "luks_passphrase_file": "disk"}}'
+    isos = [tmp_path / f"{number}.iso" for number in range(3)]
+    job.write_text(words.format("old"))
+    _inject(medium, isos[0], tmp_path / "cache", runner, job=job)
+    job.write_text(words.format("new"))
+    _inject(isos[0], isos[1], tmp_path / "cache", runner, job=job)
+    with open_medium(isos[1]) as opened:
+        beside = {path for path in opened.paths if path.startswith("liferaft/") and "." not in path}
+        assert beside == {"liferaft/new", "liferaft/disk"}
+        # Its EFI image is a stand-in; every file is known and as it should be.
+        found = inspect_medium(opened, datetime.datetime.now(datetime.UTC), ignore)
+        assert [finding for finding in found.findings if finding.path] == []
+        assert {part.path for part in read_sums(opened.read(SUMS), name=SUMS)} >= beside
+        assert "liferaft/old" not in {part.path for part in read_sums(opened.read(SUMS), name=SUMS)}
+    assert b"correct horse" in isos[0].read_bytes() and b"correct horse" not in isos[1].read_bytes()
+    # Without a new job the old one stays whole.
+    _inject(isos[1], isos[2], tmp_path / "cache", runner, files=(f"{job}:/etc/note",))
+    with open_medium(isos[2]) as opened:
+        assert all(opened.has(path) for path in beside)
+
+
+def test_an_iso_with_a_secret_is_its_owners_alone(medium: Path, tmp_path: Path, runner: Runner) -> None:
+    def mode(path: Path) -> int:
+        return path.stat().st_mode & 0o777
+
+    job, phrase, note = tmp_path / "job.json", tmp_path / "phrase", tmp_path / "note"
+    phrase.write_text("correct horse\n")
+    phrase.chmod(0o600)
+    note.write_text("x")
+    note.chmod(0o644)
+    plain, secret, later, key = (tmp_path / f"{name}.iso" for name in ("plain", "secret", "later", "key"))
+    job.write_text('{"repository": "http://h/r", "match": true}')
+    _inject(medium, plain, tmp_path / "cache", runner, job=job, files=(f"{note}:/etc/note",))
+    job.write_text('{"repository": "http://h/r", "match": true, "passphrase_file": "phrase"}')
+    _inject(plain, secret, tmp_path / "cache", runner, job=job)
+    _inject(secret, later, tmp_path / "cache", runner, files=(f"{note}:/etc/note",))
+    _inject(medium, key, tmp_path / "cache", runner, files=(f"{phrase}:/root/key",))
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert [mode(iso) for iso in (plain, secret, later, key)] == [0o666 & ~mask, 0o600, 0o600, 0o600]
+    assert mode(tmp_path / "cache") == 0o700
+
+
+def test_a_cache_without_room_is_named_before_anything_is_copied(
+    medium: Path, tmp_path: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / "note"
+    note.write_text("x")
+    usage = shutil.disk_usage(tmp_path)
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda folder: usage._replace(free=4096 if folder == cache else usage.free)
+    )
+    with pytest.raises(DeviceError, match=rf"No space is left for the work: {cache} has 4\.00 KiB free") as caught:
+        _inject(medium, tmp_path / "no.iso", cache, runner, files=(f"{note}:/etc/note",))
+    assert "--cache" in caught.value.hint and not (tmp_path / "no.iso").exists()
 
 
 def test_a_netboot_set_takes_the_same_layers(medium: Path, driver: Path, tmp_path: Path, runner: Runner) -> None:

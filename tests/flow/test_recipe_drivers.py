@@ -7,6 +7,7 @@ import pytest
 from builder.boot import INITRD
 from builder.cache import open_cache
 from builder.drivers.build import MachineDrivers, build_drivers
+from builder.drivers.common_firmware import wanted_firmware
 from builder.drivers.dkms import build_dkms
 from builder.drivers.module_tree import Ground
 from builder.finished.opened import open_medium
@@ -66,6 +67,34 @@ def test_the_same_drivers_are_not_packed_twice(ground: Ground, tmp_path: Path, r
     (tmp_path / "live/lib").symlink_to("usr/lib")
     argv = ["modprobe", "--dirname", str(tmp_path / "live"), "--set-version", KERNEL_RELEASE]
     assert runner.run([*argv, "--resolve-alias", "pci:v1234d1"]).stdout.split() == ["new"]
+
+
+def test_common_firmware_is_what_drivers_of_disks_and_wired_networks_ask_for(tmp_path: Path, runner: Runner) -> None:
+    pci = "alias=pci:v00001234d*sv*sd*bc*sc*i*"
+    modules = [
+        make_module(tmp_path / "nic.ko", runner, info=(pci, "firmware=nic/a-*.fw"), imports=("register_netdev",)),
+        make_module(tmp_path / "hba.ko", runner, info=(pci, "firmware=hba.bin"), imports=("scsi_host_alloc",)),
+        make_module(tmp_path / "modem.ko", runner, info=(pci, "firmware=modem.bin"), imports=("tty_register_driver",)),
+        make_module(tmp_path / "wifi.ko", runner, info=(pci, "firmware=wifi.bin"), imports=("ieee80211_register_hw",)),
+    ]
+    names = ("nic/a-1.fw", "nic/a-2.fw", "nic/b.fw", "hba.bin", "modem.bin", "wifi.bin")
+    found = wanted_firmware(modules, {name: tmp_path / name for name in names})
+    assert set(found) == {"nic/a-1.fw", "nic/a-2.fw", "hba.bin"}
+
+
+def test_common_firmware_is_in_the_layer_and_gives_way_to_what_is_named(
+    ground: Ground, tmp_path: Path, runner: Runner
+) -> None:
+    common = {name: tmp_path / "common" / name for name in ("card.fw", "other.fw")}
+    for path in (*common.values(), tmp_path / "card.fw"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.parent.name)
+    recipe = Recipe(firmware=Firmware(files=(str(tmp_path / "card.fw"),)))
+    with open_cache(tmp_path / "cache") as cache:
+        [layer] = build_drivers(recipe, MachineDrivers(), ground, _SOURCES, cache, runner, ignore, common=common)
+    runner.run(["unsquashfs", "-q", "-n", "-d", str(tmp_path / "live"), str(layer.files["live/drivers.squashfs"])])
+    folder = tmp_path / "live/usr/lib/firmware"
+    assert (folder / "card.fw").read_text() == tmp_path.name and (folder / "other.fw").read_text() == "common"
 
 
 def test_firmware_alone_needs_no_tables(ground: Ground, tmp_path: Path, runner: Runner) -> None:

@@ -10,9 +10,11 @@ from builder.architecture import Architecture, architecture_of
 from builder.archive.mirror import Mirror, find_mirror, parse_mirror, published, read_state
 from builder.archive.origin import DatedRunner
 from builder.cache import open_cache
+from builder.rootfs import forget_user
 from core.errors import DamagedError, ProcessError, UnreachableError
 from core.events import Event, ignore
 from core.process import Result
+from tests.runners import ScriptedRunner
 
 DEBIAN_12 = """\
 'https://packages.example.org/apt/dists/cloud-sdk-bookworm/InRelease' x_InRelease 0
@@ -162,3 +164,38 @@ def test_programs_get_the_time_and_keep_their_own_variables() -> None:
 
     DatedRunner(Recorder(), 17).run(["true"], env={"PIP_INDEX_URL": "x"})
     assert seen == [{"SOURCE_DATE_EPOCH": "17", "PIP_INDEX_URL": "x"}]
+
+
+TOKEN = "http://user:t0ken@mirror.example/debian"
+
+
+def test_the_password_of_the_mirror_is_asked_with_and_told_nobody(tmp_path: Path) -> None:
+    asked: list[str] = []
+    told: list[Event] = []
+
+    def answer(argv: Sequence[str]) -> str:
+        asked.append(argv[2])
+        Path(argv[3]).write_text("Suite: stable\nDate: Sat, 12 Sep 2026 07:55:41 UTC\n")
+        return ""
+
+    def refuse(argv: Sequence[str]) -> str:
+        raise ProcessError(tuple(argv), 100, f"E: Failed to fetch {TOKEN}/dists/trixie/InRelease  401")
+
+    mirror = Mirror(TOKEN, "")
+    with open_cache(tmp_path) as cache:
+        with pytest.raises(UnreachableError) as caught:
+            read_state(mirror, "trixie", cache, ScriptedRunner(refuse), told.append)
+        first = read_state(mirror, "trixie", cache, ScriptedRunner(answer), told.append)
+        again = read_state(mirror, "trixie", cache, ScriptedRunner(refuse), told.append)
+    assert asked and all(address.startswith(TOKEN) for address in asked)
+    assert first == again and {source.uri for source in first} == {"http://mirror.example/debian"}
+    said = " ".join([caught.value.message, *(event.message for event in told)])
+    assert "mirror.example" in said and "t0ken" not in said
+
+
+def test_a_sources_list_keeps_everything_but_the_user(tmp_path: Path) -> None:
+    lines = "deb http://plain.example/debian trixie main\ndeb [arch=arm64] {}mirror.example/debian-security x main\n"
+    for scheme in ("https://a:b%40c@", "https://token@"):
+        (tmp_path / "sources.list").write_text(lines.format(scheme))
+        forget_user(tmp_path / "sources.list")
+        assert (tmp_path / "sources.list").read_text() == lines.format("https://")

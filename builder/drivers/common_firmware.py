@@ -1,0 +1,68 @@
+"""Firmware that every medium has: what its drivers of wired network cards, disk and USB controllers ask for.
+
+Without it a server's network card or Fibre Channel adapter is dead on the day it is needed. Of Debian's packages only
+the files that the medium's own drivers ask for are taken: the packages are mostly for what a rescue system does not
+drive. Left out for their size: ``firmware-netronome`` (25 MiB), ``firmware-cavium``, ``firmware-myricom`` and
+``firmware-netxen`` (8 MiB); a recipe names them, or the machines that need them.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from builder.archive.debian import open_archive
+from builder.archive.origin import Origin
+from builder.cache import Cache, key_of
+from builder.drivers.early import is_early
+from builder.drivers.firmware_files import asked_files, firmware_files
+from builder.drivers.kernel_module import read_module
+from builder.drivers.module_tree import FIRMWARE, Ground, unpack_modules
+from core.events import Event, Sink, Stage
+from core.process import Runner
+
+PACKAGES = (
+    "firmware-bnx2",
+    "firmware-bnx2x",
+    "firmware-intel-misc",
+    "firmware-linux-free",
+    "firmware-misc-nonfree",
+    "firmware-qlogic",
+    "firmware-realtek",
+)
+
+
+def common_firmware(origin: Origin, ground: Ground, cache: Cache, runner: Runner, sink: Sink) -> dict[str, Path]:
+    """The files, by path below the firmware folder, from the cache or from the archive.
+
+    Raises:
+        UnreachableError: the packages are not in the cache, and the archive does not answer.
+        DamagedError: a module of the medium cannot be read.
+    """
+    listed = origin.packages(PACKAGES, cache, runner, sink)
+    versions = [line for line in listed if line.partition(" ")[0] in PACKAGES]
+
+    def make(folder: Path) -> None:
+        sink(Event(stage=Stage.BUILD, message="Fetching firmware of network cards and disk controllers"))
+        with cache.scratch("firmware") as scratch:
+            tree = unpack_modules(ground, scratch / "modules", runner)
+            archive = open_archive(origin.sources, cache, runner, sink, state=origin.digests)
+            archive.unpack(PACKAGES, scratch / "packages")
+            offered = firmware_files((scratch / "packages",))
+            for name, path in wanted_firmware(tree.names().values(), offered).items():
+                target = folder / FIRMWARE / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+
+    key = key_of(("common firmware 1", *versions, ground.kernel, *map(str, ground.trees)))
+    folder, _ = cache.entry("firmware.common", key, make)
+    return firmware_files((folder,)) if (folder / FIRMWARE).is_dir() else {}
+
+
+def wanted_firmware(modules: Iterable[Path], offered: Mapping[str, Path]) -> dict[str, Path]:
+    """Of ``offered`` what drivers of disk, network and USB controllers ask for.
+
+    Raises:
+        DamagedError: a module cannot be read.
+    """
+    found = [read_module(path) for path in modules]
+    return asked_files((name for module in found if is_early(module) for name in module.firmware), offered)
