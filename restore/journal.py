@@ -16,8 +16,8 @@ import msgspec
 
 from images.model.layout import DiskIdentity
 from images.store.pages import Slot
+from restore.candidates import Candidate
 from restore.plan import Plan
-from restore.targets import Candidate
 
 JOURNAL_VERSION = 1
 #: Bytes of a journal that are read: a line is about 60 bytes and stands for what was written in some seconds.

@@ -13,7 +13,7 @@ from core.units import counted, format_size
 from images.model.layout import Disk, DiskIdentity, PartitionRole
 from images.model.machine import MachineDisk
 from restore.assignment import IMPOSSIBLE, assign
-from restore.targets import Candidate
+from restore.candidates import Candidate
 
 #: Points from which a pair needs no second look: an identity, or the same model and size on the same bus.
 CLEAR = 50

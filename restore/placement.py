@@ -14,6 +14,7 @@ from images.model.layout import Disk
 from images.model.machine import Firmware
 from images.model.manifest import Manifest
 from images.store.repository import Repository
+from restore.candidates import Candidate
 from restore.contents import Contents
 from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
@@ -22,7 +23,6 @@ from restore.matching import Pair, is_same_identity, same_disks
 from restore.planning_stack import containers_on, stack_reasons
 from restore.rules import Growth, PartitionRule, TableChoice
 from restore.seating import rules_reasons
-from restore.targets import Candidate
 from restore.unique.planning import unique_reasons
 
 

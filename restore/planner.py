@@ -14,6 +14,7 @@ from images.model.layout import Disk, PartitionRole
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, VolumeRole
 from images.store.repository import Repository
+from restore.candidates import Candidate
 from restore.growing import disks_that_grow
 from restore.matching import Pair
 from restore.occupants import occupants_of_disk
@@ -28,7 +29,6 @@ from restore.steps import CloseStack, CreateTable, RepairBoot, Step, WipeSignatu
 from restore.surveyed import survey_chunks
 from restore.table_head import head_extents
 from restore.table_records import carry_records
-from restore.targets import Candidate
 from restore.unique.planning import BOOT_NOTE as UNIQUE_BOOT_NOTE
 from restore.unique.planning import NOTE as UNIQUE_NOTE
 from restore.unique.planning import make_unique

@@ -15,6 +15,7 @@ from images.browse.point import ChunkCache
 from images.model.manifest import Manifest
 from images.store.backend import Heard, deaf
 from images.store.repository import Repository
+from restore.candidates import Candidate, find_target
 from restore.journal import Journal
 from restore.matching import same_disks
 from restore.outgrown import outgrown
@@ -25,7 +26,6 @@ from restore.soundness import unfit, unsound
 from restore.steps import CreateTable
 from restore.surveyed import survey_chunks
 from restore.table import compare, rehearse_table
-from restore.targets import Candidate, find_target
 
 
 def preflight(

@@ -24,9 +24,9 @@ from core.units import KIB, MIB, align_down, format_size
 from images.model.layout import DiskIdentity
 from images.model.manifest import Manifest, Volume
 from images.store.repository import Repository
+from restore.candidates import Candidate
 from restore.estimate import Rate, Work
 from restore.matching import is_same_identity
-from restore.targets import Candidate
 
 Clock = Callable[[], float]
 

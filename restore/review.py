@@ -10,6 +10,7 @@ from images.browse.point import ChunkCache
 from images.store.backend import MissingFileError
 from images.store.repository import Repository
 from images.tables.table_bytes import table_pieces
+from restore.candidates import Candidate
 from restore.matching import same_disks
 from restore.outgrown import outgrown
 from restore.placement import only_disks
@@ -17,7 +18,6 @@ from restore.plan import Plan, TargetDisk
 from restore.soundness import unfit, unsound
 from restore.steps import CreateTable
 from restore.surveyed import survey_chunks
-from restore.targets import Candidate
 
 
 def review(plan: Plan, repository: Repository, find: Callable[[TargetDisk], Candidate]) -> list[str]:

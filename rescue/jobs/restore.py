@@ -33,6 +33,7 @@ from rescue.jobs.placing import (
     wanted_disks,
 )
 from rescue.jobs.records import failure, keep_record
+from restore.candidates import Candidate, disk_candidate, find_target, meant_disk, name_target
 from restore.contents import Contents
 from restore.draft import Draft, draft
 from restore.execute import execute
@@ -48,7 +49,6 @@ from restore.rates import book_path, read_book
 from restore.report import Report
 from restore.review import review
 from restore.rules import Growth, PartitionRule, TableChoice
-from restore.targets import Candidate, disk_candidate, find_target, meant_disk, name_target
 
 #: Bytes of the smallest sector there is.
 _SECTOR = 512

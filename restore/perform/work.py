@@ -13,6 +13,7 @@ from images.model.layout import Disk, Layout, Partition, PartitionTable
 from images.model.manifest import Manifest
 from images.stack.keys import Keys
 from images.store.repository import Repository
+from restore.candidates import Candidate
 from restore.ground import StreamCount
 from restore.journal import Journal
 from restore.partitions import partition_node
@@ -25,7 +26,7 @@ from restore.stack.lvm import is_thin
 from restore.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume, container_of
 from restore.stream import Streamer
 from restore.surveyed import volume_name
-from restore.targets import Candidate, Target
+from restore.targets import Target
 from restore.together import Halt
 
 

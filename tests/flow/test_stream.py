@@ -17,9 +17,10 @@ from images.model.layout import DiskIdentity
 from images.model.manifest import CaptureMode, Volume, VolumeRole
 from images.store.pages import Slot
 from images.store.repository import Repository
+from restore.candidates import Candidate
 from restore.placed import Placed
 from restore.stream import Proof, Streamer
-from restore.targets import Candidate, Target, open_target
+from restore.targets import Target, open_target
 from restore.trail import Trail
 from tests.flow.small import CHUNK, START, make, opened, take
 

@@ -10,6 +10,7 @@ from core.units import GIB, MIB
 from images.model.extents import Extent
 from images.model.layout import DiskIdentity, FilesystemKind
 from images.model.machine import Firmware
+from restore.candidates import Candidate
 from restore.estimate import Rate, Seconds, Work, estimate
 from restore.forecast import remember
 from restore.plan import Plan, TargetDisk
@@ -25,7 +26,6 @@ from restore.steps import (
     WipeSignatures,
     WriteHead,
 )
-from restore.targets import Candidate
 
 DAY = datetime.date(2026, 11, 20)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from core.units import MIB
 from images.model.layout import DiskIdentity
 from images.store.pages import Slot
+from restore.candidates import Candidate
 from restore.journal import Journal
 from restore.plan import Plan
-from restore.targets import Candidate
 
 
 def plan(name: str = "n") -> Plan:

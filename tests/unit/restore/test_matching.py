@@ -12,8 +12,8 @@ from core.units import GIB
 from images.model.layout import Disk, DiskIdentity, Partition, PartitionRole, PartitionTable, TableKind
 from images.model.machine import MachineDisk, Occupant
 from restore.assignment import IMPOSSIBLE, assign
+from restore.candidates import Candidate
 from restore.matching import Matching, match, same_disks, score_lines
-from restore.targets import Candidate
 
 
 def disk(number: int, size: int, **identity: str) -> Disk:

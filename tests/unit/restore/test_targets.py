@@ -10,7 +10,8 @@ import pytest
 from core.errors import DeviceError, RefusedError
 from images.model.layout import DiskIdentity
 from restore.backing import inode_of
-from restore.targets import Candidate, open_target
+from restore.candidates import Candidate
+from restore.targets import open_target
 
 MIB = 1 << 20
 
