@@ -158,7 +158,7 @@ class RepositoryServer:
         self._wait_up(process)
 
     def _wait_up(self, process: subprocess.Popen[bytes]) -> None:
-        for _ in range(50):
+        for _ in range(300):
             if process.poll() is not None:
                 break
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)

@@ -126,7 +126,12 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 
 def test_cards_bonds_and_vlans_have_the_addresses_of_the_recipe(site: Shell) -> None:
-    site.say("for i in $(seq 50); do ip -br a show office 2>/dev/null | grep -q 203.0.113.8 && break; sleep 0.2; done")
+    # The server answers as soon as one card is up; the others, and DHCP's answer, may come later.
+    awaited = "203.0.113.8 192.0.2.10 198.51.100.7 2001:db8::15 10.0.2.15"
+    site.say(
+        f"for i in $(seq 150); do n=0; for a in {awaited}; do ip -br a | grep -qF $a/ || n=1; done; "
+        "[ $n = 0 ] && break; sleep 0.2; done"
+    )
     links = {link["ifname"]: link for link in json.loads(site.say("ip -d -j addr show"))}
     held = {
         name: sorted(f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"] if one["scope"] == "global")
