@@ -10,15 +10,12 @@ from collections.abc import Iterator
 import msgspec
 
 from images.model.extents import Extent
-from images.model.layout import PartitionRole, PartitionTable, TableKind
+from images.model.layout import PartitionRole, PartitionTable, TableKind, devices_made_by
 from images.model.manifest import Manifest, VolumeRole
 from restore.plan import Plan, TargetDisk
 from restore.steps import (
-    CreateArray,
     CreateTable,
-    CreateVolumeGroup,
     GrowFilesystem,
-    OpenLuks,
     RelocateFilesystem,
     RemakeFat,
     RestoreVolume,
@@ -27,6 +24,7 @@ from restore.steps import (
     VerifyVolume,
     WipeSignatures,
     WriteHead,
+    container_of,
 )
 
 #: What comes before what on one disk: wiping, say, would take away what was put there before.
@@ -184,11 +182,16 @@ def _unsound_order(plan: Plan) -> Iterator[str]:
     known = {target.source for target in plan.targets}
     reached: dict[str, int] = {}
     streamed: dict[str, RestoreVolume] = {}
+    rooms: dict[str, int] = {}
     for step in plan.steps:
-        if isinstance(step, CreateVolumeGroup):
-            known |= {step.disk, *(volume.id for volume in step.group.volumes)}
-        elif isinstance(step, CreateArray | OpenLuks):
-            known.add(step.disk)
+        container = container_of(step)
+        if container is not None:
+            # When it grows it has more; nothing is written there before its filesystem grows.
+            rooms |= {device.id: device.size for device in devices_made_by(container, 512)}
+            known |= {step.disk, *rooms}
+        size = getattr(step, "size", 0)
+        if step.disk in rooms and not isinstance(step, GrowFilesystem) and size > rooms[step.disk]:
+            yield f"{step.describe()}: {step.disk} has {rooms[step.disk]} bytes, the plan says {size}"
         if step.disk not in known:
             yield f"{step.describe()}: the plan has no target for {step.disk}"
         rank = _ORDER.get(type(step), 0)

@@ -9,12 +9,15 @@ from core.units import MIB
 from images.model.extents import Extent
 from images.model.filesystem import FilesystemKind
 from images.model.layout import DiskIdentity, Partition, PartitionRole, PartitionTable, TableKind
+from images.model.stack import Luks
 from restore.plan import Plan, TargetDisk
 from restore.soundness import unsound
 from restore.steps import (
     CreateTable,
     GrowFilesystem,
+    OpenLuks,
     RestoreVolume,
+    ShrinkVolume,
     Step,
     VerifyVolume,
     WipeSignatures,
@@ -169,3 +172,18 @@ def test_every_reason_is_given_at_once() -> None:
     steps = (*sound(GOOD[0], worse), WipeSignatures(disk="disk0", extents=(Extent(0, SIZE + 512),)))
     reasons = list(unsound(plan(*steps)))
     assert len(reasons) >= 3, reasons
+
+
+def test_what_goes_to_a_device_of_the_stack_has_room_there() -> None:
+    luks = Luks(id="luks0", uuid="u", device="disk0-part1", version=2, payload_offset=MIB, size=40 * MIB)
+    opened = OpenLuks(disk="luks0", container=luks)
+    fits = ShrinkVolume(
+        disk="luks0", volume="luks0", number=0, offset=0, size=40 * MIB, kind=FilesystemKind.EXT4, data=0, scratch=0
+    )
+    grown = GrowFilesystem(disk="luks0", number=0, kind=FilesystemKind.EXT4, size=50 * MIB)
+    assert list(unsound(plan(*sound(part(1, 2048, 4096)), opened, fits, grown))) == []
+    larger = msgspec.structs.replace(fits, size=41 * MIB)
+    (reason,) = unsound(plan(*sound(part(1, 2048, 4096)), opened, larger))
+    assert f"luks0 has {40 * MIB} bytes, the plan says {41 * MIB}" in reason
+    (reason,) = unsound(plan(*sound(part(1, 2048, 4096)), fits))
+    assert "no target for luks0" in reason
