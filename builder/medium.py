@@ -191,7 +191,9 @@ def _drivers(
     sink: Sink,
 ) -> tuple[Layer, ...]:
     ground = Ground(kernel=base.kernel_release, trees=(base.squashfs,), initrds=(base.initrd,))
-    common = common_firmware(origin, ground, cache, runner, sink) if recipe.firmware.common else NO_FIRMWARE
+    common = (
+        common_firmware(origin, ground, base.medium_id, cache, runner, sink) if recipe.firmware.common else NO_FIRMWARE
+    )
     return build_drivers(recipe, machines, ground, origin.sources, cache, runner, sink, common=common)
 
 

@@ -31,8 +31,13 @@ PACKAGES = (
 )
 
 
-def common_firmware(origin: Origin, ground: Ground, cache: Cache, runner: Runner, sink: Sink) -> dict[str, Path]:
+def common_firmware(
+    origin: Origin, ground: Ground, base: str, cache: Cache, runner: Runner, sink: Sink
+) -> dict[str, Path]:
     """The files, by path below the firmware folder, from the cache or from the archive.
+
+    Args:
+        base: what names the ``ground``'s content.
 
     Raises:
         UnreachableError: the packages are not in the cache, and the archive does not answer.
@@ -53,7 +58,7 @@ def common_firmware(origin: Origin, ground: Ground, cache: Cache, runner: Runner
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
 
-    key = key_of(("common firmware 1", *versions, ground.kernel, *map(str, ground.trees)))
+    key = key_of(("common firmware 1", *versions, base))
     folder, _ = cache.entry("firmware.common", key, make)
     return firmware_files((folder,)) if (folder / FIRMWARE).is_dir() else {}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from builder.cache import default_cache
 
-#: What is not built again here: Debian itself, and the compiler's own system.
-_TAKEN = ("base-", "toolchain-", "lists-", "resolved-", "state-", "loaders-")
+#: What is not built again here: Debian itself, its firmware, and the compiler's own system.
+_TAKEN = ("base-", "toolchain-", "lists-", "resolved-", "state-", "loaders-", "firmware.")
 
 
 def _build(folder: Path) -> Path:
