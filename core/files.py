@@ -48,10 +48,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``: a reader, or a power cut, sees the old file or the new one, never a part."""
     partial = _partial(path)
     try:
-        with partial.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _write_durably(partial, content)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -67,10 +64,7 @@ def write_new(path: Path, content: bytes) -> bool:
     """
     partial = _partial(path)
     try:
-        with partial.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _write_durably(partial, content)
         try:
             path.hardlink_to(partial)
         except FileExistsError:
@@ -84,6 +78,13 @@ def write_new(path: Path, content: bytes) -> bool:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _partial(path: Path) -> Path:

@@ -82,16 +82,28 @@ def survey_disk(source: FileSource, disk_id: str, identity: DiskIdentity, ask: A
     partitions = tuple(
         msgspec.structs.replace(partition, filesystem=filesystems.get(partition.id)) for partition in table.partitions
     )
-    disk = Disk(
+    disk = _disk(source, disk_id, identity, table=msgspec.structs.replace(table, partitions=partitions))
+    return DiskSurvey(disk=disk, volumes=tuple(volumes))
+
+
+def _disk(
+    source: FileSource,
+    disk_id: str,
+    identity: DiskIdentity,
+    *,
+    table: PartitionTable | None = None,
+    filesystem: Filesystem | None = None,
+) -> Disk:
+    return Disk(
         id=disk_id,
         identity=identity,
         size=source.size,
         sector_size=source.sector_size,
         physical_sector_size=source.physical_sector_size,
         path="" if source.is_device else str(source.path.resolve()),
-        table=msgspec.structs.replace(table, partitions=partitions),
+        table=table,
+        filesystem=filesystem,
     )
-    return DiskSurvey(disk=disk, volumes=tuple(volumes))
 
 
 def _survey_bare(source: FileSource, disk_id: str, identity: DiskIdentity, ask: Asked | None) -> DiskSurvey:
@@ -105,15 +117,7 @@ def _survey_bare(source: FileSource, disk_id: str, identity: DiskIdentity, ask: 
             "nor a filesystem liferaft knows.",
             hint="liferaft probe lists the disks of this machine.",
         )
-    disk = Disk(
-        id=disk_id,
-        identity=identity,
-        size=source.size,
-        sector_size=source.sector_size,
-        physical_sector_size=source.physical_sector_size,
-        path="" if source.is_device else str(source.path.resolve()),
-        filesystem=filesystem,
-    )
+    disk = _disk(source, disk_id, identity, filesystem=filesystem)
     volume = VolumeSurvey(
         id=f"{disk_id}-whole",
         disk=disk_id,

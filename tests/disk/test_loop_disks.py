@@ -81,16 +81,21 @@ def test_a_target_with_other_sectors_is_refused_with_the_reason(tmp_path: Path, 
             plan_restore(repo, "latest", [node], RestoreChoices(), runner)
 
 
-def test_a_mounted_target_is_refused_and_untouched(tmp_path: Path, tree: Path) -> None:
-    source = _source(tmp_path / "source.img", tree, 512)
-    target = tmp_path / "target.img"
+def _filesystem_as_target(folder: Path, tree: Path) -> tuple[str, Path, Path]:
+    """A repository, a target that is one ext2, and a folder to mount it at."""
+    source, target, repo = _source(folder / "source.img", tree, 512), folder / "target.img", str(folder / "repo")
     with target.open("wb") as stream:
         stream.truncate(200 * MIB)
     run("mke2fs", "-q", target)
-    runner, repo = SystemRunner(), str(tmp_path / "repo")
-    capture_disks([source], repo, name="", runner=runner, sink=ignore)
-    place = tmp_path / "mounted"
+    capture_disks([source], repo, name="", runner=SystemRunner(), sink=ignore)
+    place = folder / "mounted"
     place.mkdir()
+    return repo, target, place
+
+
+def test_a_mounted_target_is_refused_and_untouched(tmp_path: Path, tree: Path) -> None:
+    repo, target, place = _filesystem_as_target(tmp_path, tree)
+    runner = SystemRunner()
     with loop(target) as node:
         run("mount", node, place)
         try:
@@ -104,15 +109,8 @@ def test_a_mounted_target_is_refused_and_untouched(tmp_path: Path, tree: Path) -
 
 
 def test_a_target_that_is_mounted_after_planning_is_refused(tmp_path: Path, tree: Path) -> None:
-    source = _source(tmp_path / "source.img", tree, 512)
-    target = tmp_path / "target.img"
-    with target.open("wb") as stream:
-        stream.truncate(200 * MIB)
-    run("mke2fs", "-q", target)
-    runner, repo = SystemRunner(), str(tmp_path / "repo")
-    capture_disks([source], repo, name="", runner=runner, sink=ignore)
-    place = tmp_path / "mounted"
-    place.mkdir()
+    repo, target, place = _filesystem_as_target(tmp_path, tree)
+    runner = SystemRunner()
     with loop(target) as node:
         plan = plan_restore(repo, "latest", [node], RestoreChoices(), runner)
         run("mount", node, place)

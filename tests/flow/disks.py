@@ -175,6 +175,15 @@ def _pieces(stream, size: int) -> Iterator[bytes]:  # type: ignore[no-untyped-de
         yield piece
 
 
+def fat_files(part: Path) -> dict[str, bytes]:
+    """Every file in the top folder of a checked FAT filesystem, by what mtools reads."""
+    run("fsck.vfat", "-n", part)
+    out = part.with_suffix(part.suffix + ".files")
+    out.mkdir()
+    run("mcopy", "-s", "-i", part, "::*", out)
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
 def ext_files(part: Path) -> dict[str, bytes | str]:
     """Every file of a checked ext filesystem: its content, or where a link points."""
     run("e2fsck", "-f", "-n", part)
