@@ -32,7 +32,7 @@ from images.store.digest_list import check_replaceable
 from images.store.signature import SigningKey
 from images.store.writer import writable
 from images.survey import DiskSurvey, image_sector_size, survey_disk
-from rescue.jobs.capture_stack import follow_containers, say_not_followed
+from rescue.jobs.capture_stack import follow_containers, kept_as_asked, say_not_followed
 from rescue.jobs.lost import loss_warnings, losses
 
 #: Seconds between looks at a device that somebody keeps for himself.
@@ -92,9 +92,11 @@ def capture_disks(
             _survey(stack, path, f"disk{number}", devices, sector_size, ask) for number, path in enumerate(sources)
         )
         followed = None
-        if all(is_device) and not part_only:
+        if part_only:
+            surveys = tuple(kept_as_asked(survey) for survey in surveys)
+        elif all(is_device):
             followed = follow_containers(stack, surveys, real, devices, keys or Keys(), runner, sink, ask)
-        elif not part_only:
+        else:
             say_not_followed(surveys, sink)
         opened = open_or_create(backend, access)
         result = capture(

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from core.events import Event, Sink, Stage
 from core.process import Runner
 from images.filesystems.detect import Asked
@@ -71,6 +73,18 @@ def say_not_followed(surveys: Sequence[DiskSurvey], sink: Sink) -> None:
             "losetup --partscan makes a disk of a file"
         )
         sink(Event(stage=Stage.PROBE, message=text))
+
+
+def kept_as_asked(survey: DiskSurvey) -> DiskSurvey:
+    """The same disk, whose containers are kept whole for no other reason than that it was asked for."""
+    reason = "it is kept as it lies, as --part-only asks"
+    volumes = tuple(
+        msgspec.structs.replace(volume, used=msgspec.structs.replace(volume.used, reason=reason))
+        if volume.used.filesystem.detail in CONTAINERS
+        else volume
+        for volume in survey.volumes
+    )
+    return msgspec.structs.replace(survey, volumes=volumes)
 
 
 def partition_node(node: str, survey: DiskSurvey, partition: str) -> str:
