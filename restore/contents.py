@@ -15,6 +15,8 @@ from images.store.repository import Repository
 from restore.abilities import FAT, REMAKEABLE, SHRINKABLE
 from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import conversion
+from restore.filesystems.xfs_make import block_size, log_size
+from restore.filesystems.xfs_room import least_size, usable
 from restore.filesystems.xfs_shared import shared_bytes
 from restore.lessening import Lessening
 from restore.outgrown import growth_reason
@@ -112,7 +114,7 @@ class Contents:
                 if against:
                     return against
             if shrinker is None:
-                return _by_allocation(self._copied(volume, kind), kind)
+                return self._least_anew(volume, kind)
             needs = shrinker.least(self.open(volume))
         except (DamagedError, RefusedError) as error:
             return error.message.rstrip(".")
@@ -124,10 +126,22 @@ class Contents:
             return f"{kind} is made anew on partitions alone"
         return next(iter(remake_doubts(self.open(volume), kind)), "")
 
+    def _least_anew(self, volume: Volume, kind: FilesystemKind) -> int:
+        """Bytes of the least filesystem into which the files of a stored one are copied."""
+        copied = self._copied(volume, kind)
+        if kind is not FilesystemKind.XFS:
+            return _by_allocation(copied, kind)
+        source = self.open(volume)
+        # What was allocated has the log in it: that is the margin for files that lie less closely in a fresh one.
+        enough = _by_allocation(copied + log_size(source), kind)
+        return max(enough, least_size(copied, block_size(source, source.sector_size)))
+
     def _copied(self, volume: Volume, kind: FilesystemKind) -> int:
         """Bytes that a copy of the files takes, without what is new about the filesystem around them."""
-        shared = shared_bytes(self.open(volume)) if kind is FilesystemKind.XFS else 0
-        return volume.allocated + shared
+        if kind is not FilesystemKind.XFS:
+            return volume.allocated
+        source = self.open(volume)
+        return max(volume.allocated - log_size(source), 0) + shared_bytes(source)
 
     def _against_remaking(self, seat: Seat, sector_size: int) -> Sequence[str]:
         volume = self._volumes.get(seat.source.id)
@@ -150,10 +164,12 @@ class Contents:
             doubts = list(remake_doubts(source, kind))
             needed = 0 if doubts else self._copied(volume, kind)
             room = to_bytes(seat.partition.sector_count, sector_size)
+            if kind is FilesystemKind.XFS and needed:
+                room = usable(room, block_size(source, sector_size))
             if needed > room:
                 doubts.append(
                     f"a copy of its files needs {needed} bytes ({format_size(needed)}), and there are {room} "
-                    f"({format_size(room)}): what files share is no longer shared"
+                    f"({format_size(room)}): what files share is no longer shared, and the filesystem itself takes room"
                 )
             return doubts
         except (DamagedError, RefusedError) as error:

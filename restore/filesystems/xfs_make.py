@@ -30,6 +30,17 @@ def doubts(source: BlockSource) -> tuple[str, ...]:
     return tuple(found)
 
 
+def block_size(source: BlockSource, sector_size: int) -> int:
+    """Bytes of a block of the XFS that :func:`mkfs_words` makes."""
+    return max(c_xfs.parse_superblock(source.read_at(0, c_xfs.SUPERBLOCK_SIZE)).block_size, sector_size)
+
+
+def log_size(source: BlockSource) -> int:
+    """Bytes of the stored XFS's own log, which no copy of its files has."""
+    superblock = c_xfs.parse_superblock(source.read_at(0, c_xfs.SUPERBLOCK_SIZE))
+    return superblock.log_blocks * superblock.block_size if superblock.log_start else 0
+
+
 def has_quotas(source: BlockSource) -> bool:
     """Whether quotas were counted: limits are not files and are not copied."""
     return any(source.read_at(_QUOTA_FLAGS_AT, 2))
