@@ -30,7 +30,7 @@ from rescue.jobs.access import access_from, read_passphrase, read_signer, read_t
 T = TypeVar("T")
 
 _NAMES = {
-    Stage.PREFLIGHT: "Checking the recovery point and the targets",
+    Stage.PREFLIGHT: "Checking before the first write",
     Stage.CAPTURE: "Capturing",
     Stage.STREAM: "Restoring",
     Stage.VERIFY: "Verifying",

@@ -9,7 +9,7 @@ import msgspec
 
 from core.documents import decode_stored, decode_written
 from core.errors import DamagedError, LiferaftError, RefusedError
-from core.events import Sink
+from core.events import Sink, Stage, Watch, watching
 from core.process import Runner
 from images.model.layout import Disk
 from images.model.machine import Firmware, Machine, MachineDisk
@@ -366,7 +366,8 @@ def run_plan(
         discard: tell the targets which ranges nobody needs.
         scratch: the folder for scratch files, which making filesystems smaller takes; None: TMPDIR's.
     """
-    opened = open_repository(repository or plan.repository, access)
+    with watching(Watch(sink, Stage.PREFLIGHT, "Opening the repository")):
+        opened = open_repository(repository or plan.repository, access)
     journal = journal or book_path().with_name(f"{plan.digest}.journal")
     conduct = Conduct(journal=journal, discard=discard, scratch=scratch)
     keep_record("plan", plan)

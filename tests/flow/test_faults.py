@@ -285,8 +285,12 @@ def test_a_server_that_stalls_is_named_with_its_stage(
     assert events[-1].stage is Stage.DONE
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("/liferaft.json", "Opening the repository"), ("/indexes/", "Checking the recovery point and the targets")],
+)
 def test_a_server_that_stalls_before_the_first_write_is_named_too(
-    repository: Path, target: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, target: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, part: str, message: str
 ) -> None:
     monkeypatch.setattr("core.events.Meter.STALL", 0.5)
     monkeypatch.setattr("core.events.watching.__wrapped__.__defaults__", (0.1,))
@@ -296,7 +300,7 @@ def test_a_server_that_stalls_before_the_first_write_is_named_too(
         waited: list[str] = []
 
         def stall(method: str, path: str, before: int) -> str:
-            if "/indexes/" not in path or waited:
+            if part not in path or waited:
                 return ""
             waited.append(path)
             return "wait 1500"
@@ -307,9 +311,7 @@ def test_a_server_that_stalls_before_the_first_write_is_named_too(
     assert report.verified
     assert_restored(target, disk)
     stalled = [event for event in events if event.stalled]
-    assert {(event.stage, event.message) for event in stalled} == {
-        (Stage.PREFLIGHT, "Checking the recovery point and the targets")
-    }
+    assert {(event.stage, event.message) for event in stalled} == {(Stage.PREFLIGHT, message)}
     assert max(event.stalled for event in stalled) > 1.0
     after = events[events.index(stalled[-1]) + 1]
     assert (after.stage, after.stalled) == (Stage.PREFLIGHT, 0.0), "its end is told"

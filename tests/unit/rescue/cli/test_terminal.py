@@ -26,7 +26,7 @@ def test_a_stall_is_told_of_a_stage_without_figures(monkeypatch: pytest.MonkeyPa
     stream = io.StringIO()
     sink = TerminalSink(stream)
     sink(Event(stage=Stage.PREFLIGHT, message="Checking the targets", stalled=75.0))
-    assert stream.getvalue() == "Checking the recovery point and the targets  NO PROGRESS for 1 min 15 s\n"
+    assert stream.getvalue() == "Checking before the first write  NO PROGRESS for 1 min 15 s\n"
 
 
 def test_a_log_gets_lines_and_no_control_characters() -> None:
