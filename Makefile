@@ -4,7 +4,7 @@ ISO := out/liferaft-amd64.iso
 # Installing a system into a folder, loop devices and mounts need root; everything else does not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: help setup iso iso-arm64 test-arm64 reproducible lint test test-fast test-disk test-boot test-fuzz fuzz bench demo
+.PHONY: help setup iso iso-arm64 test-arm64 test-forms reproducible lint test test-fast test-disk test-boot test-fuzz fuzz bench demo
 
 help:
 	@echo "setup      install what is needed (Debian packages, .venv); quick when there is nothing to do"
@@ -13,6 +13,7 @@ help:
 	@echo "test       all rings: unit, flow, disk, boot"
 	@echo "test-fast  unit and flow, style and types among them: no device, no virtual machine"
 	@echo "test-boot  the boot ring alone"
+	@echo "test-forms systems boot from a disk of another form (dos to GPT, sectors of 4096); not part of test"
 	@echo "test-arm64 a medium for arm64, built and booted here; not part of test: an emulated processor takes its time"
 	@echo "fuzz       coverage-guided fuzzing of every reader, 5 minutes each"
 	@echo "lint       ruff and mypy"
@@ -68,6 +69,9 @@ test-boot: iso
 
 test-arm64: iso-arm64
 	$(SUDO) $(PYTHON) -m pytest -p no:cacheprovider -s tests/arm64
+
+test-forms: setup
+	$(SUDO) $(PYTHON) -m pytest -p no:cacheprovider --reruns 1 --only-rerun "Kernel panic" tests/forms
 
 test: test-fast test-fuzz test-disk test-boot
 

@@ -60,9 +60,12 @@ def read_table(disk: Path, runner: Runner) -> Table:
 
 
 @contextmanager
-def loop(disk: Path, runner: Runner, *, part: Partition | None = None, readonly: bool = True) -> Iterator[Path]:
+def loop(
+    disk: Path, runner: Runner, *, part: Partition | None = None, readonly: bool = True, sector_size: int = 512
+) -> Iterator[Path]:
     """A loop device over ``disk``, or over one partition of it."""
     argv = ["losetup", "--find", "--show", *(["--read-only"] if readonly else [])]
+    argv += ["--sector-size", str(sector_size)] if sector_size != 512 else []
     if part is not None:
         argv += ["--offset", str(part.start), "--sizelimit", str(part.size)]
     device = Path(runner.run([*argv, str(disk)]).stdout.strip())

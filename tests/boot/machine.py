@@ -46,12 +46,14 @@ class Drive:
 
     Attributes:
         serial: what the guest reads as serial number (at most 20 ASCII characters); a CD has none.
+        sector_size: of a disk, logical and physical; 512 or 4096. No BIOS starts from the latter.
     """
 
     path: Path
     controller: Controller
     serial: str = ""
     readonly: bool = False
+    sector_size: int = 512
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ def _drive_argv(index: int, drive: Drive) -> list[str]:
     serial = drive.serial or ("NVME" if drive.controller is Controller.NVME else "")
     if serial and drive.controller is not Controller.CDROM:
         device += f",serial={serial}"
+    if drive.sector_size != 512:
+        device += f",logical_block_size={drive.sector_size},physical_block_size={drive.sector_size}"
     return ["-drive", options, "-device", device]
 
 
