@@ -33,6 +33,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         bios: it has BIOS machines too.
         clients: numbers by which its firmware asks DHCP for something to start over TFTP (IANA, "Processor Architecture
             Types" of RFC 5970). http_client: the same over HTTP.
+        compiled: Python packages that PyPI has no wheels of for it.
         glibc: minor versions of manylinux tags that its wheels are published under, newest first.
     """
 
@@ -45,6 +46,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     bios: bool = False
     clients: tuple[int, ...]
     http_client: int
+    compiled: frozenset[str] = frozenset()
     glibc: tuple[int, ...] = (28, 17)
 
     @property
@@ -75,6 +77,7 @@ _TRAITS = {
         serial=("ttyS0", "ttyAMA0"),
         clients=(11,),
         http_client=19,
+        compiled=frozenset({"zfec"}),
         glibc=(28, 24, 17),
     ),
 }

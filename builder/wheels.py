@@ -6,9 +6,11 @@ Debian builds better (parted, numpy) comes with the base.
 """
 
 import contextlib
+import email
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator
 from importlib.metadata import distributions, requires
 from pathlib import Path
@@ -97,13 +99,16 @@ def install_dependencies(folder: Path, toolchain: Toolchain, cache: Cache, runne
     with cache.scratch("wheels") as scratch:
         _tell(sink, "Fetching Python packages")
         names = {requirement: _name_of(requirement) for requirement in dependencies()}
-        binary = [requirement for requirement, name in names.items() if name not in _FROM_DEBIAN | _FROM_SOURCE]
-        source = [requirement for requirement, name in names.items() if name in _FROM_SOURCE]
+        compiled = _FROM_SOURCE | traits_of(toolchain.python.architecture).compiled
+        binary = [requirement for requirement, name in names.items() if name not in _FROM_DEBIAN | compiled]
+        source = [requirement for requirement, name in names.items() if name in compiled]
         _pip(["download", "-d", str(scratch), *toolchain.python.target, *binary], runner)
         for requirement in source:
             sdist = scratch / "source"
             _pip(["download", "-d", str(sdist), "--no-deps", "--no-binary", ":all:", requirement], runner)
-            _compile_wheels(sdist, scratch, toolchain, cache, runner)
+            for needed in _compile_wheels(sdist, scratch, toolchain, cache, runner):
+                _pip(["download", "-d", str(scratch), *toolchain.python.target, needed], runner)
+            shutil.rmtree(sdist)
         _tell(sink, "Installing Python packages")
         install_wheels(scratch.glob("*.whl"), folder, toolchain.python, runner)
     for unused in [*folder.rglob("tests"), *folder.rglob("test"), folder / "bin"]:
@@ -189,8 +194,10 @@ def compile_bytecode(folder: Path, toolchain: Toolchain, cache: Cache, runner: R
         shutil.copytree(inside, folder, symlinks=True)
 
 
-def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, cache: Cache, runner: Runner) -> None:
-    """Build every source distribution in ``sources`` inside the build system, without network."""
+def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, cache: Cache, runner: Runner) -> tuple[str, ...]:
+    """Build every source distribution in ``sources`` inside the build system, without network; returns what the built
+    packages require themselves."""
+    required: list[str] = []
     with _inside(toolchain, "source", cache, runner) as inside:
         shutil.copytree(sources, inside)
         names = [f"/tmp/source/{path.name}" for path in sorted(inside.iterdir())]
@@ -203,6 +210,17 @@ def _compile_wheels(sources: Path, wheels: Path, toolchain: Toolchain, cache: Ca
         )
         for wheel in (inside / "out").glob("*.whl"):
             shutil.copyfile(wheel, wheels / wheel.name)
+            required += required_by(wheel)
+    return tuple(required)
+
+
+def required_by(wheel: Path) -> tuple[str, ...]:
+    """What a wheel requires whatever it is used for (core metadata, Requires-Dist), as requirement strings."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    listed = (str(requirement) for requirement in metadata.get_all("Requires-Dist", []))
+    return tuple(requirement for requirement in listed if "extra ==" not in requirement)
 
 
 @contextlib.contextmanager
