@@ -1,9 +1,10 @@
-"""The live system as people have it: its tools run, nothing else does, the wizard is watched over, and what it says
-about itself in a support bundle holds no secret. One boot.
+"""The live system as people have it: its tools run, nothing else does, the wizard is watched over, what it says about
+itself in a support bundle holds no secret, and disks that fail under it are named. One boot.
 """
 
 import json
 import re
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from core.units import MIB
+from tests.boot import failing_disks
 from tests.boot.console import Console
-from tests.boot.lab import Guest, guest
+from tests.boot.lab import Guest, blank_disk, guest
 from tests.boot.restoring import Lab
 
 _F2 = "\x1bOQ"
@@ -105,9 +108,18 @@ def iso(lab: Lab) -> Path:
 
 @pytest.fixture(scope="module")
 def live(lab: Lab, iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Guest, Path]]:
-    shared = tmp_path_factory.mktemp("live")
-    with guest("live", iso, [], shared, lab.runner, whole=True) as machine:
+    folder = tmp_path_factory.mktemp("live")
+    shared = folder / "shared"
+    shared.mkdir()
+    paths = [blank_disk(folder / f"{number}.raw", size * MIB) for number, size in enumerate(failing_disks.SIZES)]
+    with guest("live", iso, paths, shared, lab.runner, whole=True) as machine:
         yield machine, shared
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def captured(lab: Lab, live: tuple[Guest, Path]) -> failing_disks.Captured:
+    return failing_disks.capture(live[1], lab.runner)
 
 
 def _console(live: tuple[Guest, Path]) -> Console:
@@ -263,6 +275,79 @@ def test_the_journal_stays_in_memory_and_is_bounded(live: tuple[Guest, Path]) ->
     machine, _ = live
     assert machine.run("ls /var/log/journal").code != 0
     assert "max 32M" in machine.check("journalctl -b -u systemd-journald --no-pager")
+
+
+#: What a write that fails is told with: the step and its partition, the disk, and the sectors.
+_FAILED = (
+    r"Error: disk0-part1: write [^\n]+: /dev/loop7: writing \d+ bytes at (\d+) \(LBA (\d+) to (\d+)\) failed: "
+    r"Input/output error\."
+)
+
+
+def test_a_sector_that_cannot_be_written_is_named_and_when_it_can_the_rest_follows(
+    live: tuple[Guest, Path], captured: failing_disks.Captured
+) -> None:
+    machine, _ = live
+    machine.check(failing_disks.broken(captured))
+    said = machine.run(failing_disks.restore("/dev/loop7"))
+    assert said.code == 1, said.output
+    found = re.search(_FAILED, said.output)
+    assert found is not None, said.output
+    offset, first, last = map(int, found.groups())
+    assert first * 512 == offset
+    assert first <= captured.bad <= last
+    assert last - first < 4 * MIB // 512
+    assert machine.check(failing_disks.behind("/dev/loop7")) == "untouched\n"
+
+    machine.check(failing_disks.MEND)
+    before = int(machine.check("awk '{ print $7 }' /sys/block/loop7/stat"))
+    report = json.loads(machine.check(failing_disks.restore("/dev/loop7", "--json", "2>/dev/null")))
+    after = int(machine.check("awk '{ print $7 }' /sys/block/loop7/stat"))
+    assert report["kept"] > 16 * MIB, "what was written before the fault is kept"
+    # As the kernel counts: what lacks, and what is wiped for the table.
+    assert (after - before) * 512 < report["written"] + 8 * MIB < 40 * MIB
+    assert machine.check(failing_disks.content("/dev/loop7")).split()[0] == captured.digest
+    assert machine.check(failing_disks.behind("/dev/loop7")) == "untouched\n"
+
+
+def test_a_disk_that_is_taken_out_half_way_and_put_in_again(
+    live: tuple[Guest, Path], captured: failing_disks.Captured
+) -> None:
+    machine, _ = live
+    machine.check(failing_disks.UNDO)
+    said = machine.run(failing_disks.VANISH).output
+    assert "code 1\n" in said, said
+    assert re.search(rf"Error: disk0-part1: write [^\n]+ \(serial {failing_disks.SERIAL}\): /dev/vda is gone:", said), (
+        said
+    )
+    assert "no such disk\n" in said
+    node = said.split()[-1]
+    assert machine.check(failing_disks.behind(node)) == "untouched\n"
+    # By the name that stays.
+    report = json.loads(machine.check(failing_disks.restore(failing_disks.SERIAL, "--json", "2>/dev/null")))
+    assert report["kept"] > 8 * MIB, "it goes on where it stopped"
+    assert report["verified"]
+    assert machine.check(failing_disks.content(node)).split()[0] == captured.digest
+    assert machine.check(failing_disks.behind(node)) == "untouched\n"
+
+
+def test_the_members_of_a_stack_are_kept_whole_when_that_is_asked(live: tuple[Guest, Path]) -> None:
+    """``--part-only``, through: captured without being opened, restored, and opened by their own tools."""
+    machine, _ = live
+    was = machine.check(failing_disks.STACK).split()[-2]
+    machine.check(failing_disks.CLOSE)
+    said = machine.run("liferaft capture /dev/vdb --repo /run/lab/parts --name parts --part-only 2>&1")
+    assert said.code == 4, said.output
+    assert said.output.count("(48.00 MiB): it is kept as it lies, as --part-only asks") == 2, said.output
+    assert machine.check("ls /dev/mapper; ls -d /dev/md[0-9]* 2>/dev/null || true").split() == ["control"]
+    machine.check(
+        "liferaft restore parts --repo /run/lab/parts --target /dev/vdc --boot no --yes --progress none 2>&1\n"
+        "blkdiscard -f -q /dev/vdb; blockdev --rereadpt /dev/vdb; udevadm settle"
+    )
+    try:
+        assert machine.check(failing_disks.OPEN).split()[-2] == was
+    finally:
+        machine.run(failing_disks.CLOSE)
 
 
 def test_the_initrd_has_no_driver_that_writes_when_it_mounts(iso: Path, tmp_path: Path, lab: Lab) -> None:
