@@ -50,6 +50,8 @@ mount /dev/vg-0/root /run/m
 mkdir -p /run/m/{etc,usr/lib,boot,srv,dev,proc,sys,run}
 echo 'PRETTY_NAME="Stack Linux"' >/run/m/usr/lib/os-release
 printf '/dev/mapper/vg--0-root / ext4\\nLABEL=boot /boot ext4\\n/dev/vg-0/xfs /srv xfs\\n' >/run/m/etc/fstab
+echo "crypt UUID=$(cryptsetup luksUUID /dev/md/root) none luks" >/run/m/etc/crypttab
+mdadm --detail --scan >/run/m/etc/mdadm.conf
 umount /run/m
 mkfs.ext4 -q /dev/vdf
 mkdir -p /run/store
@@ -91,6 +93,16 @@ for v in FILESYSTEMS; do
   umount /run/m
 done
 """.replace("FILESYSTEMS", " ".join(FILESYSTEMS))
+
+#: Whether the files that name the layers by their UUIDs name those that there are.
+REFERENCES = """
+mount -o ro /dev/vg-0/root /run/m
+grep "UUID=$(cryptsetup luksUUID /dev/md/root) " /run/m/etc/crypttab
+for a in root five; do
+  grep "UUID=$(mdadm --detail --export /dev/md/$a | sed -n 's/^MD_UUID=//p')" /run/m/etc/mdadm.conf
+done
+umount /run/m
+"""
 
 #: What the filesystems' own checkers say; they answer with an exit code.
 CHECK = """
