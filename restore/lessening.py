@@ -7,6 +7,7 @@ out. The steps are ``planning_stack.py``'s.
 
 from collections.abc import Callable, Mapping
 
+from core.errors import RefusedError
 from core.units import align_down, align_up
 from images.model.filesystem import Filesystem
 from images.model.layout import Layout
@@ -60,7 +61,7 @@ class Lessening:
         Volumes give in proportion to what they can spare; with room enough all keep theirs.
 
         Raises:
-            ValueError: it is less than ``least`` said.
+            RefusedError: it is less than ``least`` said.
         """
         extent = group.extent_size
         offset = group.members[0].data_offset
@@ -71,7 +72,10 @@ class Lessening:
         spare = {volume.id: volume.size - self._least_volume(group, volume) for volume in group.volumes}
         total = sum(spare.values())
         if missing > total:
-            raise ValueError(f"group {group.name} needs {missing - total} bytes more than {room}")
+            raise RefusedError(
+                f"The volumes of group {group.name} on {group.members[0].device} need {missing - total} bytes more "
+                f"than the {room} that are there."
+            )
         left = missing
         for volume in sorted(spare, key=lambda name: spare[name]):
             given = min(spare[volume], left, align_up(missing * spare[volume] // total, extent))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from core.units import align_down, align_up, to_bytes
+from core.units import align_down, to_bytes
 from images.browse.point import VolumeSource
 from images.model.extents import Extent
 from images.model.layout import Device, Layout, devices_made_by
@@ -163,9 +163,12 @@ def _making(layout: Layout, container: Container, sizes: dict[str, int], room: R
         larger = any(room.targets.get(member, 0) > was[member] for member in container.member_ids)
         return CreateArray(disk=container.id, array=container, fill=fill or (container.level == 0 and larger))
     if isinstance(container, Luks):
-        sector = max(container.sector_size, 4096)
         gain = gains[container.device]
-        sizes[container.id] = container.size + (gain if gain > 0 else -align_up(-gain, sector))
+        sizes[container.id] = container.size + gain
+        if gain < 0:
+            # As it will be when it is opened, to the sector: what is made anew on it is made for exactly that.
+            left = align_down(sizes[container.device] - container.payload_offset, container.sector_size)
+            sizes[container.id] = min(container.size, left)
         # It is checked against the size it says when it is opened.
         least = min(container.size, sizes[container.id])
         return OpenLuks(disk=container.id, container=msgspec.structs.replace(container, size=least))

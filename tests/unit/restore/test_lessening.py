@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import RefusedError
 from core.units import MIB
 from images.model.filesystem import Filesystem
 from images.model.layout import (
@@ -172,7 +173,7 @@ def test_nobody_gets_less_than_it_needs_and_all_have_room(pairs: list[tuple[int,
 
 def test_less_than_that_is_an_error() -> None:
     made = group(volume("root", 800))
-    with pytest.raises(ValueError, match="4194304 bytes more"):
+    with pytest.raises(RefusedError, match="4194304 bytes more"):
         lessening("LVM2_member", made, root=300).cut(made, 300 * MIB)
 
 

@@ -1,15 +1,29 @@
 """The steps of a stack on a smaller disk. The group is the recorded one; sizes are reckoned by hand."""
 
+from typing import cast
+from uuid import UUID
+
 import msgspec
+import pytest
 
 from core.units import MIB
 from images.browse.point import VolumeSource
 from images.model.filesystem import Filesystem
-from images.model.layout import Disk, DiskIdentity, FilesystemKind, Layout
+from images.model.layout import (
+    Disk,
+    DiskIdentity,
+    FilesystemKind,
+    Layout,
+    Partition,
+    PartitionRole,
+    PartitionTable,
+    TableKind,
+)
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
 from images.model.stack import Container, Luks, VolumeGroup
 from images.stack.lvm_text import parse_group
-from restore.fit.fitting import Fit
+from restore.fit.fitting import Fit, fit, smallest_target
+from restore.fit.wishes import Wishes
 from restore.lessening import Lessening
 from restore.planning_stack import Room, stack_steps
 from restore.seating import Content
@@ -103,3 +117,82 @@ def test_the_encrypted_container_below_becomes_smaller_first() -> None:
     assert isinstance(made[0], OpenLuks) and made[0].container.size == 50 * MIB
     assert isinstance(made[1], CreateVolumeGroup)
     assert told(made[1].group) == {"home": 28, "root": 20}
+
+
+def encrypted(disk_size: int, odd: int) -> Disk:
+    """A GPT disk with one LUKS partition whose count of sectors leaves ``odd`` when it is divided by 8."""
+    sectors = disk_size // 512
+    count = (sectors - 33 - 2048) // 8 * 8 - 8 + odd
+    part = Partition(
+        id="part",
+        number=1,
+        start_lba=2048,
+        sector_count=count,
+        type="0fc63daf-8483-4772-8e79-3d69d8477de4",
+        role=PartitionRole.PRIMARY,
+        uuid=UUID(int=1),
+        filesystem=Filesystem(kind=FilesystemKind.UNKNOWN, detail="crypto_LUKS"),
+    )
+    table = PartitionTable(
+        kind=TableKind.GPT,
+        identifier=str(UUID(int=2)),
+        partitions=(part,),
+        first_usable_lba=34,
+        last_usable_lba=sectors - 34,
+    )
+    return Disk(id="disk0", identity=DiskIdentity(), size=disk_size, sector_size=512, table=table)
+
+
+def fitted_steps(
+    layout: Layout, target: int, volumes: tuple[Volume, ...], needs: dict[str, int]
+) -> tuple[int, list[Step]]:
+    """Bytes of the one partition on a target (0: the smallest that would do), and the steps of the stack on it."""
+    (disk,) = layout.disks
+    lessening = Lessening(layout, lambda device, _: needs.get(device, "it keeps its size"))
+    wishes = Wishes(least=lambda part: lessening.least(part.id, part.filesystem))
+    found = fit(disk, target or smallest_target(disk, wishes), 512, wishes)
+    assert not found.reasons
+    manifest = Manifest(name="n", created="2026", origin="", layout=layout, volumes=volumes, machine=None, tool="t")
+    room = Room(targets={}, growing=frozenset(), chosen={}, lessening=lessening, open=unopened)
+    surveyed = {volume.id: Content(data=MIB, zero=0, stored=MIB) for volume in volumes}
+    made = stack_steps(manifest, [found], [512], surveyed, room, verify=True)
+    return found.seats[0].partition.sector_count * 512, list(made.making)
+
+
+@pytest.mark.parametrize("odd", range(8))
+def test_a_container_in_a_partition_of_any_length_is_what_its_header_leaves(odd: int) -> None:
+    disk = encrypted(256 * MIB, odd)
+    size = cast("PartitionTable", disk.table).partitions[0].sector_count * 512
+    luks = Luks(id="luks0", uuid="c", device="part", version=2, payload_offset=16 * MIB, size=size - 16 * MIB)
+    layout = Layout(disks=(disk,), containers=(luks, group("luks0")))
+    volumes = (stored("vg0-home", 60 * MIB), stored("vg0-root", 20 * MIB))
+    # Behind 16 MiB of header and 1 of LVM's, 13 MiB of XFS are 4 extents, the swap keeps its 5: 53 MiB.
+    room, made = fitted_steps(layout, 0, volumes, {"vg0-home": 13 * MIB})
+    assert room == 53 * MIB
+    assert isinstance(made[0], OpenLuks) and made[0].container.size == 37 * MIB
+    assert isinstance(made[1], CreateVolumeGroup)
+    assert told(made[1].group) == {"home": 16, "root": 20}
+
+
+@pytest.mark.parametrize("sector_size", [512, 4096])
+@pytest.mark.parametrize("odd", range(8))
+def test_what_is_made_anew_in_a_container_has_all_that_its_header_leaves(odd: int, sector_size: int) -> None:
+    disk = encrypted(1024 * MIB, odd)
+    size = cast("PartitionTable", disk.table).partitions[0].sector_count * 512
+    luks = Luks(
+        id="luks0",
+        uuid="c",
+        device="part",
+        version=2,
+        payload_offset=16 * MIB,
+        size=(size - 16 * MIB) // sector_size * sector_size,
+        sector_size=sector_size,
+        filesystem=XFS,
+    )
+    layout = Layout(disks=(disk,), containers=(luks,))
+    for target in (600 * MIB, 600 * MIB + 512):
+        room, made = fitted_steps(layout, target, (stored("luks0", luks.size),), {"luks0": 300 * MIB})
+        remade = next(step for step in made if isinstance(step, RemakeVolume))
+        # dm-crypt counts in its own sectors: what is less than one of them at the end is nobody's.
+        assert remade.size == (room - 16 * MIB) // sector_size * sector_size
+        assert isinstance(made[0], OpenLuks) and made[0].container.size == remade.size
