@@ -69,11 +69,16 @@ def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sin
     hook = files("builder").joinpath(_DATA, "initramfs-hooks", "zz-liferaft").read_text()
     installed = origin.packages(packages, cache, runner, sink)
     lists = ("packages", *packages, "excludes", *excludes, "left out", *left_out)
-    if any(without_user(line) != line for line in origin.sources):
-        # A base from before the user was taken out of its sources.list is not taken for this one.
-        lists += ("without user",)
+    # What its sources.list will say: a base from another mirror, or from before the user was taken out, is another one.
+    sources = map(without_user, origin.sources)
     key = key_of(
-        ("base 4", str(origin.epoch), recipe.compression, hook, *installed, *lists, *key_part(recipe.architecture))
+        (
+            *("base 5", str(origin.epoch), recipe.compression, hook),
+            *installed,
+            *lists,
+            *("sources", *sources),
+            *key_part(recipe.architecture),
+        )
     )
 
     def make(folder: Path) -> None:
