@@ -148,6 +148,8 @@ def open_cache(root: Path) -> Iterator[Cache]:
     Raises:
         DeviceError: the folder cannot be made or written, or its disk is full.
     """
+    # apt, mmdebstrap and chroot take a path that is relative for one in another place.
+    root = root.absolute()
     try:
         # Site layers are in it, with what a site keeps to itself.
         root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -67,6 +67,14 @@ def test_old_entries_go_recent_ones_stay(tmp_path: Path) -> None:
     assert (tmp_path / "other-0").is_dir()
 
 
+def test_entries_of_a_relative_cache_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made: list[Path] = []
+    with open_cache(Path("one/cache")) as cache:
+        entry, _ = cache.entry("base", "k1", made.append)
+    assert entry.parent == made[0].parent == tmp_path / "one/cache"
+
+
 def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert default_cache() == Path("/x/liferaft")
