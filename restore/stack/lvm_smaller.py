@@ -30,6 +30,9 @@ def smaller_group(group: VolumeGroup, room: int, sizes: Mapping[str, int]) -> Vo
     section = text.sections.get(group.name)
     physical = section.sections.get("physical_volumes") if section else None
     logical = section.sections.get("logical_volumes") if section else None
+    if logical is None and not group.volumes:
+        # An empty group has no such section (LVM2: lib/format_text/export.c, _print_lvs).
+        logical = Section()
     if physical is None or logical is None or len(physical.sections) != 1:
         raise RefusedError(f"LVM's text of group {group.name} does not have one physical volume and logical volumes.")
     ((member, described),) = physical.sections.items()

@@ -4,6 +4,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.errors import RefusedError
@@ -82,3 +83,16 @@ def test_each_volume_is_one_piece_and_keeps_its_identity() -> None:
 def test_more_than_there_is_room_for_is_refused() -> None:
     with pytest.raises(RefusedError, match=r"12 extents .* do not come to 11 extents"):
         smaller_group(recorded(), 47 * MIB, {"vg0-home": 32 * MIB, "vg0-root": 16 * MIB})
+
+
+def test_a_group_without_volumes_has_no_section_for_them() -> None:
+    # vgcfgbackup writes logical_volumes only where there are some (lib/format_text/export.c, _print_lvs).
+    text = parse_text(TEXT)
+    del text.sections[PARSED.name].sections["logical_volumes"]
+    empty = msgspec.structs.replace(recorded(), volumes=(), backup=write_text(text))
+    made = smaller_group(empty, 47 * MIB, {})
+    (physical,) = parse_group(made.backup).physical
+    assert (physical.size, parse_group(made.backup).logical) == (47 * MIB, ())
+    assert "pe_count = 11" in made.backup
+    with pytest.raises(RefusedError, match="logical volumes"):
+        smaller_group(msgspec.structs.replace(recorded(), backup=write_text(text)), 47 * MIB, {})
