@@ -29,6 +29,8 @@ _LOCALE = re.compile(r"C\.UTF-8|[a-z]{2,3}_[A-Z]{2}(\.UTF-8)?(@[a-z]+)?")
 #: GRUB's own names (its manual, "color_normal"); the last eight are no backgrounds in text mode.
 _DARK = ("black", "blue", "green", "cyan", "red", "magenta", "brown", "light-gray")
 _BRIGHT = ("dark-gray", "light-blue", "light-green", "light-cyan", "light-red", "light-magenta", "yellow", "white")
+#: Fields of a job that may be addresses.
+JOB_ADDRESSES = ("repository", "report_url", "passphrase_file", "luks_passphrase_file")
 _MENU_WIDTH = 70
 _MENU_LINES = 6
 _MENU_SECONDS = range(3601)
@@ -180,17 +182,24 @@ def _check_secrets(recipe: Recipe, name: str) -> None:
 
 
 def secrets_of(recipe: Recipe) -> tuple[str, ...]:
-    """The fields that hold a password or a passphrase."""
+    """The fields that hold a password, a token or a passphrase."""
     job = recipe.job or {}
     addresses = [(f"repository[{n}].address", one.address) for n, one in enumerate(recipe.repositories)]
     # The medium's document says what it was built from.
     addresses.append(("mirror", recipe.mirror))
-    addresses += [(f"job.{field}", str(job.get(field, ""))) for field in ("repository", "report_url")]
-    secrets = [
-        place for place, address in addresses if "://" in address and _split(address, place).password is not None
-    ]
+    addresses += [(f"job.{field}", str(job.get(field, ""))) for field in JOB_ADDRESSES]
+    secrets = [place for place, address in addresses if holds_secret(address, place)]
     secrets += [f"network.wifi[{n}].passphrase" for n, wifi in enumerate(recipe.network.wifi) if wifi.passphrase]
     return tuple(secrets)
+
+
+def holds_secret(address: str, place: str) -> bool:
+    """Whether something stands before the host of an address: a user and a password, or a token.
+
+    Raises:
+        UsageError: it cannot be read as an address; ``place`` is what the error calls it.
+    """
+    return "://" in address and bool(_split(address, place).username or _split(address, place).password)
 
 
 def _split(address: str, place: str) -> urllib.parse.SplitResult:

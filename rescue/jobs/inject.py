@@ -1,7 +1,6 @@
 """The inject job: a medium and what to add, to a new medium. What every face that injects calls."""
 
 import re
-import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +9,7 @@ import msgspec
 from builder.cache import default_cache
 from builder.finished.opened import open_medium
 from builder.inject import Additions, InjectReport, inject
+from builder.recipe.check import JOB_ADDRESSES, holds_secret
 from core.documents import decode_written
 from core.errors import UsageError
 from core.events import Event, Sink, Stage, WarningsKept
@@ -145,19 +145,12 @@ def _placed(word: str) -> tuple[str, Path]:
     return str(inside), Path(source)
 
 
-def _holds_password(address: str) -> bool:
-    try:
-        return urllib.parse.urlsplit(address).password is not None
-    except ValueError:
-        return False
-
-
 def _beside(path: Path, sink: Sink) -> dict[str, Path]:
     """A job that the medium would refuse on the day it is needed is refused now."""
     job = decode_written(read_small(path, f"The job {path}", JOB_LIMIT), Job, name=str(path))
     trusted_keys(job)
-    for field, address in (("repository", job.repository), ("report_url", job.report_url)):
-        if _holds_password(address):
+    for field in JOB_ADDRESSES:
+        if holds_secret(getattr(job, field), f"{path}: {field}"):
             message = f"The medium will hold the password in {field} of {path}: whoever has the medium can read it."
             sink(Event(stage=Stage.BUILD, message=message, warning=True))
     found = {_JOB: path}

@@ -487,13 +487,24 @@ def test_the_same_additions_are_the_same_medium(medium: Path, driver: Path, tmp_
     assert digests[0] == digests[1] == hashlib.sha256((tmp_path / "1.iso").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("field", ["repository", "report_url"])
-def test_a_password_in_an_address_of_the_job_is_told(medium: Path, tmp_path: Path, runner: Runner, field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "user"),
+    [
+        ("repository", "u:hunter2"),
+        ("report_url", "hunter2"),
+        ("passphrase_file", "u:hunter2"),
+        ("luks_passphrase_file", "hunter2"),
+    ],
+)
+def test_a_password_in_an_address_of_the_job_is_told(
+    medium: Path, tmp_path: Path, runner: Runner, field: str, user: str
+) -> None:
     job = tmp_path / "office.json"
-    words = {"repository": "http://192.0.2.1/r", "target": {"serial": "S1"}, field: "http://u:hunter2@192.0.2.1/r"}
+    words = {"repository": "http://192.0.2.1/r", "target": {"serial": "S1"}, field: f"https://{user}@192.0.2.1/r"}
     job.write_bytes(msgspec.json.encode(words))
     told: list[Event] = []
     inject_medium(medium, tmp_path / "new.iso", tmp_path / "cache", told.append, runner, job=job)
     warning = next(event.message for event in told if event.warning)
     assert f"the password in {field} of {job}" in warning
     assert "hunter2" not in warning
+    assert (tmp_path / "new.iso").stat().st_mode & 0o777 == 0o600

@@ -109,6 +109,11 @@ def test_files_that_are_not_recipes(tmp_path: Path) -> None:
         ("mirror = 'https://u:hunter2@b/debian'", "mirror"),
         ("[job]\nrepository = 'https://u:hunter2@b/r'", "job.repository"),
         ("[job]\nrepository = '/r'\nreport_url = 'https://u:hunter2@b/r'", "job.report_url"),
+        ("[job]\nrepository = '/r'\npassphrase_file = 'https://u:hunter2@b/p'", "job.passphrase_file"),
+        ("[job]\nrepository = '/r'\nluks_passphrase_file = 'https://u:hunter2@b/p'", "job.luks_passphrase_file"),
+        # A token stands where a user would.
+        ("[job]\nrepository = 'https://hunter2@b/r'", "job.repository"),
+        ("[[repository]]\naddress = 'https://hunter2@b/r'", "repository[0].address"),
         ("[[network.wifi]]\nssid = 'x'\npassphrase = 'hunter2hunter2'", "network.wifi[0].passphrase"),
     ],
 )
