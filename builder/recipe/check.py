@@ -182,11 +182,11 @@ def _check_secrets(recipe: Recipe, name: str) -> None:
 
 
 def secrets_of(recipe: Recipe) -> tuple[str, ...]:
-    """The fields that hold a password, a token or a passphrase."""
+    """The fields that hold a password, a token or a passphrase and go on the medium.
+
+    The mirror's address does not: its user is taken out of all that is made from it (``mirror.without_user``)."""
     job = recipe.job or {}
     addresses = [(f"repository[{n}].address", one.address) for n, one in enumerate(recipe.repositories)]
-    # The medium's document says what it was built from.
-    addresses.append(("mirror", recipe.mirror))
     addresses += [(f"job.{field}", str(job.get(field, ""))) for field in JOB_ADDRESSES]
     secrets = [place for place, address in addresses if holds_secret(address, place)]
     secrets += [f"network.wifi[{n}].passphrase" for n, wifi in enumerate(recipe.network.wifi) if wifi.passphrase]

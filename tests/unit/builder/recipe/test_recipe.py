@@ -8,6 +8,7 @@ from typing import TypeGuard, get_args
 import msgspec
 import pytest
 
+from builder.recipe.check import secrets_of
 from builder.recipe.file import default_recipe, parse_recipe, read_recipe
 from builder.recipe.recipe import Compression, Recipe
 from core.errors import ExitCode, UsageError
@@ -106,7 +107,6 @@ def test_files_that_are_not_recipes(tmp_path: Path) -> None:
     ("text", "place"),
     [
         ("[[repository]]\naddress = 'https://u:hunter2@b/r'", "repository[0].address"),
-        ("mirror = 'https://u:hunter2@b/debian'", "mirror"),
         ("[job]\nrepository = 'https://u:hunter2@b/r'", "job.repository"),
         ("[job]\nrepository = '/r'\nreport_url = 'https://u:hunter2@b/r'", "job.report_url"),
         ("[job]\nrepository = '/r'\npassphrase_file = 'https://u:hunter2@b/p'", "job.passphrase_file"),
@@ -123,6 +123,12 @@ def test_secrets_stay_off_the_medium_unless_the_recipe_says_so(text: str, place:
     assert place in caught.value.message and "carry_secrets" in caught.value.hint
     assert "hunter2" not in caught.value.message + caught.value.hint
     assert parse_recipe("carry_secrets = true\n" + text, name="site.toml").carry_secrets
+
+
+def test_the_password_of_a_mirror_is_no_secret_of_the_medium() -> None:
+    """It is asked with and taken out of all that goes on the medium: test_mirror, test_rootfs."""
+    recipe = parse_recipe("mirror = 'https://u:hunter2@b/debian'", name="site.toml")
+    assert not recipe.carry_secrets and secrets_of(recipe) == ()
 
 
 def test_paths_begin_at_the_recipe(tmp_path: Path) -> None:
