@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from builder.architecture import Architecture, architecture_of
+from builder.archive.mirror import without_user
 from builder.cache import Cache, key_of
 from core.errors import LiferaftError, MissingToolError, ProcessError, UnreachableError, UsageError
 from core.events import Event, Sink, Stage
@@ -103,7 +104,8 @@ class Archive:
             said = self._runner.run([*argv, "?essential", "apt", *wanted], timeout=120).stdout
         except ProcessError as error:
             self.refuse_unknown(wanted, "The medium")
-            raise LiferaftError(f"apt cannot install the medium's packages together: {error.message}") from error
+            said = without_user(error.message)
+            raise LiferaftError(f"apt cannot install the medium's packages together: {said}") from error
         return tuple(sorted(f"{match[1]} {match[2]}" for match in _INSTALLED.finditer(said)))
 
     def _names(self, prefix: str) -> list[str]:
@@ -174,5 +176,6 @@ def _unreachable(error: ProcessError) -> LiferaftError:
     lines = [line for line in error.output.splitlines() if line.startswith(("E: ", "Err:"))]
     said = lines[0].removeprefix("E: ") if lines else error.message
     return UnreachableError(
-        f"Debian's packages could not be fetched: {said}", hint="Does this machine reach its Debian mirror?"
+        f"Debian's packages could not be fetched: {without_user(said)}",
+        hint="Does this machine reach its Debian mirror?",
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from builder.architecture import architecture_of
+from builder.archive.mirror import without_user
 from builder.cache import Cache, key_of
 from builder.drivers.kernel_module import is_module
 from builder.foreign import bootstrap_words, refuse_foreign
@@ -134,4 +135,4 @@ def _why(output: str, kernel: str) -> str:
         return f"Debian's archive no longer has the headers of the kernel {kernel}: the base is older than the archive."
     lines = [line for line in output.splitlines() if re.search(r"\berror:|^E: |Error! ", line)]
     said = lines[0] if lines else output.strip()[-300:]
-    return f"The drivers could not be compiled for the kernel {kernel}: {said}"
+    return f"The drivers could not be compiled for the kernel {kernel}: {without_user(said)}"

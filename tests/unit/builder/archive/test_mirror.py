@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from builder.architecture import Architecture, architecture_of
+from builder.archive.debian import open_archive
 from builder.archive.mirror import Mirror, find_mirror, parse_mirror, published, read_state
 from builder.archive.origin import DatedRunner
 from builder.cache import open_cache
+from builder.drivers.dkms import build_dkms
 from builder.rootfs import forget_user
-from core.errors import DamagedError, ProcessError, UnreachableError
+from core.errors import DamagedError, LiferaftError, ProcessError, UnreachableError
 from core.events import Event, ignore
 from core.process import Result
 from tests.runners import ScriptedRunner
@@ -191,6 +193,28 @@ def test_the_password_of_the_mirror_is_asked_with_and_told_nobody(tmp_path: Path
     assert first == again and {source.uri for source in first} == {"http://mirror.example/debian"}
     said = " ".join([caught.value.message, *(event.message for event in told)])
     assert "mirror.example" in said and "t0ken" not in said
+
+
+def test_apts_own_line_is_told_without_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    sources = (f"deb {TOKEN} trixie main",)
+
+    def refuse(argv: Sequence[str]) -> str:
+        raise ProcessError(tuple(argv), 100, f"E: Failed to fetch {TOKEN}/dists/trixie/InRelease  401  Unauthorized")
+
+    def refuse_to_install(argv: Sequence[str]) -> str:
+        return refuse(argv) if "install" in argv else ""
+
+    with open_cache(tmp_path) as cache:
+        with pytest.raises(LiferaftError) as fetching:
+            open_archive(sources, cache, ScriptedRunner(refuse), ignore)
+        with pytest.raises(LiferaftError) as resolving:
+            open_archive(sources, cache, ScriptedRunner(refuse_to_install), ignore).resolve(())
+        with pytest.raises(LiferaftError) as compiling:
+            packages = ("r8125-dkms",)
+            build_dkms(packages, (), "6.12.1-amd64", "trixie", sources, cache, ScriptedRunner(refuse), ignore)
+    for caught in (fetching, resolving, compiling):
+        assert "mirror.example" in caught.value.message and "t0ken" not in caught.value.message
 
 
 def test_a_sources_list_keeps_everything_but_the_user(tmp_path: Path) -> None:
