@@ -41,6 +41,7 @@ class Pipeline(Generic[T]):
         self._pools = [ThreadPoolExecutor(count, thread_name_prefix=f"stage{at}") for at, count in enumerate(threads)]
         self._buffers = buffers
         self._stopped = False
+        self._failed = False
 
     def __enter__(self) -> "Pipeline[T]":
         return self
@@ -55,11 +56,15 @@ class Pipeline(Generic[T]):
         """Make a task of each maker, with a buffer, and give the results in order; the first failure is raised.
 
         Args:
-            makers: consumed as buffers become free.
+            makers: consumed as buffers become free; not any more after a failure.
         """
         under_way: deque[Future[T]] = deque()
         for make in makers:
             buffer = self._buffers.take()
+            if self._failed:
+                # Those before the one that failed still end, and are given.
+                self._buffers.give(buffer)
+                break
             future: Future[T] = Future()
             under_way.append(future)
             self._pools[0].submit(self._advance, make(buffer), buffer, 0, future)
@@ -80,5 +85,6 @@ class Pipeline(Generic[T]):
                     return
                 future.set_result(task.result)
         except BaseException as error:  # noqa: BLE001 - it is raised again where the results are taken
+            self._failed = True
             future.set_exception(error)
         self._buffers.give(buffer)
