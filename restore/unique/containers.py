@@ -15,6 +15,7 @@ from images.model.filesystem import Filesystem
 from images.model.layout import Layout
 from images.model.stack import Array, Container, Luks, VolumeGroup
 from images.stack.lvm_text import parse_group
+from restore.unique.references import rewrite
 from restore.unique.renewal import Renewal, Sort, filesystem_renewals
 
 #: LVM's identifiers: 32 letters and digits in groups (lib/uuid/uuid.c, id_create and id_write_format).
@@ -46,9 +47,11 @@ def _array(array: Array, renewals: list[Renewal]) -> Array:
 
 def _luks(luks: Luks, renewals: list[Renewal]) -> Luks:
     new = str(uuid.uuid4())
-    renewals.append(Renewal(sort=Sort.LUKS, disk=luks.id, number=0, old=luks.uuid, new=new))
-    # Installers name the mapping after the UUID (luks-UUID), in crypttab and fstab, which are rewritten.
-    name = luks.name.replace(luks.uuid, new)
+    renewal = Renewal(sort=Sort.LUKS, disk=luks.id, number=0, old=luks.uuid, new=new)
+    renewals.append(renewal)
+    # Installers name the mapping after the UUID (luks-UUID). It must be what crypttab and fstab say when they are
+    # rewritten, so the same rule decides.
+    name = rewrite(luks.name.encode(), (renewal,)).decode()
     return msgspec.structs.replace(luks, uuid=new, name=name, filesystem=_held(luks.id, luks.filesystem, renewals))
 
 

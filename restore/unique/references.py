@@ -54,6 +54,8 @@ _DASH = r"\x2d"
 _BARE = (Sort.ARRAY, Sort.LUKS, Sort.LVM)
 #: Nothing of this kind is larger; what is, is no such file.
 _LIMIT = 4 << 20
+#: Letters and digits of a UUID.
+_LONG = 32
 
 
 def rewrite(content: bytes, renewals: Iterable[Renewal]) -> bytes:
@@ -68,14 +70,16 @@ def rewrite(content: bytes, renewals: Iterable[Renewal]) -> bytes:
 
 
 def still_old(content: bytes, renewals: Iterable[Renewal]) -> tuple[Renewal, ...]:
-    """The renewals whose old identity is in the content."""
-    return tuple(
-        renewal
-        for renewal in renewals
-        if _pattern(renewal).search(content)
-        or ("-" in renewal.old and _escaped_pattern(renewal).search(content))
-        or (renewal.sort in _BARE and _bare_pattern(renewal).search(content))
-    )
+    """The renewals whose old identity is in the content; long ones as a part of a longer word, too."""
+    return tuple(renewal for renewal in renewals if _names_old(content, renewal))
+
+
+def _names_old(content: bytes, renewal: Renewal) -> bool:
+    if _long(renewal):
+        spellings = [renewal.old, renewal.old.replace("-", _DASH)]
+        spellings += [_bare(renewal.old)] if renewal.sort in _BARE else []
+        return any(spelling.lower().encode() in content.lower() for spelling in spellings)
+    return bool(_pattern(renewal).search(content) or ("-" in renewal.old and _escaped_pattern(renewal).search(content)))
 
 
 def rewrite_places(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]:
@@ -125,19 +129,35 @@ def _bare_pattern(renewal: Renewal) -> re.Pattern[bytes]:
 
 def _pattern(renewal: Renewal) -> re.Pattern[bytes]:
     # Not as a part of something longer: 1234-ABCD may be the middle of another UUID.
-    if renewal.sort is Sort.LUKS:
-        old = re.escape(renewal.old.encode())
-        return re.compile(rb"(?:(?<![0-9A-Za-z-])|(?<=luks-))" + old + rb"(?![0-9A-Za-z-])", re.IGNORECASE)
-    return re.compile(rb"(?<![0-9A-Za-z-])" + re.escape(renewal.old.encode()) + rb"(?![0-9A-Za-z-])", re.IGNORECASE)
+    before, after = _bounds(renewal, rb"[0-9A-Za-z-]")
+    return re.compile(before + re.escape(renewal.old.encode()) + after, re.IGNORECASE)
 
 
 def _escaped_pattern(renewal: Renewal) -> re.Pattern[bytes]:
     # As units name devices (systemd.unit(5), "String Escaping for Inclusion in Unit Names"): a dash stands for a slash.
+    before, after = _bounds(renewal, rb"[0-9A-Za-z]")
+    if renewal.sort not in _BARE:
+        before, after = before + rb"(?<!\\x2d)", rb"(?![0-9A-Za-z]|\\x2d)"
     old = re.escape(renewal.old.replace("-", _DASH).encode())
-    if renewal.sort is Sort.LUKS:
-        before = rb"(?:(?<![0-9A-Za-z])(?<!\\x2d)|(?<=luks\\x2d))"
-        return re.compile(before + old + rb"(?![0-9A-Za-z]|\\x2d)", re.IGNORECASE)
-    return re.compile(rb"(?<![0-9A-Za-z])(?<!\\x2d)" + old + rb"(?![0-9A-Za-z]|\\x2d)", re.IGNORECASE)
+    return re.compile(before + old + after, re.IGNORECASE)
+
+
+def _bounds(renewal: Renewal, others: bytes) -> tuple[bytes, bytes]:
+    """What may not stand before and behind an old identity, as patterns; ``others``: for the short ones.
+
+    Those of containers stand behind words of any kind, with a dash between: md-uuid-, lvm-pv-uuid- (udev's
+    63-md-raid-arrays.rules, 69-lvm.rules), a mapping's name (crypttab(5)); and before -part1.
+    """
+    if renewal.sort not in _BARE:
+        return rb"(?<!" + others + rb")", rb"(?!" + others + rb")"
+    letters = rb"[0-9A-Za-z]" if renewal.sort is Sort.LVM else rb"[0-9A-Fa-f]"
+    # The last letter of an escaped dash is a digit, too.
+    return rb"(?:(?<!" + letters + rb")|(?<=\\x2d))", rb"(?!" + letters + rb")"
+
+
+def _long(renewal: Renewal) -> bool:
+    """Whether no other identity can have it as a part by chance: 32 digits and more."""
+    return len(_bare(renewal.old)) >= _LONG
 
 
 def _cased_escaped(new: str, match: re.Match[bytes]) -> bytes:

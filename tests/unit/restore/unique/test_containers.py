@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from core.units import MIB
 from images.model.filesystem import Filesystem
@@ -11,6 +12,7 @@ from images.model.layout import Disk, DiskIdentity, FilesystemKind, Layout
 from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
 from images.stack.lvm_text import Group, parse_group
 from restore.unique.containers import renewed_containers
+from restore.unique.references import rewrite
 from restore.unique.renewal import Sort
 
 TEXT = (Path(__file__).parents[2] / "images" / "stack" / "data" / "vgcfgbackup.txt").read_text()
@@ -108,6 +110,21 @@ def test_what_lies_on_a_volume_is_renewed_as_on_a_partition() -> None:
     held = [device.filesystem for device in Layout(disks=layout().disks, containers=containers).devices()]
     assert [one.uuid for one in held if one] == [found.new]
     assert all(len(renewal.old) == len(renewal.new) for renewal in renewals)
+
+
+@pytest.mark.parametrize("name", ["luks-{}", "crypt-{}", "cryptroot_{}-a", "vault{}", "{}", "data{}", "sda3_crypt"])
+def test_a_mapping_is_opened_under_the_name_that_crypttab_gets(name: str) -> None:
+    source = layout()
+    old = name.format(LUKS_UUID)
+    named = msgspec.structs.replace(source.containers[1], name=old)
+    containers, renewals = renewed_containers(
+        msgspec.structs.replace(source, containers=(source.containers[0], named, source.containers[2]))
+    )
+    luks = containers[1]
+    assert isinstance(luks, Luks)
+    line = f"{old} UUID={LUKS_UUID} none luks\n/dev/mapper/{old} / ext4\n"
+    new = f"{luks.name} UUID={luks.uuid} none luks\n/dev/mapper/{luks.name} / ext4\n"
+    assert rewrite(line.encode(), renewals).decode() == new
 
 
 def test_two_clones_have_nothing_in_common() -> None:

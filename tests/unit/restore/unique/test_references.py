@@ -78,8 +78,22 @@ def _dashless(identity: str) -> str:
             f"After=systemd-cryptsetup@luks\\x2d{_escaped(LUKS_OLD)}.service",
             f"After=systemd-cryptsetup@luks\\x2d{_escaped(LUKS_NEW)}.service",
         ),
-        # Its own mapping's UUID, as a filesystem of that UUID, is another thing.
-        (f"x-{LUKS_OLD} {LUKS_OLD}0", f"x-{LUKS_OLD} {LUKS_OLD}0"),
+        # A mapping may have any name with it: it is opened under the new one (containers.py).
+        (f"crypt-{LUKS_OLD} UUID={LUKS_OLD} none", f"crypt-{LUKS_NEW} UUID={LUKS_NEW} none"),
+        (f"/dev/mapper/cryptroot_{LUKS_OLD}-a / ext4", f"/dev/mapper/cryptroot_{LUKS_NEW}-a / ext4"),
+        (f"rd.luks.name={LUKS_OLD}=crypt-{LUKS_OLD}", f"rd.luks.name={LUKS_NEW}=crypt-{LUKS_NEW}"),
+        (
+            f"After=systemd-cryptsetup@crypt\\x2d{_escaped(LUKS_OLD)}.service",
+            f"After=systemd-cryptsetup@crypt\\x2d{_escaped(LUKS_NEW)}.service",
+        ),
+        # udev: 63-md-raid-arrays.rules, and the same for a partition of an array; 69-lvm.rules.
+        (f"/dev/disk/by-id/md-uuid-{MD_OLD} / ext4", f"/dev/disk/by-id/md-uuid-{MD_NEW} / ext4"),
+        (f"/dev/disk/by-id/md-uuid-{MD_OLD}-part1 / ext4", f"/dev/disk/by-id/md-uuid-{MD_NEW}-part1 / ext4"),
+        (
+            f"After=dev-disk-by\\x2did-md\\x2duuid\\x2d{MD_OLD}.device",
+            f"After=dev-disk-by\\x2did-md\\x2duuid\\x2d{MD_NEW}.device",
+        ),
+        (f"/dev/disk/by-id/lvm-pv-uuid-{VG_OLD}", f"/dev/disk/by-id/lvm-pv-uuid-{VG_NEW}"),
         # GRUB, "Device syntax" and cryptomount.
         (f"cryptomount -u {_dashless(LUKS_OLD)}", f"cryptomount -u {_dashless(LUKS_NEW)}"),
         ("set root='mduuid/0123456789abcdef0123456789abcdef'", "set root='mduuid/fedcba9876543210fedcba9876543210'"),
@@ -100,6 +114,18 @@ def test_identities_of_the_stack_in_all_their_spellings(before: str, after: str)
     assert rewrite(before.encode(), STACK).decode() == after
     assert bool(still_old(before.encode(), STACK)) == (before != after)
     assert before == after or not still_old(after.encode(), STACK)
+
+
+@pytest.mark.parametrize("one", [*STACK, ALL[0]], ids=lambda one: f"{one.sort}-{one.old}")
+def test_an_old_identity_in_a_longer_word_stays_and_is_reported(one: Renewal) -> None:
+    for text in (f"a{one.old}0", f"f{_escaped(one.old)}", f"x-{one.old}f"):
+        content = text.encode()
+        assert rewrite(content, [one]) == content
+        assert still_old(content, [one]) == (one,)
+
+
+def test_a_short_identity_in_a_longer_word_is_another_one() -> None:
+    assert still_old(b"UUID=00000000-abcd-1234-9d54-000000000002", ALL) == ()
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6))
