@@ -10,15 +10,17 @@ import msgspec
 
 from core.errors import RefusedError
 from images.browse.point import ChunkCache
-from images.model.layout import Disk
+from images.model.layout import Disk, Layout
 from images.model.machine import Firmware
 from images.model.manifest import Manifest
+from images.model.stack import VolumeGroup
 from images.store.repository import Repository
 from restore.candidates import Candidate
 from restore.contents import Contents
 from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
 from restore.growing import Chosen, chosen_volumes, growable_members, with_members
+from restore.left_out import dropped_partitions, left_out
 from restore.matching import Pair, is_same_identity, same_disks
 from restore.planning_stack import containers_on, stack_reasons
 from restore.rules import Growth, PartitionRule, TableChoice
@@ -99,7 +101,13 @@ def place(
     reasons = [*_against_pairs(whole, pairs), *_against_sources(placings, options), *unfollowed]
     reasons += rules_reasons([rule for rule in options.rules if rule.partition], [disk.id for disk in disks])
     reasons += [reason for placing in placings for reason in _against_fit(placing)]
-    reasons += stack_reasons(whole.layout, named)
+    placings, manifest, against = _without_dropped(whole.layout, placings, manifest, rules)
+    reasons += against
+    reasons += [
+        f"there is a rule for {container.name}/{chosen[container.id]}, and its group is left out"
+        for container in whole.layout.containers
+        if isinstance(container, VolumeGroup) and container.id in chosen and container not in manifest.layout.containers
+    ]
     if options.unique:
         reasons += unique_reasons(repository, point, manifest)
     return Placement(
@@ -109,6 +117,37 @@ def place(
         chosen=chosen,
         reasons=tuple(reasons),
     )
+
+
+def _without_dropped(
+    whole: Layout, placings: list[Placing], manifest: Manifest, rules: Sequence[PartitionRule]
+) -> tuple[list[Placing], Manifest, list[str]]:
+    """All without the containers that partitions which are left out take with them, and why the others cannot be made.
+
+    Args:
+        whole: the layout with the disks that have no target, too.
+        manifest: with the disks that are restored, alone.
+    """
+    disks = [placing.disk.id for placing in placings]
+    dropped = [
+        name for placing in placings for name in dropped_partitions(placing.disk, _rules_of(placing.disk, rules))
+    ]
+    left = left_out(whole, disks, dropped)
+    reasons = [*left.reasons, *stack_reasons(whole, disks, left.containers)]
+    if left.reasons:
+        return placings, manifest, reasons
+    if left.notes:
+        fitted = placings[0].fit
+        fitted = msgspec.structs.replace(fitted, notes=(*fitted.notes, *left.notes))
+        placings = [msgspec.structs.replace(placings[0], fit=fitted), *placings[1:]]
+    layout = manifest.layout
+    containers = tuple(container for container in layout.containers if container.id not in left.containers)
+    manifest = msgspec.structs.replace(
+        manifest,
+        layout=msgspec.structs.replace(layout, containers=containers),
+        volumes=tuple(volume for volume in manifest.volumes if volume.disk not in left.devices),
+    )
+    return placings, manifest, reasons
 
 
 def refusal(point: str, reasons: Sequence[str], options: PlanOptions) -> RefusedError:
@@ -159,13 +198,17 @@ def _wishes(
     """What the fit of one disk is asked for."""
     return Wishes(
         growth=options.growth,
-        rules=tuple(rule for rule in rules if rule.disk in ("", disk.id)),
+        rules=_rules_of(disk, rules),
         table=options.table,
         firmware=options.firmware,
         growable=growable,
         least=contents.least,
         conversion=contents.convert,
     )
+
+
+def _rules_of(disk: Disk, rules: Sequence[PartitionRule]) -> tuple[PartitionRule, ...]:
+    return tuple(rule for rule in rules if rule.disk in ("", disk.id))
 
 
 def _against_pairs(manifest: Manifest, pairs: Sequence[Pair]) -> list[str]:

@@ -17,6 +17,7 @@ from images.model.stack import Array, Container, Luks, VolumeGroup
 from restore.abilities import REMAKEABLE, SHRINKABLE
 from restore.fit.fitting import Fit
 from restore.growing import Chosen, growing_volume, grows
+from restore.left_out import container_name
 from restore.lessening import Lessening
 from restore.seating import Content
 from restore.shrink.planning import shrink_step
@@ -56,23 +57,25 @@ def disks_below(layout: Layout) -> dict[str, frozenset[str]]:
     return found
 
 
-def stack_reasons(layout: Layout, disks: Collection[str]) -> list[str]:
-    """Why the containers of a layout cannot be made again on the targets of these disks."""
+def stack_reasons(layout: Layout, disks: Collection[str], without: Collection[str] = ()) -> list[str]:
+    """Why the containers of a layout, but for those ``without``, cannot be made again on the targets of these disks."""
     reasons: list[str] = []
     below = disks_below(layout)
-    for container in layout.containers:
+    for container in (one for one in layout.containers if one.id not in without):
         absent = sorted(below[container.id] - set(disks))
         if absent and len(absent) < len(below[container.id]):
-            reasons.append(f"{_called(container)} lies on {', '.join(absent)} too, and no target is named for that")
+            reasons.append(
+                f"{container_name(container)} lies on {', '.join(absent)} too, and no target is named for that"
+            )
         if isinstance(container, Array) and container.level == 0 and container.metadata == _OLD_FORMAT:
             reasons.append(
-                f"{_called(container)} is RAID 0 with superblocks of format {_OLD_FORMAT}, which mdadm does not make "
-                f"any more (leave its disks out, or copy its files out of the recovery point)"
+                f"{container_name(container)} is RAID 0 with superblocks of format {_OLD_FORMAT}, which mdadm does not "
+                f"make any more (leave its disks out, or copy its files out of the recovery point)"
             )
         if isinstance(container, VolumeGroup):
             kinds = {kind for volume in container.volumes for kind in volume.segments}
             reasons += [
-                f"{_called(container)} has volumes of type {kind}, which are not made again"
+                f"{container_name(container)} has volumes of type {kind}, which are not made again"
                 for kind in sorted(kinds - RESTORABLE)
             ]
     return reasons
@@ -234,7 +237,7 @@ def _smaller(volume: Volume, device: Device, size: int, content: Content, room: 
 
 
 def _notes(container: Container, step: Step, sizes: Mapping[str, int], layout: Layout) -> list[str]:
-    called = _called(container)
+    called = container_name(container)
     if isinstance(container, Array) and container.level in _PARITY and len(container.members) >= container.slots:
         return [f"{called}: md computes its parity in the background; until that is done no disk of it may fail."]
     if isinstance(container, Luks):
@@ -248,12 +251,3 @@ def _notes(container: Container, step: Step, sizes: Mapping[str, int], layout: L
     if grown and isinstance(step, CreateVolumeGroup) and not step.grow:
         notes.append(f"{called}: none of its volumes can take the new room; it stays free in the group.")
     return notes
-
-
-def _called(container: Container) -> str:
-    """A container as people know it."""
-    if isinstance(container, Array):
-        return f"the array {container.name or container.id}"
-    if isinstance(container, Luks):
-        return f"the LUKS container {container.label or container.name or container.id}"
-    return f"the volume group {container.name}"
