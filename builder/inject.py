@@ -42,7 +42,8 @@ _MENU, _ORDER = "boot/grub/grub.cfg", "live/filesystem.module"
 _BOOT_CATALOG, _BIOS_IMAGE = "boot/boot.cat", "boot/grub/eltorito.img"
 _NAME = "inject"
 #: The boot code in LBA 0, up to where the MBR's own fields begin (UEFI 2.10, 5.2.1).
-_BOOT_CODE, _SECTOR, _PLAIN_MODE = 440, 512, 0o644
+_BOOT_CODE, _SECTOR = 440, 512
+_PLAIN_MODE, _ALL_READ = 0o644, 0o004
 _INITRD_LINE = re.compile(r"^(\s*initrd\s.*)$", re.MULTILINE)
 
 
@@ -55,7 +56,7 @@ class Additions(msgspec.Struct, frozen=True, kw_only=True):
         windows: folders of Windows drivers, carried for a restored Windows.
         files: path in the live system, without a leading slash, to the file or folder that goes there.
         beside: path on the medium to the file that goes there (a job, its passphrases).
-        private: what is beside holds a secret.
+        private: what is beside holds a secret, or what was there and stays.
         without: paths of files that the new medium does not have (what a replaced job had beside it).
     """
 
@@ -129,7 +130,7 @@ def inject(
         runner = DatedRunner(runner, int(document.built.timestamp()))
         _refuse_little_room(cache_root, medium.size)
         _tell(sink, f"Reading {source} ({format_size(medium.size)})")
-        files = _take_files(medium, document, scratch / "medium")
+        files = _take_files(medium, document, scratch / "medium", sink)
         document = _left(document, additions.without)
         content = _content(additions, firmware, _ground(document, files), scratch, runner, sink)
         layer = _layer(content, document, scratch, runner, sink)
@@ -209,14 +210,17 @@ def _document_of(medium: OpenedMedium) -> MediumDocument:
     return medium.document
 
 
-def _take_files(medium: OpenedMedium, document: MediumDocument, folder: Path) -> dict[str, Path]:
-    """Every file of the medium, copied out; those that the document knows with their digest checked."""
+def _take_files(medium: OpenedMedium, document: MediumDocument, folder: Path, sink: Sink) -> dict[str, Path]:
+    """Every file of the medium, copied out; those that the document knows, and a netboot set's loaders, with their
+    digest checked. What else a set has around them is written anew: changed or missing, it is no damage."""
     around = medium.around.files if medium.around is not None else ()
-    known = {file.path: file for file in (*document.files, *around)}
+    known = {file.path: file for file in (*document.files, *(file for file in around if _is_loader(file.path)))}
+    anew = {file.path: file.sha256 for file in around if file.path not in known}
     layers = {f"live/{name}.squashfs" for name in document.layers}
     if missing := sorted({*known, *layers, *document.initrds} - set(medium.paths)):
         raise DamagedError(f"{medium.name} lacks {missing[0]}, which it should have.")
     taken = {}
+    changed = []
     for path in medium.paths:
         if path == _BOOT_CATALOG:
             continue
@@ -229,8 +233,18 @@ def _take_files(medium: OpenedMedium, document: MediumDocument, folder: Path) ->
                 f"expected {known[path].sha256}.",
                 hint="The medium is damaged: take another copy of it, or build it again.",
             )
+        if path in anew and found != anew[path]:
+            changed.append(path)
         taken[path] = target
+    if changed:
+        message = f"Not as it was written in {medium.name}, and new in the new set: {', '.join(changed)}."
+        sink(Event(stage=Stage.BUILD, message=message, warning=True))
     return taken
+
+
+def _is_loader(path: str) -> bool:
+    """Whether UEFI asks the network for this file of a netboot set: it is taken over as it is."""
+    return path.endswith(".efi") and "/" not in path
 
 
 def _ground(document: MediumDocument, files: Mapping[str, Path]) -> Ground:
@@ -256,12 +270,12 @@ def _content(
 def _mode(path: Path) -> int:
     """What a file of this machine may be used for, there too: ssh takes no private key that others can read."""
     bits = path.stat().st_mode
-    return (0o755 if bits & 0o100 else _PLAIN_MODE) & (0o777 if bits & 0o044 else 0o700)
+    return (0o755 if bits & 0o100 else _PLAIN_MODE) & (0o777 if bits & _ALL_READ else 0o700)
 
 
 def _is_private(source: Path, content: Content) -> bool:
-    """Whether only its owner may read the old medium, or something that was added."""
-    return not source.stat().st_mode & 0o044 or any(not mode & 0o044 for mode in content.modes.values())
+    """Whether not everybody may read the old medium, or something that was added."""
+    return not source.stat().st_mode & _ALL_READ or any(not mode & _ALL_READ for mode in content.modes.values())
 
 
 def _live_files(named: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -376,7 +390,7 @@ def _loaders(
 ) -> Loaders:
     """What UEFI asks the network for first: a netboot set has it, for an ISO it comes from the archive."""
     if medium.volume is None:
-        return Loaders({name: path for name, path in files.items() if name.endswith(".efi") and "/" not in name}, {})
+        return Loaders({name: path for name, path in files.items() if _is_loader(name)}, {})
     try:
         release = Release(document.release)
     except ValueError:

@@ -11,7 +11,7 @@ from builder.finished.opened import open_medium
 from builder.inject import Additions, InjectReport, inject
 from builder.recipe.check import JOB_ADDRESSES, holds_secret
 from core.documents import decode_written
-from core.errors import UsageError
+from core.errors import LiferaftError, UsageError
 from core.events import Event, Sink, Stage, WarningsKept
 from core.files import read_small
 from core.process import Runner
@@ -66,7 +66,7 @@ def inject_medium(
         files=dict(_placed(word) for word in files),
         beside=beside,
         # What lies beside the job was warned of, and so was a password in it.
-        private=bool(sink.warnings),
+        private=bool(sink.warnings) or (job is None and _keeps_secret(source)),
         without=_replaced(source, beside, sink),
     )
     if netboot is not None:
@@ -76,10 +76,28 @@ def inject_medium(
 
 
 class _OldJob(msgspec.Struct, frozen=True):
-    """What matters of a job that is replaced, whatever else it says."""
+    """What matters of a job that a medium has, whatever else it says."""
 
+    repository: str = ""
+    report_url: str = ""
     passphrase_file: str = ""
     luks_passphrase_file: str = ""
+
+
+def _keeps_secret(source: Path) -> bool:
+    """Whether the medium's own job, which stays, has a passphrase beside it or a password in it. The file's mode does
+    not say it: somebody may have copied it to where everybody reads."""
+    with open_medium(source) as medium:
+        if not medium.has(_JOB):
+            return False
+        try:
+            old = msgspec.json.decode(medium.read(_JOB), type=_OldJob)
+            if any(holds_secret(getattr(old, field), field) for field in JOB_ADDRESSES):
+                return True
+        except (msgspec.DecodeError, UnicodeDecodeError, LiferaftError):
+            # Nobody knows what it names; whether the medium is damaged, is found out when it is read.
+            return True
+        return any((name := getattr(old, field)) and medium.has(f"liferaft/{name}") for field in SECRETS)
 
 
 def _replaced(source: Path, beside: Mapping[str, Path], sink: Sink) -> frozenset[str]:

@@ -387,6 +387,15 @@ def test_an_iso_with_a_secret_is_its_owners_alone(medium: Path, tmp_path: Path, 
     mask = os.umask(0o022)
     os.umask(mask)
     assert [mode(iso) for iso in (plain, secret, later, key)] == [0o666 & ~mask, 0o600, 0o600, 0o600]
+    # A group may read it, not everybody; and one that was copied to everybody has the passphrase all the same.
+    for bits, source, wanted in ((0o640, plain, 0o600), (0o644, plain, 0o666 & ~mask), (0o644, secret, 0o600)):
+        source.chmod(bits)
+        _inject(source, later, tmp_path / "cache", runner, files=(f"{note}:/etc/note",))
+        assert mode(later) == wanted
+        later.unlink()
+    phrase.chmod(0o640)
+    _inject(medium, later, tmp_path / "cache", runner, files=(f"{phrase}:/root/key",))
+    assert mode(later) == 0o600
     assert mode(tmp_path / "cache") == 0o700
 
 

@@ -16,7 +16,7 @@ from builder.netboot import NETWORK_INITRD, write_netboot
 from builder.netboot_document import NETBOOT_DOCUMENT
 from core.documents import encode_readable
 from core.errors import DamagedError
-from core.events import ignore
+from core.events import Event, ignore
 from core.process import SystemRunner
 from tests.flow.disks import need
 
@@ -85,20 +85,44 @@ def test_a_whole_set_shows_its_chain_and_the_sites_own_files_are_its_own(copy: P
 
 
 @pytest.mark.parametrize("name", _AROUND)
-def test_what_firmware_loads_is_compared(name: str, copy: Path, tmp_path: Path) -> None:
+def test_what_firmware_loads_is_compared(name: str, copy: Path) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
     found = [finding for finding in _inspect(copy).findings if finding.path == name]
     assert len(found) == 1 and "It differs: expected SHA-256" in found[0].problem
-    (tmp_path / "note").write_text("x")
-    additions = Additions(files={"etc/note": tmp_path / "note"})
-    with pytest.raises(DamagedError, match=name):
-        inject(copy, None, tmp_path / "new", additions, tmp_path / "cache", SystemRunner(), ignore)
-    assert not (tmp_path / "new").exists()
-
     (copy / name).unlink()
     assert [finding.problem for finding in _inspect(copy).findings if finding.path == name] == ["It is missing."]
+
+
+def _add_a_note(copy: Path, folder: Path) -> list[Event]:
+    (folder / "note").write_text("x")
+    told: list[Event] = []
+    additions = Additions(files={"etc/note": folder / "note"})
+    inject(copy, None, folder / "new", additions, folder / "cache", SystemRunner(), told.append)
+    return [event for event in told if event.warning]
+
+
+def test_a_new_set_has_no_altered_loader(copy: Path, tmp_path: Path) -> None:
+    """They are taken over as they are; a new digest would hide it."""
+    content = bytearray((copy / "mmx64.efi").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "mmx64.efi").write_bytes(content)
+    with pytest.raises(DamagedError, match=r"mmx64\.efi"):
+        _add_a_note(copy, tmp_path)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_new_set_has_anew_may_be_changed_or_missing(copy: Path, tmp_path: Path) -> None:
+    for name in ("README.txt", "grub.pxe"):
+        (copy / name).unlink()
+    own = (copy / "boot.ipxe").read_bytes()
+    (copy / "boot.ipxe").write_bytes(own + b"# a note\n")
+    warnings = _add_a_note(copy, tmp_path)
+    assert len(warnings) == 1 and "boot.ipxe" in warnings[0].message
+    assert (tmp_path / "new/README.txt").is_file() and (tmp_path / "new/grub.pxe").is_file()
+    assert b"# a note" not in (tmp_path / "new/boot.ipxe").read_bytes()
+    assert _inspect(tmp_path / "new").findings == ()
 
 
 def test_an_altered_loader_is_no_longer_as_it_was_signed(copy: Path) -> None:
