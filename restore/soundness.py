@@ -9,9 +9,12 @@ from collections.abc import Iterator
 
 import msgspec
 
+from core.errors import DamagedError
 from images.model.extents import Extent
 from images.model.layout import PartitionRole, PartitionTable, TableKind, devices_made_by
 from images.model.manifest import Manifest, VolumeRole
+from images.model.stack import VolumeGroup
+from images.stack.lvm_text import parse_group
 from restore.plan import Plan, TargetDisk
 from restore.steps import (
     CreateTable,
@@ -183,9 +186,18 @@ def _unsound_order(plan: Plan) -> Iterator[str]:
     reached: dict[str, int] = {}
     streamed: dict[str, RestoreVolume] = {}
     rooms: dict[str, int] = {}
+    tabled = {step.disk for step in plan.steps if isinstance(step, CreateTable)}
+    made = known - tabled
     for step in plan.steps:
+        if isinstance(step, CreateTable):
+            made |= {part.id for part in step.table.partitions if part.role is not PartitionRole.EXTENDED}
         container = container_of(step)
         if container is not None:
+            for member in sorted(set(container.member_ids) - made):
+                yield f"{step.describe()}: the plan makes no {member} before it"
+            if isinstance(container, VolumeGroup):
+                yield from _unsound_group(container)
+            made |= {device.id for device in devices_made_by(container, 512)}
             # When it grows it has more; nothing is written there before its filesystem grows.
             rooms |= {device.id: device.size for device in devices_made_by(container, 512)}
             known |= {step.disk, *rooms}
@@ -206,6 +218,33 @@ def _unsound_order(plan: Plan) -> Iterator[str]:
             written = streamed.get(step.volume)
             if written is None or (written.disk, written.offset) != (step.disk, step.offset):
                 yield f"{step.describe()}: the plan has not written it there before"
+
+
+def _unsound_group(group: VolumeGroup) -> Iterator[str]:
+    """What a group says of itself and LVM's text does not: LVM makes what the text says."""
+    called = f"the volume group {group.name}"
+    try:
+        text = parse_group(group.backup)
+    except DamagedError as error:
+        yield f"{called}: {error.message.removesuffix('.')}"
+        return
+    for what, said, found in (
+        ("name", group.name, text.name),
+        ("UUID", group.uuid, text.uuid),
+        ("extent size", group.extent_size, text.extent_size),
+    ):
+        if said != found:
+            yield f"{called}: its {what} is {said}, in LVM's text {found}"
+    members = [(member.uuid, member.size, member.data_offset) for member in group.members]
+    physical = [(member.uuid, member.size, member.data_offset) for member in text.physical]
+    if sorted(members) != sorted(physical):
+        yield f"{called}: its physical volumes (UUID, size, data offset) are {members}, in LVM's text {physical}"
+    volumes = {volume.name: (volume.uuid, volume.size, volume.segments, volume.pool) for volume in group.volumes}
+    logical = {one.name: (one.uuid, one.size, one.segments, one.pool) for one in text.logical if one.visible}
+    differing = {name for name in {*volumes, *logical} if volumes.get(name) != logical.get(name)}
+    if differing or len(volumes) != len(group.volumes):
+        names = ", ".join(sorted(differing or volumes))
+        yield f"{called}: volume {names} is not (by UUID, size, segments and pool) what LVM's text says"
 
 
 def _outermost(places: list[Extent]) -> list[Extent]:

@@ -1,5 +1,7 @@
 """Soundness of plans: generated layouts that hold together pass, and each way of breaking one is found."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,11 +11,12 @@ from core.units import MIB
 from images.model.extents import Extent
 from images.model.filesystem import FilesystemKind
 from images.model.layout import DiskIdentity, Partition, PartitionRole, PartitionTable, TableKind
-from images.model.stack import Luks
+from images.model.stack import Luks, VolumeGroup
 from restore.plan import Plan, TargetDisk
 from restore.soundness import unsound
 from restore.steps import (
     CreateTable,
+    CreateVolumeGroup,
     GrowFilesystem,
     OpenLuks,
     RestoreVolume,
@@ -23,6 +26,7 @@ from restore.steps import (
     WipeSignatures,
     WriteHead,
 )
+from tests.unit.restore.stack.test_lvm_smaller import recorded
 
 SECTOR, SIZE = 512, 64 * MIB
 SECTORS = SIZE // SECTOR
@@ -187,3 +191,67 @@ def test_what_goes_to_a_device_of_the_stack_has_room_there() -> None:
     assert f"luks0 has {40 * MIB} bytes, the plan says {41 * MIB}" in reason
     (reason,) = unsound(plan(*sound(part(1, 2048, 4096)), fits))
     assert "no target for luks0" in reason
+
+
+def group_on(device: str) -> VolumeGroup:
+    """The recorded group: ``home`` with 60 MiB and ``root`` with 20 MiB."""
+    made = recorded()
+    return msgspec.structs.replace(made, members=(msgspec.structs.replace(made.members[0], device=device),))
+
+
+@pytest.mark.parametrize("device", ["disk0-part1", "luks0"])
+def test_a_container_lies_on_what_the_plan_makes(device: str) -> None:
+    luks = Luks(id="luks0", uuid="u", device="disk0-part1", version=2, payload_offset=MIB, size=40 * MIB)
+    below = (OpenLuks(disk="luks0", container=luks),) if device == "luks0" else ()
+    made = CreateVolumeGroup(disk="vg0", group=group_on(device))
+    steps = sound(part(1, 2048, 4096))
+    assert list(unsound(plan(*steps, *below, made))) == []
+    (reason,) = unsound(plan(*steps, *below, CreateVolumeGroup(disk="vg0", group=group_on("disk0-part2"))))
+    assert reason.endswith("the plan makes no disk0-part2 before it")
+    # A disk with a table is no member itself; what comes later is not there yet.
+    (reason,) = unsound(plan(*steps, *below, CreateVolumeGroup(disk="vg0", group=group_on("disk0"))))
+    assert reason.endswith("the plan makes no disk0 before it")
+    assert any(one.endswith(f"the plan makes no {device} before it") for one in unsound(plan(made, *steps, *below)))
+
+
+def test_a_whole_disk_is_a_member() -> None:
+    wiped = WipeSignatures(disk="disk0", extents=(Extent(0, 512),))
+    assert list(unsound(plan(wiped, CreateVolumeGroup(disk="vg0", group=group_on("disk0"))))) == []
+
+
+def _volume(group: VolumeGroup, **more: object) -> VolumeGroup:
+    return msgspec.structs.replace(group, volumes=(msgspec.structs.replace(group.volumes[0], **more), group.volumes[1]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (lambda group: _volume(group, size=64 * MIB), "volume home"),
+        (lambda group: _volume(group, uuid="other"), "volume home"),
+        (lambda group: _volume(group, name="away"), "volume away, home"),
+        (lambda group: _volume(group, segments=("striped",)), "volume home"),
+        (lambda group: msgspec.structs.replace(group, volumes=group.volumes[1:]), "volume home"),
+        (lambda group: msgspec.structs.replace(group, name="vgx"), "name"),
+        (lambda group: msgspec.structs.replace(group, uuid="other"), "UUID"),
+        (lambda group: msgspec.structs.replace(group, extent_size=MIB), "extent size"),
+        (
+            lambda group: msgspec.structs.replace(
+                group, members=(msgspec.structs.replace(group.members[0], uuid="other"),)
+            ),
+            "physical volumes",
+        ),
+        (
+            lambda group: msgspec.structs.replace(
+                group, members=(msgspec.structs.replace(group.members[0], data_offset=2 * MIB),)
+            ),
+            "physical volumes",
+        ),
+        (lambda group: msgspec.structs.replace(group, backup="vg {"), "too early"),
+    ],
+)
+def test_a_group_is_what_its_text_says(changed: Callable[[VolumeGroup], VolumeGroup], reason: str) -> None:
+    wiped = WipeSignatures(disk="disk0", extents=(Extent(0, 512),))
+    group = changed(group_on("disk0"))
+    found = list(unsound(plan(wiped, CreateVolumeGroup(disk="vg0", group=group))))
+    assert len(found) == 1, found
+    assert reason in found[0]
