@@ -47,16 +47,7 @@ class Archive:
         wanted = tuple(dict.fromkeys(packages))
         if not wanted:
             return
-        argv = ["apt-cache", *self._options, "show", "--no-all-versions", *wanted]
-        # 100: at least one of them is unknown; which, is seen by who is missing.
-        text = self._runner.run(argv, success=frozenset({0, 100}), timeout=120).stdout
-        found: dict[str, str] = {}
-        name = ""
-        for match in _FIELD.finditer(text):
-            if match[1] == "Package":
-                name = match[2]
-            else:
-                found[name] = match[2]
+        found = self._sections(wanted)
         for package in wanted:
             if package not in found:
                 near = difflib.get_close_matches(package, self._names(package[:2]), n=1)
@@ -107,6 +98,26 @@ class Archive:
             said = without_user(error.message)
             raise LiferaftError(f"apt cannot install the medium's packages together: {said}") from error
         return tuple(sorted(f"{match[1]} {match[2]}" for match in _INSTALLED.finditer(said)))
+
+    def known(self, packages: Iterable[str]) -> tuple[str, ...]:
+        """Those of ``packages`` that there are: a mirror may have Debian's main part alone."""
+        wanted = tuple(packages)
+        found = self._sections(wanted)
+        return tuple(package for package in wanted if package in found)
+
+    def _sections(self, packages: tuple[str, ...]) -> dict[str, str]:
+        """Of each package that there is, the section."""
+        argv = ["apt-cache", *self._options, "show", "--no-all-versions", *packages]
+        # 100: at least one of them is unknown; which, is seen by who is missing.
+        text = self._runner.run(argv, success=frozenset({0, 100}), timeout=120).stdout
+        found: dict[str, str] = {}
+        name = ""
+        for match in _FIELD.finditer(text):
+            if match[1] == "Package":
+                name = match[2]
+            else:
+                found[name] = match[2]
+        return found
 
     def _names(self, prefix: str) -> list[str]:
         return self._runner.run(["apt-cache", *self._options, "pkgnames", prefix]).stdout.split()

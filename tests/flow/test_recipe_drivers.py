@@ -1,20 +1,25 @@
 """The drivers layer of a build, from files alone; the archive and the compiler are a scripted runner."""
 
+import datetime
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from builder.archive.mirror import Mirror, PackageSource
+from builder.archive.origin import Origin
 from builder.boot import INITRD
 from builder.cache import open_cache
 from builder.drivers.build import MachineDrivers, build_drivers
-from builder.drivers.common_firmware import wanted_firmware
+from builder.drivers.common_firmware import common_firmware, wanted_firmware
 from builder.drivers.dkms import build_dkms
 from builder.drivers.module_tree import Ground
 from builder.finished.opened import open_medium
 from builder.layer import Layer
 from builder.recipe.recipe import Firmware, Kernel, Recipe
 from core.errors import LiferaftError, ProcessError, UsageError
-from core.events import ignore
+from core.events import Event, ignore
 from core.process import Result, Runner, SystemRunner
 from tests.flow.disks import need
 from tests.flow.media import KERNEL_RELEASE, make_medium, make_module, make_tree
@@ -80,6 +85,62 @@ def test_common_firmware_is_what_drivers_of_disks_and_wired_networks_ask_for(tmp
     names = ("nic/a-1.fw", "nic/a-2.fw", "nic/b.fw", "hba.bin", "modem.bin", "wifi.bin")
     found = wanted_firmware(modules, {name: tmp_path / name for name in names})
     assert set(found) == {"nic/a-1.fw", "nic/a-2.fw", "hba.bin"}
+
+
+class _MainOnly:
+    """An archive that has Debian's main part only, with one package of the common firmware; all else really runs."""
+
+    def __init__(self, inner: Runner) -> None:
+        self._inner = inner
+
+    def run(self, argv: Sequence[str], **options: Any) -> Result:
+        if argv[0] == "apt-cache":
+            return Result(0, "Package: firmware-linux-free\nSection: kernel\n" if "show" in argv else "", "")
+        if argv[0] != "apt-get":
+            return self._inner.run(argv, **options)
+        if "install" in argv:
+            if "firmware-qlogic" in argv:
+                raise ProcessError(tuple(argv), 100, "E: Unable to locate package firmware-bnx2")
+            return Result(0, "Inst firmware-linux-free (20241210-2 Debian:13 [all])\n", "")
+        if "download" in argv:
+            assert argv[argv.index("download") + 1 :] == ["firmware-linux-free"]
+            folder = Path(options["cwd"])
+            for path, text in {
+                "usr/lib/firmware/card.fw": "x",
+                "DEBIAN/control": "Package: firmware-linux-free\nVersion: 1\nArchitecture: all\n"
+                "Maintainer: x <x@example.org>\nDescription: x\n",
+            }.items():
+                (folder / "tree" / path).parent.mkdir(parents=True)
+                (folder / "tree" / path).write_text(text)
+            name = folder / "firmware-linux-free_1_all.deb"
+            self._inner.run(["dpkg-deb", "--build", "--root-owner-group", str(folder / "tree"), str(name)])
+        return Result(0, "", "")
+
+
+def test_without_non_free_firmware_the_medium_is_built_and_what_lacks_is_named(tmp_path: Path, runner: Runner) -> None:
+    need("dpkg-deb")
+    info = ("alias=pci:v00001234d*sv*sd*bc*sc*i*", "firmware=card.fw")
+    card = make_module(tmp_path / "card.ko", runner, info=info, imports=("register_netdev",))
+    tree = make_tree(tmp_path / "tree", {"card.ko": card}, runner)
+    early = make_tree(tmp_path / "early", {"card.ko": card}, runner)
+    with open_medium(make_medium(tmp_path / "iso", tree, early, runner)) as medium:
+        medium.extract("live/base.squashfs", tmp_path / "base")
+        medium.extract(INITRD, tmp_path / "initrd")
+    ground = Ground(kernel=KERNEL_RELEASE, trees=(tmp_path / "base",), initrds=(tmp_path / "initrd",))
+    mirror = Mirror("http://main.example/debian", "")
+    when = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    state = tuple(PackageSource(uri, suite, when, "0" * 64) for uri, suite in mirror.suites("trixie"))
+    told: list[Event] = []
+    with open_cache(tmp_path / "cache") as cache:
+        for _ in range(2):
+            origin = Origin(mirror, "trixie", state)
+            found = common_firmware(origin, ground, "base", cache, _MainOnly(runner), told.append)
+            assert set(found) == {"card.fw"}
+    warnings = [event.message for event in told if event.warning]
+    # Again when it comes from the cache: this medium lacks it, too.
+    assert len(warnings) == 2 and warnings[0] == warnings[1]
+    assert "firmware-bnx2," in warnings[0] and "firmware-linux-free" not in warnings[0]
+    assert "firmware.common = false" in warnings[0]
 
 
 def test_common_firmware_is_in_the_layer_and_gives_way_to_what_is_named(
