@@ -21,6 +21,7 @@ from core.errors import LiferaftError
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Back, Failed, Go, ToProblem, WantShell
 from rescue.tui.text import plain
+from rescue.tui.widgets.picker import Picker, Row
 
 
 class WizardScreen(Screen[None]):
@@ -42,6 +43,7 @@ class WizardScreen(Screen[None]):
         super().__init__()
         self.jobs = jobs
         self._doing: Timer | None = None
+        self._left = False
 
     def compose(self) -> ComposeResult:
         yield Static(f" liferaft - {self.HEADLINE}", id="title", markup=False)
@@ -113,6 +115,32 @@ class WizardScreen(Screen[None]):
     def failed(self, error: LiferaftError) -> None:
         """What an error leads to: here it is shown in place of this screen; Esc there goes to the one before."""
         self.post_message(Go(ToProblem(error), replace=True))
+
+    def on_screen_resume(self) -> None:
+        self._left = False
+
+    def on_go(self, message: Go) -> None:
+        """From one screen to one other: what a second key of a burst, or a job that fails behind the next screen, leads
+        to does not come on top of that one. Two restores of one plan would run at once."""
+        if self._left:
+            message.stop()
+        self._left = True
+
+    def on_picker_chosen(self, message: Picker.Chosen) -> None:
+        message.stop()
+        if not message.stale:
+            self.chosen(message.key)
+
+    def on_picker_refused(self, message: Picker.Refused) -> None:
+        message.stop()
+        if not message.stale:
+            self.refused(message.row)
+
+    def chosen(self, key: str) -> None:
+        """A row of the list that is shown now was chosen."""
+
+    def refused(self, row: Row) -> None:
+        """The same of a row that cannot be chosen."""
 
     def action_back(self) -> None:
         self.post_message(Back())

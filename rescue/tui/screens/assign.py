@@ -73,24 +73,24 @@ class AssignScreen(OptionsScreen):
         if matching.doubts:
             self.say(f"Check what goes where: {matching.doubts[0]}.", warning=True)
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
+    def chosen(self, key: str) -> None:
         if self._changing:
-            self._decide(message.key)
+            self._decide(key)
             return
-        if message.key == _ON:
+        if key == _ON:
             self._go_on()
-        elif message.key == _AGAIN:
+        elif key == _AGAIN:
             self._look_again()
-        elif not self.switch(message.key):
-            self._changing = message.key
+        elif not self.switch(key):
+            self._changing = key
             self._show()
 
-    def on_picker_refused(self, message: Picker.Refused) -> None:
-        if message.row.key == _ON:
+    def refused(self, row: Row) -> None:
+        if row.key == _ON:
             self.say("Choose a target for each disk first, or leave it out.", warning=True)
             return
-        why = self._targets[message.row.key].obstacles or (self._against(self._changing, message.row.key),)
-        self.say(f"{message.row.key} cannot be the target: {'; '.join(why)}.", warning=True)
+        why = self._targets[row.key].obstacles or (self._against(self._changing, row.key),)
+        self.say(f"{row.key} cannot be the target: {'; '.join(why)}.", warning=True)
 
     def action_back(self) -> None:
         if self._changing:

@@ -34,8 +34,8 @@ class EndingScreen(WizardScreen):
         yield Static(question, classes="text", markup=False)
         yield Picker([Row("yes", (yes,)), Row("no", ("No, go back",))], classes="fitting")
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        if message.key == "no":
+    def chosen(self, key: str) -> None:
+        if key == "no":
             self.post_message(Back())
             return
         self.start(self._end, "Telling the system")

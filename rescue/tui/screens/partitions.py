@@ -79,20 +79,20 @@ class PartitionsScreen(WizardScreen):
         self._draft = message.draft
         self._show()
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
+    def chosen(self, key: str) -> None:
         if self._changing:
-            self._decide(message.key)
-        elif message.key == _ON:
+            self._decide(key)
+        elif key == _ON:
             to = self._to
             self.post_message(Go(ToPlan(to.repository, to.point, to.placed, self._wanted())))
         else:
-            self._changing = message.key
+            self._changing = key
             self._show()
 
-    def on_picker_refused(self, message: Picker.Refused) -> None:
-        if message.row.key == _ON:
+    def refused(self, row: Row) -> None:
+        if row.key == _ON:
             self._say_reasons()
-        elif message.row.key in dict(self._partitions()):
+        elif row.key in dict(self._partitions()):
             self.say("An extended partition is as large as the partitions in it need.")
         else:
             self.say("Choose one of its partitions, or go on.")

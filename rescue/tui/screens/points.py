@@ -72,8 +72,8 @@ class PointsScreen(WizardScreen):
         header = columns(("Taken (UTC)", "Name", "Disk size", "In use", "From"), _WIDTHS)
         self.query_one(Picker).show([_row(point) for point in newest_first], header=header)
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        self.post_message(Go(ToTarget(self._repository, self._points[message.key])))
+    def chosen(self, key: str) -> None:
+        self.post_message(Go(ToTarget(self._repository, self._points[key])))
 
 
 def _row(point: PointSummary) -> Row:

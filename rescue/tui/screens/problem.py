@@ -32,8 +32,8 @@ class ProblemScreen(WizardScreen):
         yield Pager(explain(self._to.error), id="text")
         yield Picker([Row("back", ("Back",)), Row("home", ("Back to the start screen",))], classes="fitting")
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        self.post_message(Back() if message.key == "back" else Home())
+    def chosen(self, key: str) -> None:
+        self.post_message(Back() if key == "back" else Home())
 
     def action_page(self, pages: int) -> None:
         pager = self.query_one(Pager)

@@ -63,8 +63,8 @@ class RepositoryScreen(WizardScreen):
         if not found and not offered:
             self.say("No repository was found on the attached disks. Attach one and look again, or type an address.")
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        match message.key:
+    def chosen(self, key: str) -> None:
+        match key:
             case "address":
                 self.action_address()
             case "again":
@@ -72,8 +72,8 @@ class RepositoryScreen(WizardScreen):
             case path:
                 self.post_message(Go(ToPoints(path)))
 
-    def on_picker_refused(self, message: Picker.Refused) -> None:
-        self.say("This repository cannot be used: " + message.row.lines[-1].strip(), warning=True)
+    def refused(self, row: Row) -> None:
+        self.say("This repository cannot be used: " + row.lines[-1].strip(), warning=True)
 
     def action_address(self) -> None:
         self.post_message(Go(ToAddress(self._to.network)))

@@ -47,8 +47,8 @@ class ResultScreen(WizardScreen):
     def on_mount(self) -> None:
         self.head(headline(self._outcome))
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        self.post_message(Home() if message.key == "home" else Go(ToEnding(Ending(message.key))))
+    def chosen(self, key: str) -> None:
+        self.post_message(Home() if key == "home" else Go(ToEnding(Ending(key))))
 
     def action_back(self) -> None:
         self.post_message(Home())

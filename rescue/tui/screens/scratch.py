@@ -62,13 +62,13 @@ class ScratchScreen(WizardScreen):
         if self._to.why:
             self.say(f"There is too little room: {self._to.why}.", warning=True)
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        if message.key == _AGAIN:
+    def chosen(self, key: str) -> None:
+        if key == _AGAIN:
             self._look()
             return
-        place = self._places[message.key]
-        if place.device and self._sure != message.key:
-            self._sure = message.key
+        place = self._places[key]
+        if place.device and self._sure != key:
+            self._sure = key
             self.say(
                 f"{place.device} will be mounted to write. If it may be a disk of the machine that is lost, choose "
                 "another one. Enter again: use it.",
@@ -79,8 +79,8 @@ class ScratchScreen(WizardScreen):
         to = ToPlan(back.repository, back.point, back.placed, back.wanted, place)
         self.post_message(Go(to, replace=True))
 
-    def on_picker_refused(self, message: Picker.Refused) -> None:
-        self.say(f"It will not do: {self._places[message.row.key].reason}.", warning=True)
+    def refused(self, row: Row) -> None:
+        self.say(f"It will not do: {self._places[row.key].reason}.", warning=True)
 
     def action_back(self) -> None:
         if self._to.why:

@@ -67,8 +67,8 @@ class StartScreen(WizardScreen):
         text = "\n".join(cut(line, self.size.width - 2) for line in lines)
         self.query_one("#machine", Static).update(text)
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        match message.key:
+    def chosen(self, key: str) -> None:
+        match key:
             case "restore":
                 network = network_line(self._machine) if self._machine else ""
                 self.post_message(Go(ToRepository(network)))
@@ -79,7 +79,7 @@ class StartScreen(WizardScreen):
             case "support":
                 self.post_message(Go(ToSupport()))
             case "reboot" | "poweroff":
-                self.post_message(Go(ToEnding(Ending(message.key))))
+                self.post_message(Go(ToEnding(Ending(key))))
 
     def action_back(self) -> None:
         """There is nothing behind the first screen."""

@@ -68,11 +68,11 @@ class SupportScreen(WizardScreen):
         end = "The stick can be taken out." if message.place.device else f"It is in {message.place.folder}."
         self.say(f"Saved {message.name}. {end}")
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        if message.key == _AGAIN:
+    def chosen(self, key: str) -> None:
+        if key == _AGAIN:
             self._look()
             return
-        place = self._places[message.key]
+        place = self._places[key]
         self.start(lambda: self.Saved(self.jobs.save_support(place, _quiet), place), "Collecting and saving")
 
     def _look(self) -> None:

@@ -62,14 +62,14 @@ class TargetScreen(OptionsScreen):
         if not any(not disk.obstacles for disk in self._disks.values()):
             self.say("No disk of this machine can be the target. The reasons are in the list.", warning=True)
 
-    def on_picker_chosen(self, message: Picker.Chosen) -> None:
-        if message.key == _AGAIN:
+    def chosen(self, key: str) -> None:
+        if key == _AGAIN:
             self._probe()
-        elif not self.switch(message.key):
-            self.to_plan(self._to.repository, self._to.point, (Placed("", self._disks[message.key]),))
+        elif not self.switch(key):
+            self.to_plan(self._to.repository, self._to.point, (Placed("", self._disks[key]),))
 
-    def on_picker_refused(self, message: Picker.Refused) -> None:
-        disk = self._disks[message.row.key]
+    def refused(self, row: Row) -> None:
+        disk = self._disks[row.key]
         self.say(f"{disk.node} cannot be the target: {'; '.join(disk.obstacles)}.", warning=True)
 
     def switched(self) -> None:

@@ -27,8 +27,27 @@ class Row:
     enabled: bool = True
 
 
+class _Answer(Message):
+    """What a person did with a row of the list as it was then."""
+
+    def __init__(self, picker: "Picker") -> None:
+        super().__init__()
+        self._picker = picker
+        self._showing = picker.showing
+
+    @property
+    def stale(self) -> bool:
+        """Whether the list shows other rows by now. Of keys that come in a burst, the second is given to the same list
+        as the first, before the screen has answered that one."""
+        return self._picker.showing != self._showing
+
+
 class Picker(Widget, can_focus=True):
-    """The list. Up, Down, Page, Home and End move; Enter and Space choose."""
+    """The list. Up, Down, Page, Home and End move; Enter and Space choose.
+
+    Attributes:
+        showing: counts the lists that were shown here; answers to an earlier one are stale.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"picker--cursor", "picker--off", "picker--header"}
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -41,18 +60,18 @@ class Picker(Widget, can_focus=True):
         Binding("enter,space", "choose", show=False),
     ]
 
-    class Chosen(Message):
+    class Chosen(_Answer):
         """The person chose the row with that key."""
 
-        def __init__(self, key: str) -> None:
-            super().__init__()
+        def __init__(self, picker: "Picker", key: str) -> None:
+            super().__init__(picker)
             self.key = key
 
-    class Refused(Message):
+    class Refused(_Answer):
         """The person chose a row that cannot be chosen."""
 
-        def __init__(self, row: Row) -> None:
-            super().__init__()
+        def __init__(self, picker: "Picker", row: Row) -> None:
+            super().__init__(picker)
             self.row = row
 
     def __init__(self, rows: Sequence[Row] = (), *, header: str = "", classes: str | None = None) -> None:
@@ -61,6 +80,7 @@ class Picker(Widget, can_focus=True):
         self._header = header
         self._cursor = self._first()
         self._moved = False
+        self.showing = 0
 
     @property
     def current(self) -> Row | None:
@@ -76,6 +96,7 @@ class Picker(Widget, can_focus=True):
         before = at or (self.current.key if self.current and self._moved else "")
         self._rows = tuple(rows)
         self._header = header
+        self.showing += 1
         found = next((number for number, row in enumerate(rows) if row.key == before and row.enabled), None)
         self._cursor = self._first() if found is None else found
         self._changed()
@@ -89,7 +110,7 @@ class Picker(Widget, can_focus=True):
     def action_choose(self) -> None:
         row = self.current
         if row is not None:
-            self.post_message(self.Chosen(row.key) if row.enabled else self.Refused(row))
+            self.post_message(self.Chosen(self, row.key) if row.enabled else self.Refused(self, row))
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """All lines, for a list whose height is ``auto``."""

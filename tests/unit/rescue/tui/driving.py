@@ -5,6 +5,7 @@ import contextlib
 import string
 from collections.abc import AsyncIterator
 
+from textual import events
 from textual.pilot import Pilot
 
 from rescue.tui.app import Wizard
@@ -35,6 +36,12 @@ class Driver:
 
     async def press(self, *keys: str) -> None:
         await self._pilot.press(*keys)
+
+    async def burst(self, *keys: str) -> None:
+        """Keys that are all there before the first is handled: a key that repeats, two line ends of a serial line."""
+        for key in keys:
+            self.app.post_message(events.Key(key, None))
+        await self._pilot.pause(0.5)
 
     async def type(self, text: str) -> None:
         await self._pilot.press(*(_KEYS.get(character, character) for character in text))

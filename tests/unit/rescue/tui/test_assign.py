@@ -122,3 +122,21 @@ def test_disks_that_cannot_be_told_apart_are_asked_for(jobs: FileJobs, tmp_path:
             check(driver)
 
     asyncio.run(road())
+
+
+def test_a_second_enter_of_a_burst_is_no_target(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_targets(driver)
+            await driver.press("home", "down")
+            await driver.burst("enter", "enter")
+            await driver.see("Where disk0 goes:")
+            # Nor is one that was refused there one of the list of disks.
+            await driver.press("end")
+            await driver.burst("enter", "up", "up", "enter")
+            await driver.see("left out")
+            assert "cannot be the target" not in driver.text
+            await driver.press("home", "enter")
+            await driver.see("Check the plan", "disk0 of the recovery point is not restored")
+
+    asyncio.run(road())

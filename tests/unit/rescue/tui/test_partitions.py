@@ -210,3 +210,24 @@ def test_scratch_that_fits_is_said_and_may_go_elsewhere(jobs: FileJobs) -> None:
             await driver.see("Check the plan")
 
     asyncio.run(road())
+
+
+def test_a_second_enter_of_a_burst_is_no_choice_of_the_list_that_comes(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_partitions(driver)
+            await driver.press("end")
+            await driver.burst("enter", "enter")
+            await driver.see("Partition 3 of disk0", "> As needed")
+            check(driver)
+            # The disk cannot be chosen; the choices that have come meanwhile know nothing of it.
+            await driver.press("escape", "up")
+            await driver.burst("enter", "up", "up", "enter")
+            await driver.see("Partition 2 of disk0", "> As needed")
+            await driver.press("escape", "home")
+            await driver.burst("enter", "enter")
+            await driver.see("Check the plan", "To go on, type: erase target.img")
+            await driver.press("escape")
+            await driver.see("> Go on with these partitions")
+
+    asyncio.run(road())

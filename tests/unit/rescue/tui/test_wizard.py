@@ -39,6 +39,30 @@ async def to_the_plan(driver: Driver) -> None:
     await driver.see("Check the plan", "To go on, type: erase target.img")
 
 
+def test_one_restore_runs_however_often_enter_comes(jobs: FileJobs) -> None:
+    go_on = threading.Event()
+
+    def hold(event: Event) -> None:
+        assert go_on.wait(30)
+
+    jobs.watch = hold
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            await driver.type("erase target.img")
+            await driver.burst("enter", "enter")
+            await driver.see("liferaft - Restoring")
+            try:
+                assert jobs.calls.count("run") == 1
+            finally:
+                go_on.set()
+            await driver.see("Restore finished")
+
+    asyncio.run(road())
+    assert jobs.calls.count("run") == 1
+
+
 def test_a_person_restores_a_machine(jobs: FileJobs, source: Path, target: Path) -> None:
     async def road() -> None:
         async with wizard(jobs) as driver:
