@@ -20,6 +20,7 @@ from tests.boot.ending import orderly_end
 from tests.boot.machine import Controller, Drive, Firmware
 from tests.boot.place import DEFAULT_ISO, missing
 from tests.boot.restoring import (
+    FINISHED,
     Lab,
     boot_restored,
     examine,
@@ -72,7 +73,7 @@ def build_default_medium(runner: Runner, timeline: Timeline) -> None:
         return
     DEFAULT_ISO.parent.mkdir(exist_ok=True)
     timeline.say("building the rescue medium (some minutes)")
-    liferaft(["build", "-o", str(DEFAULT_ISO)], runner)
+    liferaft(["build", "-o", str(DEFAULT_ISO)], runner, success=FINISHED)
     timeline.say(f"built {DEFAULT_ISO}, {format_size(DEFAULT_ISO.stat().st_size)}")
 
 

@@ -31,7 +31,7 @@ RESTORE_TIMEOUT = 900
 BOOT_TIMEOUT = 300
 
 #: Exit codes of work that was done.
-_FINISHED = frozenset({ExitCode.DONE, ExitCode.WARNINGS})
+FINISHED = frozenset({ExitCode.DONE, ExitCode.WARNINGS})
 #: The drivers under which the kernel shows each controller.
 DRIVERS = {Controller.AHCI: "ahci", Controller.NVME: "nvme", Controller.VIRTIO: "virtio-pci"}
 
@@ -87,7 +87,7 @@ class Lab:
         path.write_text(recipe)
         iso = self.folder / f"{name}.iso"
         # A recipe with a passphrase on the medium is warned of.
-        liferaft(["build", str(path), "-o", str(iso)], self.runner, success=_FINISHED)
+        liferaft(["build", str(path), "-o", str(iso)], self.runner, success=FINISHED)
         self.timeline.say(f"built the medium {iso.name}, {format_size(iso.stat().st_size)}")
         self.media[recipe] = iso
         return iso
@@ -95,7 +95,7 @@ class Lab:
     def netboot_set(self, name: str) -> Path:
         """Build the netboot set of the embedded recipe."""
         folder = self.folder / f"{name}-set"
-        liferaft(["build", "--netboot", str(folder)], self.runner)
+        liferaft(["build", "--netboot", str(folder)], self.runner, success=FINISHED)
         self.timeline.say(f"built the netboot set {folder.name}")
         return folder
 
