@@ -11,6 +11,8 @@ from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
 from images.model.layout import Disk, Filesystem, FilesystemKind, Partition
 from images.model.manifest import CaptureMode, Manifest, Volume, VolumeRole
+from images.model.stack import Luks
+from images.stack.luks import read_header
 from images.store.repository import Repository
 from restore.abilities import FAT, REMAKEABLE, SHRINKABLE
 from restore.filesystems.makers import remake_doubts
@@ -59,7 +61,7 @@ class Contents:
             if volume.disk not in others and volume.role is not VolumeRole.HEAD
         }
         #: What it, and the stack on it, can do with less room.
-        self.lessening = Lessening(manifest.layout, self._least)
+        self.lessening = Lessening(manifest.layout, self._least, self._against_header)
 
     def least(self, partition: Partition) -> int | str:
         """Bytes the content of a partition needs at least, or why it cannot be made smaller."""
@@ -119,6 +121,19 @@ class Contents:
         except (DamagedError, RefusedError) as error:
             return error.message.rstrip(".")
         return needs.size if needs.shrinks else needs.reason
+
+    def _against_header(self, luks: Luks) -> str:
+        """Why a container keeps its size, by its header: cut below a size that stands there, it would not open."""
+        volume = self._volumes.get(luks.device)
+        if volume is None:
+            return "its LUKS header was not captured"
+        try:
+            header = read_header(self.open(volume))
+        except DamagedError as error:
+            return error.message.rstrip(".")
+        if header is None:
+            return "its LUKS header is damaged"
+        return "its LUKS header says how large it is" if header.size else ""
 
     def _against_remaking_there(self, volume: Volume, kind: FilesystemKind) -> str:
         """Why what lies on a device of the stack cannot be made anew; empty when it can."""

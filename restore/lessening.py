@@ -24,14 +24,21 @@ class Lessening:
     Args:
         content: bytes that what lies on a device needs, or why that cannot be made smaller; by the device's id and its
             filesystem.
+        header: why the header of a LUKS container keeps its size; empty where its data end with its device.
 
     Attributes:
         firm: by device, why it keeps its size; of those that were asked about.
     """
 
-    def __init__(self, layout: Layout, content: Callable[[str, Filesystem | None], int | str]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        content: Callable[[str, Filesystem | None], int | str],
+        header: Callable[[Luks], str],
+    ) -> None:
         self._layout = layout
         self._content = content
+        self._header = header
         self._sizes = {device.id: device.size for device in layout.devices()}
         self._answers: dict[str, int | str] = {}
         self.firm: dict[str, str] = {}
@@ -96,6 +103,10 @@ class Lessening:
         behind = self._sizes[container.device] - container.payload_offset - container.size
         if behind >= _ROUNDING:
             return "its LUKS header says how large it is"
+        # A size in the header may be so close to the device's that the bytes behind tell nothing.
+        against = self._header(container)
+        if against:
+            return against
         inside = self.least(container.id, container.filesystem)
         if isinstance(inside, str):
             return inside

@@ -123,7 +123,7 @@ def steps(layout: Layout, targets: Mapping[str, int], *, asked: bool, chosen: st
         targets=targets,
         growing=disks_that_grow(layout, picked, asked=asked),
         chosen=picked,
-        lessening=Lessening(layout, lambda device, filesystem: "nobody asks"),
+        lessening=Lessening(layout, lambda device, filesystem: "nobody asks", lambda luks: ""),
         open=unopened,
     )
     fits = [Fit() for _ in layout.disks]

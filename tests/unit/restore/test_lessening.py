@@ -78,7 +78,7 @@ def luks(device: str, size: int, inside: Filesystem | None = None) -> Luks:
 def lessening(detail: str, *containers: Container, **needs: int) -> Lessening:
     """``needs``: MiB that the content of a device needs; of others it keeps its size."""
     layout = Layout(disks=(disk(detail),), containers=containers)
-    return Lessening(layout, lambda name, _: needs[name] * MIB if name in needs else f"{name} is firm")
+    return Lessening(layout, lambda name, _: needs[name] * MIB if name in needs else f"{name} is firm", lambda _: "")
 
 
 def test_a_group_needs_what_its_volumes_need_in_whole_extents() -> None:
@@ -191,9 +191,16 @@ def test_a_group_on_a_whole_disk_too() -> None:
     made = group(volume("root", 800), on=("disk0",))
     source = msgspec.structs.replace(disk("LVM2_member"), table=None, filesystem=held("LVM2_member"))
     layout = Layout(disks=(source,), containers=(made,))
-    found = Lessening(layout, lambda device, _: 300 * MIB)
+    found = Lessening(layout, lambda device, _: 300 * MIB, lambda _: "")
     wishes = Wishes(least=lambda part: found.least(part.id))
     assert smallest_target(source, wishes) == 301 * MIB
     assert not fit(source, 301 * MIB, 512, wishes).reasons
     assert "too small" in fit(source, 300 * MIB, 512, wishes).reasons[0]
     assert smallest_target(source) == source.size
+
+
+def test_a_header_that_says_how_large_its_container_is_keeps_it() -> None:
+    made = group(volume("root", 800), on=("crypt",))
+    layout = Layout(disks=(disk("crypto_LUKS"),), containers=(luks("part", 984), made))
+    found = Lessening(layout, lambda device, _: 300 * MIB, lambda container: f"the header of {container.id} says it")
+    assert found.least("part") == "the header of crypt says it"

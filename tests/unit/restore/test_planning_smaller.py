@@ -76,7 +76,7 @@ def steps(containers: tuple[Container, ...], target: int) -> list[Step]:
         targets={"disk0": target},
         growing=frozenset(),
         chosen={},
-        lessening=Lessening(layout, lambda device, _: needs.get(device, "it keeps its size")),
+        lessening=Lessening(layout, lambda device, _: needs.get(device, "it keeps its size"), lambda luks: ""),
         open=unopened,
     )
     surveyed = {volume.id: Content(data=10 * MIB, zero=0, stored=5 * MIB) for volume in volumes}
@@ -148,7 +148,7 @@ def fitted_steps(
 ) -> tuple[int, list[Step]]:
     """Bytes of the one partition on a target (0: the smallest that would do), and the steps of the stack on it."""
     (disk,) = layout.disks
-    lessening = Lessening(layout, lambda device, _: needs.get(device, "it keeps its size"))
+    lessening = Lessening(layout, lambda device, _: needs.get(device, "it keeps its size"), lambda luks: "")
     wishes = Wishes(least=lambda part: lessening.least(part.id, part.filesystem))
     found = fit(disk, target or smallest_target(disk, wishes), 512, wishes)
     assert not found.reasons
