@@ -22,6 +22,10 @@ from restore.stack.mountable import StackDevice
 #: What a node holds, and how an fstab may name it.
 Held = Partition | StackDevice
 
+#: Places without which neither kernel nor boot loader can be made again.
+_NEEDED = frozenset({"/boot", "/usr"})
+#: Places that boot repair looks into, though the system itself may mount them on demand alone (noauto).
+_BOOT = _NEEDED | {"/boot/efi", "/efi"}
 #: What the system's own tools need to see (docs of initramfs-tools, grub-install, lvm).
 _BINDS = ("/dev", "/dev/pts", "/proc", "/sys", "/run")
 
@@ -64,18 +68,42 @@ def partition_for(line: FstabLine, nodes: Mapping[str, Held]) -> str | None:
     return None
 
 
+class Absent(msgspec.Struct, frozen=True):
+    """A place of a system's fstab that is not mounted.
+
+    Attributes:
+        spec: what the line names. reason: why it could not be mounted; empty when it is on none of the restored disks.
+    """
+
+    place: str
+    spec: str
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if self.reason:
+            return f"{self.place} ({self.spec}) could not be mounted: {self.reason}"
+        return f"{self.place} ({self.spec}) of the system's fstab is not on the restored disks"
+
+
 class MountedSystem(msgspec.Struct, frozen=True):
     """A mounted system.
 
     Attributes:
         root: the folder of its root.
-        absent: the places of its fstab that could not be mounted here.
+        absent: the places of its fstab that are not mounted.
         nodes: by place, what is mounted there.
     """
 
     root: Path
-    absent: tuple[str, ...]
+    absent: tuple[Absent, ...]
     nodes: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def lacking(self) -> tuple[Absent, ...]:
+        """Those without which neither kernel nor boot loader can be made again."""
+        return tuple(absent for absent in self.absent if absent.place in _NEEDED)
 
 
 @contextlib.contextmanager
@@ -88,25 +116,47 @@ def mounted_system(found: Root, nodes: Mapping[str, Held], runner: Runner) -> It
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liferaft-system-")))
         stack.enter_context(mount_held(found.node, nodes[found.node], root, runner, *found.words))
-        absent: list[str] = []
+        absent: list[Absent] = []
         places = {"/": found.node}
         for line in parse_fstab((root / "etc/fstab").read_text(errors="replace")):
-            node = partition_for(line, nodes)
             if line.place == "/" or line.kind in ("swap", "tmpfs", "proc"):
                 continue
-            place = folder_within(root, line.place)
-            if node is None or place is None:
-                absent.append(f"{line.place} ({line.spec})")
-            else:
-                place.mkdir(parents=True, exist_ok=True)
-                words = ("--options", line.subvolume) if line.subvolume else ()
-                stack.enter_context(mount_held(node, nodes[node], place, runner, *words))
+            if "noauto" in line.options and line.place not in _BOOT:
+                continue
+            node = partition_for(line, nodes)
+            if node is None:
+                absent.append(Absent(line.place, line.spec))
+                continue
+            try:
+                stack.enter_context(_mount_line(line, node, nodes[node], root, runner))
                 places[line.place] = node
+            except LiferaftError as error:
+                # A dirty volume, a filesystem this kernel does not know: what repair has to do may lie elsewhere.
+                absent.append(Absent(line.place, line.spec, error.message))
         for folder in _BINDS:
             place = folder_within(root, folder)
             if place is not None:
                 stack.enter_context(mount(folder, place, runner, "--bind"))
         yield MountedSystem(root, tuple(absent), places)
+
+
+@contextlib.contextmanager
+def _mount_line(line: FstabLine, node: str, held: Held, root: Path, runner: Runner) -> Iterator[Path]:
+    """One line of the fstab of the system at ``root``, mounted.
+
+    Raises:
+        LiferaftError: there is no such place in the system, or it could not be mounted.
+    """
+    place = folder_within(root, line.place)
+    if place is None:
+        raise LiferaftError("the links on the way to it go round in circles")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LiferaftError(f"there is no such folder, and none can be made ({error.strerror})") from None
+    words = ("--options", line.subvolume) if line.subvolume else ()
+    with mount_held(node, held, place, runner, *words):
+        yield place
 
 
 @contextlib.contextmanager

@@ -28,8 +28,6 @@ from restore.partitions import partition_node
 from restore.stack.mountable import StackDevice
 
 _INITRAMFS_TIMEOUT = 3600.0
-#: Places without which neither kernel nor boot loader can be made again.
-_NEEDED = frozenset({"/boot", "/usr"})
 _EFI_VARIABLES = Path("/sys/firmware/efi/efivars")
 
 
@@ -117,12 +115,11 @@ class _Repair:
             mounted = stack.enter_context(mounted_system(found, nodes, self._runner))
             root, system = mounted.root, read_system(mounted.root)
             self._say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
-            for place in mounted.absent:
-                self._say(f"{place} of the system's fstab is not on this disk")
-            if any(place.split()[0] in _NEEDED for place in mounted.absent):
-                self.warn(
-                    f"boot repair needs {', '.join(mounted.absent)}, which is not on the restored disk: left as it is"
-                )
+            for absent in mounted.absent:
+                (self.warn if absent.reason else self._say)(absent.text)
+            if mounted.lacking:
+                names = ", ".join(f"{absent.place} ({absent.spec})" for absent in mounted.lacking)
+                self.warn(f"boot repair needs {names}, which is not mounted: left as it is")
                 return
             self._repair_initramfs(root, system)
             self._repair_grub(root, system)

@@ -112,6 +112,7 @@ def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: 
             changed = list(rewrite_places(Path(folder), renewals))
     with mounted_system(found, nodes, work.runner) as mounted:
         root = mounted.root
+        made.warnings += [absent.text for absent in mounted.absent if absent.reason]
         changed += rewrite_places(root, renewals)
         made.done += [f"unique: {path} names the new identities" for path in dict.fromkeys(changed)]
         for machine in (renewal for renewal in renewals if renewal.sort is Sort.MACHINE):
@@ -126,7 +127,12 @@ def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: 
         made.done += [f"unique: {path} is made again at the next start" for path in forgotten]
         if warning:
             made.warnings.append(warning)
-        _rebuild_initramfs(root, work, made)
+        if mounted.lacking:
+            # It would be made in the empty folder that lies below.
+            names = ", ".join(absent.place for absent in mounted.lacking)
+            made.warnings.append(f"the initramfs was not made again, because {names} is not mounted")
+        else:
+            _rebuild_initramfs(root, work, made)
         made.warnings += places_still_old(root, renewals)
 
 

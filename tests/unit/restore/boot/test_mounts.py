@@ -1,14 +1,15 @@
 """Mounting a restored system: its fstab and its links decide where in it, and never where in the rescue system."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from core.errors import LiferaftError
+from core.errors import LiferaftError, ProcessError
 from images.model.filesystem import Filesystem
 from images.model.layout import FilesystemKind, Partition, PartitionRole
-from restore.boot.mounts import Root, mount_held, mounted_system
+from restore.boot.mounts import Absent, MountedSystem, Root, mount_held, mounted_system
 from restore.stack.mountable import StackDevice
 from tests.runners import ScriptedRunner
 
@@ -64,3 +65,47 @@ def test_a_btrfs_on_an_array_is_known_by_what_its_link_leads_to(other: bool, tmp
     with pytest.raises(LiferaftError, match="same UUID") if other else contextlib.nullcontext():
         with mount_held(str(node), held, tmp_path, runner):
             pass
+
+
+@contextlib.contextmanager
+def system(fstab: str, *broken: str) -> Iterator[tuple[MountedSystem, ScriptedRunner]]:
+    """A system on /dev/one, with /dev/two beside it; what is broken cannot be mounted."""
+
+    def answer(argv: tuple[str, ...]) -> str:
+        if argv[0] == "mount" and argv[-2] in broken:
+            # mount(8), "EXIT STATUS".
+            raise ProcessError(argv, 32, "mount: wrong fs type, bad option, bad superblock")
+        if argv[:2] == ("mount", "/dev/one"):
+            (Path(argv[2]) / "etc").mkdir()
+            (Path(argv[2]) / "etc/fstab").write_text("UUID=aa / ext4 defaults 0 1\n" + fstab)
+        return ""
+
+    runner = ScriptedRunner(answer)
+    nodes = {"/dev/one": partition(1, "aa"), "/dev/two": partition(2, "bb")}
+    with mounted_system(Root("/dev/one"), nodes, runner) as mounted:
+        yield mounted, runner
+    ups = [call[-1] for call in runner.calls if call[0] == "mount" and call[-2] not in broken]
+    assert sorted(ups) == sorted(call[-1] for call in runner.calls if call[0] == "umount")
+
+
+@pytest.mark.parametrize("place", ["/data", "/boot", "/usr"])
+def test_a_place_that_cannot_be_mounted_is_absent_with_the_reason(place: str) -> None:
+    with system(f"UUID=bb {place} auto nofail 0 0\nUUID=cc /far ext4 defaults 0 0\n", "/dev/two") as (mounted, _):
+        reason = "mount failed with exit code 32: mount: wrong fs type, bad option, bad superblock"
+        assert set(mounted.absent) == {Absent(place, "UUID=bb", reason), Absent("/far", "UUID=cc")}
+        assert [absent.place for absent in mounted.lacking] == [place] * (place != "/data")
+        assert mounted.nodes == {"/": "/dev/one"}
+
+
+def test_a_place_that_is_a_file_is_absent() -> None:
+    with system("UUID=bb /etc/fstab ext4 defaults 0 0\n") as (mounted, _):
+        (absent,) = mounted.absent
+        assert absent.place == "/etc/fstab" and "File exists" in absent.reason
+
+
+@pytest.mark.parametrize(("place", "mounts"), [("/backup", False), ("/boot/efi", True), ("/boot", True)])
+def test_what_is_mounted_on_demand_is_left_alone_unless_it_is_for_the_boot(place: str, mounts: bool) -> None:
+    with system(f"UUID=bb {place} ext4 noauto 0 0\n") as (mounted, runner):
+        assert (place in mounted.nodes) is mounts
+        assert any("/dev/two" in call for call in runner.calls) is mounts
+        assert mounted.absent == ()
