@@ -153,7 +153,7 @@ def open_cache(root: Path) -> Iterator[Cache]:
     try:
         # Site layers are in it, with what a site keeps to itself.
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if root == default_cache():
+        if root == default_cache() and root.stat().st_uid == os.geteuid():
             root.chmod(0o700)
         with _moment(root):
             _clear(root)

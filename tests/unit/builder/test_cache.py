@@ -83,6 +83,24 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_cache() == Path.home() / ".cache" / "liferaft"
 
 
+def test_a_default_cache_of_another_user_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """chmod(2): EPERM where the caller does not own the file; the folder may be writable all the same."""
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    default_cache().mkdir(mode=0o770)
+    owner = default_cache().stat().st_uid
+    with monkeypatch.context() as another:
+        another.setattr("os.geteuid", lambda: owner + 1)
+        another.setattr(Path, "chmod", refuse)
+        with open_cache(default_cache()) as cache:
+            cache.entry("base", "k1", lambda folder: None)
+    with open_cache(default_cache()):
+        assert default_cache().stat().st_mode & 0o777 == 0o700
+
+
 def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DeviceError, match="cannot be written"):
