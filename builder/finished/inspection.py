@@ -305,7 +305,7 @@ def _chain(medium: OpenedMedium) -> dict[str, bytes]:
             if folder == "efi/boot" and (name := _efi_name(file)):
                 chain[name] = content
     for path in medium.paths if medium.volume is None else ():
-        if path.endswith(".efi") and (name := _efi_name(path)):
+        if path.endswith(".efi") and "/" not in path and (name := _efi_name(path)):
             chain[name] = medium.read(path)
     if medium.has(KERNEL) and not medium.ends_inside(KERNEL):
         chain["kernel"] = medium.read(KERNEL, 512 << 20)

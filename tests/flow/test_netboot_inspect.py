@@ -95,6 +95,15 @@ def test_what_firmware_loads_is_compared(name: str, copy: Path) -> None:
     assert [finding.problem for finding in _inspect(copy).findings if finding.path == name] == ["It is missing."]
 
 
+def test_memtest_is_no_part_of_the_chain(copy: Path) -> None:
+    shim = _inspect(copy).secure_boot[0]
+    (copy / "boot/memtest.efi").write_bytes(_GRUB.read_bytes())
+    (copy / "bootx64.efi").rename(copy / "aside")
+    assert [program.name for program in _inspect(copy).secure_boot] == ["GRUB", "kernel"]
+    (copy / "aside").rename(copy / "bootx64.efi")
+    assert _inspect(copy).secure_boot[0] == shim
+
+
 def _add_a_note(copy: Path, folder: Path) -> list[Event]:
     (folder / "note").write_text("x")
     told: list[Event] = []
