@@ -86,8 +86,12 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_default_cache_of_another_user_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """chmod(2): EPERM where the caller does not own the file; the folder may be writable all the same."""
 
+    chmod = Path.chmod
+
     def refuse(path: Path, mode: int) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        if path == default_cache():
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        chmod(path, mode)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     default_cache().mkdir(mode=0o770)
