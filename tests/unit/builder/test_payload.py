@@ -1,5 +1,8 @@
 """The topmost layer: the live system's files, its links, and who starts."""
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,28 @@ def test_every_program_of_the_units_is_there_and_can_be_run(tmp_path: Path) -> N
             if line.startswith("Exec") and "/usr/libexec/liferaft/" in line:
                 name = line.partition("/usr/libexec/liferaft/")[2].split()[0]
                 assert programs[name].stat().st_mode & 0o777 == 0o755
+
+
+def test_the_system_shows_its_units_again_after_a_job_that_is_ended(tmp_path: Path) -> None:
+    """systemd.kill(5): SIGTERM goes to every process of the unit, the shell among them."""
+    log = tmp_path / "log"
+    (tmp_path / "busctl").write_text(f'#!/bin/sh\nfor word; do :; done\necho "status $word" >>{log}\n')
+    (tmp_path / "busctl").chmod(0o755)
+    program = f"trap 'sleep 0.2; echo ended >>{log}; exit 3' TERM; echo started; while :; do sleep 0.05; done"
+    script = LIVE / "root/usr/libexec/liferaft/own-consoles"
+    with subprocess.Popen(
+        ["/bin/sh", str(script), "/bin/sh", "-c", program],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as started:
+        assert started.stdout is not None and started.stdout.readline() == b"started\n"
+        os.killpg(started.pid, signal.SIGTERM)
+        code = started.wait(10)
+    assert log.read_text().splitlines() == ["status no", "ended", "status "]
+    # systemd takes this end for the one it asked for (systemd.service(5), SuccessExitStatus=).
+    assert code == -signal.SIGTERM
 
 
 def test_a_bad_line_has_an_address(tmp_path: Path) -> None:
