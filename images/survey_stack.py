@@ -228,7 +228,7 @@ class Follower:
     def _open_groups(self) -> bool:
         labels = self._labels()
         for group, text in _newest_groups(labels.values()):
-            there = {uuid: place for uuid, (place, _) in labels.items() if uuid in _uuids(group)}
+            there = {uuid: found for uuid, found in labels.items() if uuid in _uuids(group)}
             if len(there) == len(group.physical) and self._open_group(group, text, there):
                 return True
         return False
@@ -244,9 +244,9 @@ class Follower:
             labels[label.uuid] = place, label
         return labels
 
-    def _open_group(self, group: Group, text: str, there: Mapping[str, Place]) -> bool:
+    def _open_group(self, group: Group, text: str, there: Mapping[str, tuple[Place, Label]]) -> bool:
         name = self._name(VolumeGroup, "lvm")
-        places = list(there.values())
+        places = [place for place, _ in there.values()]
         try:
             if group.oddity:
                 raise NotOpenedError(group.oddity)
@@ -275,7 +275,11 @@ class Follower:
             extent_size=group.extent_size,
             members=tuple(
                 PhysicalVolume(
-                    device=there[volume.uuid].id, uuid=volume.uuid, size=volume.size, data_offset=volume.data_offset
+                    device=there[volume.uuid][0].id,
+                    uuid=volume.uuid,
+                    size=volume.size,
+                    data_offset=volume.data_offset,
+                    metadata_areas=there[volume.uuid][1].metadata_areas,
                 )
                 for volume in group.physical
             ),

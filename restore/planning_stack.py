@@ -247,6 +247,10 @@ def _notes(container: Container, step: Step, sizes: Mapping[str, int], layout: L
     notes: list[str] = []
     if has_thin(container):
         notes.append(f"{called}: blocks that its thin volumes shared are no longer shared.")
+    copies = [member.device for member in container.members if member.metadata_areas != 1]
+    if copies:
+        # A second copy lies behind the extents, where room may be none; its group works with one on each volume.
+        notes.append(f"{called}: one copy of LVM's metadata is made on {', '.join(copies)}, which had another number.")
     grown = any(sizes[member] > layout.device(member).size for member in container.member_ids)
     if grown and isinstance(step, CreateVolumeGroup) and not step.grow:
         notes.append(f"{called}: none of its volumes can take the new room; it stays free in the group.")

@@ -90,12 +90,18 @@ class Luks(_Container, frozen=True, kw_only=True, omit_defaults=True, tag="luks"
 
 
 class PhysicalVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A physical volume of a group. ``device``: its id; ``data_offset``: bytes before the first extent."""
+    """A physical volume of a group.
+
+    Attributes:
+        device: its id. data_offset: bytes before the first extent.
+        metadata_areas: copies of LVM's metadata that it had room for; pvcreate makes one unless it is told otherwise.
+    """
 
     device: str
     uuid: str
     size: int
     data_offset: int = 0
+    metadata_areas: int = 1
 
 
 class LogicalVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

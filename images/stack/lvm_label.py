@@ -31,11 +31,13 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         uuid: as LVM spells it. size: bytes.
         texts: the text of each of its metadata areas that is in use and sound; none on a volume that keeps no copy.
+        metadata_areas: how many it has, in use and sound or not.
     """
 
     uuid: str
     size: int
     texts: tuple[str, ...]
+    metadata_areas: int
 
 
 def read_label(source: BlockSource) -> Label | None:
@@ -56,8 +58,8 @@ def read_label(source: BlockSource) -> Label | None:
             continue
         uuid, size = _PV.unpack_from(sector, offset)
         areas = _metadata_areas(sector, offset + _PV.size)
-        texts = (_area_text(source, *area) for area in areas)
-        return Label(uuid=spell(uuid), size=size, texts=tuple(text for text in texts if text))
+        texts = tuple(text for area in areas if (text := _area_text(source, *area)))
+        return Label(uuid=spell(uuid), size=size, texts=texts, metadata_areas=len(areas))
     return None
 
 

@@ -24,7 +24,7 @@ from images.stack.strangers import Strangers
 from images.survey import DiskSurvey, survey_disk
 from images.survey_stack import Follower, Place, StackSurvey
 from tests.runners import ScriptedRunner
-from tests.unit.images.stack.members import member
+from tests.unit.images.stack.members import head, member, with_areas
 
 
 class FileOpener(Opener):
@@ -146,12 +146,16 @@ def test_a_group_is_followed_to_its_volumes(machine: Machine, tmp_path: Path) ->
     check_manifest(machine.manifest(found), "m")
 
 
-def test_boot_code_before_a_label_is_kept(machine: Machine, tmp_path: Path) -> None:
+def test_boot_code_before_a_label_is_kept_and_copies_of_the_metadata_are_counted(
+    machine: Machine, tmp_path: Path
+) -> None:
     (tmp_path / "volumes").mkdir()
     path = member("vdf", tmp_path)
     with path.open("r+b") as stream:
+        stream.write(with_areas(head("vdf"), 2))
+        stream.seek(0)
         stream.write(b"\xeb\x63 boot code")
-    head = path.read_bytes()[:512]
+    first = path.read_bytes()[:512]
     opener = FileOpener({"tvg": tmp_path / "volumes"})
     source = machine._source(str(path))
     machine.surveys = (survey_disk(source, "disk0", DiskIdentity()),)
@@ -163,7 +167,10 @@ def test_boot_code_before_a_label_is_kept(machine: Machine, tmp_path: Path) -> N
     ]
     found = Follower(places, opener, machine._source, Strangers((), [], open_source), None).follow()
     front = next(volume for volume in found.volumes if volume.disk == "disk0")
-    assert (front.source.size, front.source.read_at(0, 512)) == (512, head)
+    assert (front.source.size, front.source.read_at(0, 512)) == (512, first)
+    (group,) = found.containers
+    assert isinstance(group, VolumeGroup)
+    assert {one.device: one.metadata_areas for one in group.members} == {"disk0": 2, "disk1": 1}
     check_manifest(machine.manifest(found), "m")
 
 

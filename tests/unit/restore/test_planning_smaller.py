@@ -25,7 +25,7 @@ from images.stack.lvm_text import parse_group
 from restore.fit.fitting import Fit, fit, smallest_target
 from restore.fit.wishes import Wishes
 from restore.lessening import Lessening
-from restore.planning_stack import Room, stack_steps
+from restore.planning_stack import Room, StackSteps, stack_steps
 from restore.seating import Content
 from restore.steps import CreateVolumeGroup, OpenLuks, RemakeVolume, RestoreVolume, Step, VerifyVolume
 from tests.unit.restore.stack.test_lvm_smaller import recorded
@@ -67,6 +67,12 @@ def unopened(volume: Volume) -> VolumeSource:
 
 
 def steps(containers: tuple[Container, ...], target: int) -> list[Step]:
+    made = planned(containers, target)
+    assert not made.growing
+    return list(made.making)
+
+
+def planned(containers: tuple[Container, ...], target: int) -> StackSteps:
     disk = Disk(id="disk0", identity=DiskIdentity(), size=1536 * MIB, sector_size=512)
     layout = Layout(disks=(disk,), containers=containers)
     volumes = (stored("vg0-home", 60 * MIB), stored("vg0-root", 20 * MIB))
@@ -80,9 +86,7 @@ def steps(containers: tuple[Container, ...], target: int) -> list[Step]:
         open=unopened,
     )
     surveyed = {volume.id: Content(data=10 * MIB, zero=0, stored=5 * MIB) for volume in volumes}
-    made = stack_steps(manifest, [Fit()], [512], surveyed, room, verify=True)
-    assert not made.growing
-    return list(made.making)
+    return stack_steps(manifest, [Fit()], [512], surveyed, room, verify=True)
 
 
 def told(group: VolumeGroup) -> dict[str, int]:
@@ -196,3 +200,11 @@ def test_what_is_made_anew_in_a_container_has_all_that_its_header_leaves(odd: in
         # dm-crypt counts in its own sectors: what is less than one of them at the end is nobody's.
         assert remade.size == (room - 16 * MIB) // sector_size * sector_size
         assert isinstance(made[0], OpenLuks) and made[0].container.size == remade.size
+
+
+@pytest.mark.parametrize(("copies", "told"), [(0, True), (1, False), (2, True)])
+def test_another_number_of_copies_of_the_metadata_is_said(copies: int, told: bool) -> None:
+    made = group("disk0")
+    made = msgspec.structs.replace(made, members=(msgspec.structs.replace(made.members[0], metadata_areas=copies),))
+    notes = planned((made,), 1536 * MIB).notes
+    assert any("one copy of LVM's metadata is made on disk0" in note for note in notes) is told

@@ -8,7 +8,7 @@ from core.errors import DamagedError
 from images.sources import BytesSource
 from images.stack.lvm_label import read_label
 from images.stack.lvm_text import parse_group
-from tests.unit.images.stack.members import DATA, head
+from tests.unit.images.stack.members import DATA, head, with_areas
 
 #: ``lvs -o lv_name,lv_uuid,lv_size,segtype,pool_lv --units b`` in the guest: the volumes that people see.
 VISIBLE = {
@@ -95,3 +95,10 @@ def test_any_text_is_a_group_or_damage(text: str) -> None:
 def test_a_deep_text_is_damage() -> None:
     with pytest.raises(DamagedError, match="too deep"):
         parse_group("a {" * 100_000)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_the_copies_of_the_metadata_are_counted(count: int) -> None:
+    label = read_label(BytesSource(with_areas(head("vdf"), count)))
+    assert label is not None
+    assert label.metadata_areas == count
