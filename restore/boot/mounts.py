@@ -13,14 +13,11 @@ import msgspec
 
 from core.errors import LiferaftError, ProcessError
 from core.process import Runner
-from images.fstab import FstabLine, Tag, parse_fstab
-from images.model.layout import FilesystemKind, Partition
+from images.fstab import FstabLine, parse_fstab
+from images.model.layout import FilesystemKind
 from restore.abilities import MOVABLE_CONTAINERS
+from restore.boot.held import Held, HeldPartition, nodes_for
 from restore.boot.within import folder_within
-from restore.stack.mountable import StackDevice
-
-#: What a node holds, and how an fstab may name it.
-Held = Partition | StackDevice
 
 #: Places without which neither kernel nor boot loader can be made again.
 _NEEDED = frozenset({"/boot", "/usr"})
@@ -46,26 +43,6 @@ class Root(msgspec.Struct, frozen=True):
     def words(self) -> tuple[str, ...]:
         """The options with which it is mounted."""
         return ("--options", f"subvol={self.subvolume}") if self.subvolume else ()
-
-
-def partition_for(line: FstabLine, nodes: Mapping[str, Held]) -> str | None:
-    """The node that a line of fstab means: by UUID, label, partition, or a path of a device of the stack.
-
-    None when it is none of these nodes.
-    """
-    value = line.value.lower()
-    for node, held in nodes.items():
-        filesystem = held.filesystem
-        known: dict[Tag, str] = {}
-        if filesystem is not None:
-            known = {Tag.UUID: filesystem.uuid, Tag.LABEL: filesystem.label}
-        if isinstance(held, Partition):
-            known |= {Tag.PARTUUID: str(held.uuid or ""), Tag.PARTLABEL: held.name}
-        elif line.spec in held.names:
-            return node
-        if value and line.tag in known and known[line.tag].lower() == value:
-            return node
-    return None
 
 
 class Absent(msgspec.Struct, frozen=True):
@@ -123,13 +100,13 @@ def mounted_system(found: Root, nodes: Mapping[str, Held], runner: Runner) -> It
                 continue
             if "noauto" in line.options and line.place not in _BOOT:
                 continue
-            node = partition_for(line, nodes)
-            if node is None:
-                absent.append(Absent(line.place, line.spec))
+            meant = nodes_for(line, nodes)
+            if len(meant) != 1:
+                absent.append(Absent(line.place, line.spec, f"{', '.join(meant)} are all called so" if meant else ""))
                 continue
             try:
-                stack.enter_context(_mount_line(line, node, nodes[node], root, runner))
-                places[line.place] = node
+                stack.enter_context(_mount_line(line, meant[0], nodes[meant[0]], root, runner))
+                places[line.place] = meant[0]
             except LiferaftError as error:
                 # A dirty volume, a filesystem this kernel does not know: what repair has to do may lie elsewhere.
                 absent.append(Absent(line.place, line.spec, error.message))
@@ -220,7 +197,7 @@ def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], N
                     if name:
                         return Root(node, name)
             except LiferaftError as error:
-                name = f"partition {held.number}" if isinstance(held, Partition) else held.id
+                name = f"partition {held.partition.number}" if isinstance(held, HeldPartition) else held.id
                 tell(f"{name} could not be looked into: {error.message}")
     return None
 

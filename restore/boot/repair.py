@@ -18,11 +18,12 @@ import msgspec
 from core.errors import LiferaftError
 from core.events import Event, Sink, Stage
 from core.process import Runner
-from images.model.layout import Disk, Partition, PartitionRole, TableKind
+from images.model.layout import Disk, PartitionRole, TableKind
 from images.model.machine import Firmware
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
+from restore.boot.held import Held, HeldPartition, held_partitions
 from restore.boot.inside import run_inside
-from restore.boot.mounts import Held, find_root, mounted_system
+from restore.boot.mounts import find_root, mounted_system
 from restore.boot.system import InstalledSystem, read_system, uefi_names
 from restore.partitions import partition_node
 from restore.stack.mountable import StackDevice
@@ -99,9 +100,9 @@ class _Repair:
         with contextlib.ExitStack() as stack:
             nodes: dict[str, Held] = {
                 stack.enter_context(
-                    partition_node(self._node, partition, self._disk.sector_size, self._runner)
-                ): partition
-                for partition in self._data_partitions()
+                    partition_node(self._node, held.partition, self._disk.sector_size, self._runner)
+                ): held
+                for held in held_partitions(self._node, self._disk)
             }
             nodes |= self._others
             found = find_root(nodes, self._runner, self._say)
@@ -139,11 +140,6 @@ class _Repair:
     def _did(self, text: str) -> None:
         self.actions.append(text)
         self._say(text)
-
-    def _data_partitions(self) -> list[Partition]:
-        table = self._disk.table
-        found = table.partitions if table else ()
-        return [partition for partition in found if partition.role is not PartitionRole.EXTENDED]
 
     # ---- initramfs
 
@@ -235,23 +231,23 @@ class _Repair:
         if not has_fallback(root, names.fallback):
             self.warn(f"the EFI system partition has no {names.fallback}: the firmware may not find the system")
 
-    def _esp(self, mounted: Held | None) -> tuple[str, Partition] | None:
-        """The EFI system partition that the system uses, or the first there is, with the node of its disk; of GPTs."""
+    def _esp(self, mounted: Held | None) -> HeldPartition | None:
+        """The EFI system partition that the system uses, or the first there is; of GPTs."""
         found = [
-            (node, part)
+            held
             for node, disk in {self._node: self._disk, **self._other_disks}.items()
             if disk.table is not None and disk.table.kind is TableKind.GPT
-            for part in disk.table.partitions
-            if part.role is PartitionRole.ESP
+            for held in held_partitions(node, disk)
+            if held.partition.role is PartitionRole.ESP
         ]
-        return next((one for one in found if one[1] == mounted), found[0] if found else None)
+        return next((one for one in found if one == mounted), found[0] if found else None)
 
     def _tell_firmware(self, system: InstalledSystem, loader: str, mounted: Held | None) -> None:
         """One boot entry, from the rescue system and not from the chroot. The fallback path is what counts."""
         found = self._esp(mounted)
         if found is None or not _EFI_VARIABLES.is_dir() or not any(_EFI_VARIABLES.iterdir()):
             return
-        node, esp = found
+        esp = found.partition
         if not loader:
             self._say("No boot entry is written: the EFI system partition has no loader of the system's own")
             return
@@ -265,7 +261,7 @@ class _Repair:
                     "efibootmgr",
                     "--create",
                     "--disk",
-                    node,
+                    found.disk,
                     "--part",
                     str(esp.number),
                     "--label",

@@ -1,8 +1,8 @@
 """What works on a restored filesystem, when the data is written and the kernel knows the partitions."""
 
 from core.events import Stage
-from images.model.layout import Disk, PartitionRole
-from restore.boot.mounts import Held
+from images.model.layout import Disk
+from restore.boot.held import Held, held_partitions
 from restore.boot.repair import repair_boot
 from restore.filesystems.grow import grow_filesystem
 from restore.partitions import partition_node
@@ -32,9 +32,9 @@ def repair(step: RepairBoot, work: Work) -> Outcome:
     other_disks: dict[str, Disk] = {}
     # A system may have its root, its boot partition or its ESP on any disk.
     for disk in (disk for disk in work.candidates if disk != step.disk):
-        found = other_disks[work.candidates[disk].node] = work.restored(disk)
-        parts = found.table.partitions if found.table else ()
-        others |= {work.node(part.id): part for part in parts if part.role is not PartitionRole.EXTENDED}
+        other = work.candidates[disk].node
+        other_disks[other] = work.restored(disk)
+        others |= {work.node(held.partition.id): held for held in held_partitions(other, other_disks[other])}
     fixed = repair_boot(
         node,
         work.restored(step.disk),

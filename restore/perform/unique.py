@@ -10,9 +10,9 @@ import msgspec
 
 from core.errors import LiferaftError
 from core.events import Stage
-from images.model.layout import Partition, PartitionRole
+from restore.boot.held import Held, held_partitions
 from restore.boot.inside import run_inside
-from restore.boot.mounts import Held, find_root, mount_held, mounted_system
+from restore.boot.mounts import find_root, mount_held, mounted_system
 from restore.boot.system import read_system
 from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
@@ -72,22 +72,21 @@ def make_unique(step: MakeUnique, work: Work) -> Outcome:
 
 def _renew_disk(
     disk: str, renewals: Sequence[Renewal], work: Work, stack: contextlib.ExitStack, made: _Made
-) -> dict[str, Partition]:
+) -> dict[str, Held]:
     """The filesystems of one disk. Gives the nodes of its partitions, with their facts as they are now."""
     candidate, table = work.candidates[disk], work.restored(disk).table
     wanted = {
         renewal.number: renewal for renewal in renewals if (renewal.disk, renewal.sort) == (disk, Sort.FILESYSTEM)
     }
-    nodes: dict[str, Partition] = {}
+    nodes: dict[str, Held] = {}
     if table is None:
         if 0 in wanted:
             _renew(candidate.node, wanted[0], work, made)
         return nodes
-    for part in table.partitions:
-        if part.role is PartitionRole.EXTENDED:
-            continue
+    for held in held_partitions(candidate.node, work.restored(disk)):
+        part = held.partition
         node = stack.enter_context(partition_node(candidate.node, part, candidate.sector_size, work.runner))
-        nodes[node] = part
+        nodes[node] = held
         if part.number in wanted:
             _renew(node, wanted[part.number], work, made)
     return nodes

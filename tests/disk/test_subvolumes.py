@@ -9,7 +9,8 @@ import pytest
 from core.process import SystemRunner
 from images.model.filesystem import Filesystem
 from images.model.layout import FilesystemKind, Partition, PartitionRole
-from restore.boot.mounts import Held, Root, find_root, mounted_system
+from restore.boot.held import Held, HeldPartition
+from restore.boot.mounts import Root, find_root, mounted_system
 from tests.disk.test_loop_disks import loop
 from tests.flow.disks import MIB, blank, need, run
 
@@ -21,17 +22,16 @@ def uuid_of(node: Path) -> str:
 def held(node: Path) -> dict[str, Held]:
     """The device as a partition that is known to hold this btrfs."""
     filesystem = Filesystem(kind=FilesystemKind.BTRFS, uuid=uuid_of(node))
-    return {
-        str(node): Partition(
-            id="disk0-part1",
-            number=1,
-            start_lba=0,
-            sector_count=1,
-            type="",
-            role=PartitionRole.PRIMARY,
-            filesystem=filesystem,
-        )
-    }
+    partition = Partition(
+        id="disk0-part1",
+        number=1,
+        start_lba=0,
+        sector_count=1,
+        type="",
+        role=PartitionRole.PRIMARY,
+        filesystem=filesystem,
+    )
+    return {str(node): HeldPartition(partition=partition, disk="", partuuid="")}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from core.errors import LiferaftError, ProcessError
 from images.model.filesystem import Filesystem
 from images.model.layout import FilesystemKind, Partition, PartitionRole
+from restore.boot.held import Held, HeldPartition
 from restore.boot.mounts import Absent, MountedSystem, Root, mount_held, mounted_system
 from restore.stack.mountable import StackDevice
 from tests.runners import ScriptedRunner
@@ -16,16 +17,17 @@ from tests.runners import ScriptedRunner
 FSTAB = "UUID=aa / ext4 defaults 0 1\nUUID=bb /home ext4 defaults 0 2\nUUID=bb /../../outside ext4 defaults 0 2\n"
 
 
-def partition(number: int, uuid: str) -> Partition:
-    return Partition(
+def partition(number: int, uuid: str) -> HeldPartition:
+    made = Partition(
         id=f"part{number}",
         number=number,
         start_lba=2048 * number,
         sector_count=2048,
         type="0x83",
         role=PartitionRole.PRIMARY,
-        filesystem=Filesystem(kind=FilesystemKind.EXT4, uuid=uuid),
+        filesystem=Filesystem(kind=FilesystemKind.EXT4, uuid=uuid, label="data"),
     )
+    return HeldPartition(partition=made, disk="/dev/disk", partuuid=f"1234abcd-{number:02x}")
 
 
 def test_links_and_dots_do_not_lead_out_of_the_system(tmp_path: Path) -> None:
@@ -41,7 +43,7 @@ def test_links_and_dots_do_not_lead_out_of_the_system(tmp_path: Path) -> None:
         return ""
 
     runner = ScriptedRunner(answer)
-    nodes = {"/dev/one": partition(1, "aa"), "/dev/two": partition(2, "bb")}
+    nodes: dict[str, Held] = {"/dev/one": partition(1, "aa"), "/dev/two": partition(2, "bb")}
     with mounted_system(Root("/dev/one"), nodes, runner) as mounted:
         root = mounted.root
         places = {call[-1] for call in runner.calls if call[0] == "mount"}
@@ -81,7 +83,7 @@ def system(fstab: str, *broken: str) -> Iterator[tuple[MountedSystem, ScriptedRu
         return ""
 
     runner = ScriptedRunner(answer)
-    nodes = {"/dev/one": partition(1, "aa"), "/dev/two": partition(2, "bb")}
+    nodes: dict[str, Held] = {"/dev/one": partition(1, "aa"), "/dev/two": partition(2, "bb")}
     with mounted_system(Root("/dev/one"), nodes, runner) as mounted:
         yield mounted, runner
     ups = [call[-1] for call in runner.calls if call[0] == "mount" and call[-2] not in broken]
@@ -109,3 +111,14 @@ def test_what_is_mounted_on_demand_is_left_alone_unless_it_is_for_the_boot(place
         assert (place in mounted.nodes) is mounts
         assert any("/dev/two" in call for call in runner.calls) is mounts
         assert mounted.absent == ()
+
+
+def test_a_label_of_two_is_mounted_by_guess_never() -> None:
+    with system("LABEL=data /boot ext4 defaults 0 0\n") as (mounted, _):
+        assert mounted.absent == (Absent("/boot", "LABEL=data", "/dev/one, /dev/two are all called so"),)
+        assert mounted.lacking == mounted.absent
+
+
+def test_a_partition_of_a_dos_table_is_found_by_its_number() -> None:
+    with system("PARTUUID=1234ABCD-02 /boot ext4 defaults 0 0\n") as (mounted, _):
+        assert mounted.nodes == {"/": "/dev/one", "/boot": "/dev/two"}

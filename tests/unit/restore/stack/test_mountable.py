@@ -4,7 +4,7 @@ from images.fstab import FstabLine
 from images.model.filesystem import Filesystem
 from images.model.layout import Disk, DiskIdentity, FilesystemKind, Layout
 from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
-from restore.boot.mounts import partition_for
+from restore.boot.held import partition_for
 from restore.stack.mountable import modules_below, stack_devices
 
 EXT4 = Filesystem(kind=FilesystemKind.EXT4, uuid="a782f918-b74c-44bb-b474-ce19dc45a3f2", label="rootfs")
