@@ -69,7 +69,8 @@ class AssignScreen(OptionsScreen):
         self._targets = {disk.node: disk for disk in machine.disks}
         self._scores = {(score.disk, score.node): score for score in matching.scores}
         self._assigned = {pair.disk: pair.candidate.node for pair in matching.pairs}
-        self._show()
+        # Targets that are shown for a disk may be others now.
+        self._leave()
         if matching.doubts:
             self.say(f"Check what goes where: {matching.doubts[0]}.", warning=True)
 
@@ -97,6 +98,10 @@ class AssignScreen(OptionsScreen):
             self._leave()
         else:
             super().action_back()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The switches' keys are for the list that shows them."""
+        return not (self._changing and action.startswith("switch_"))
 
     def switched(self) -> None:
         self._show()

@@ -140,3 +140,17 @@ def test_a_second_enter_of_a_burst_is_no_target(jobs: FileJobs) -> None:
             await driver.see("Check the plan", "disk0 of the recovery point is not restored")
 
     asyncio.run(road())
+
+
+def test_what_is_not_shown_is_not_switched(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_targets(driver)
+            await driver.press("home", "down", "enter")
+            await driver.see("Where disk0 goes:")
+            await driver.press("g", "v", "p", "escape")
+            await driver.see("[ ] Grow", "[x] Read", "[ ] Decide")
+            await driver.press("g")
+            await driver.see("[x] Grow")
+
+    asyncio.run(road())
