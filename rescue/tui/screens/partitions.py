@@ -9,6 +9,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from core.errors import LiferaftError
 from core.units import format_size
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, ToPartitions, ToPlan, Wanted
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _LIST_KEYS = "Up/Down: choose   Enter: decide, go on   Esc: back"
 _CHOICE_KEYS = "Up/Down: choose   Enter: take it   Esc: back to the list"
 _WIDTHS = (3, 12, 12, -10, 2, -10, 21)
-_ON, _NONE = "go on", "none"
+_ON, _NONE, _AGAIN = "go on", "none", "again"
 _CHOICES = {
     _NONE: "As needed: moved or made smaller only where it must be",
     Rule.KEEP: "Keep: start and size stay, whatever happens",
@@ -64,6 +65,8 @@ class PartitionsScreen(WizardScreen):
         self._draft: Draft | None = None
         self._rules: dict[str, PartitionRule] = {}
         self._changing = ""
+        #: Why there is no draft with the rules as they are now.
+        self._unknown = ""
 
     def body(self) -> Iterable[Widget]:
         point = self._to.point
@@ -77,11 +80,27 @@ class PartitionsScreen(WizardScreen):
     def on_partitions_screen_drafted(self, message: Drafted) -> None:
         self.finished()
         self._draft = message.draft
-        self._show()
+        self._unknown = ""
+        self._drawn()
+
+    def failed(self, error: LiferaftError) -> None:
+        """What was decided stays, and so does the list; only before the first draft there is none."""
+        if self._draft is None:
+            super().failed(error)
+            return
+        self._unknown = error.message
+        self._drawn()
+
+    def _drawn(self) -> None:
+        """A draft came. Choices that are open stay as they are: a key may be on its way to the row under the cursor."""
+        if not self._changing:
+            self._show()
 
     def chosen(self, key: str) -> None:
         if self._changing:
             self._decide(key)
+        elif key == _AGAIN:
+            self._look()
         elif key == _ON:
             to = self._to
             self.post_message(Go(ToPlan(to.repository, to.point, to.placed, self._wanted())))
@@ -147,8 +166,10 @@ class PartitionsScreen(WizardScreen):
             picker.show(rows, header=header, at=now.rule if now is not None else _NONE)
             return
         rows = [Row(_ON, ("Go on with these partitions",), enabled=not self._draft.reasons)]
+        if self._unknown:
+            rows = [Row(_AGAIN, ("Look again what fits where",))]
         for disk in self._draft.disks:
-            rows.append(_disk_row(disk))
+            rows.append(_disk_row(disk, known=not self._unknown))
             rows += [self._row(f"{disk.disk}:{part.was.number}", part) for part in disk.partitions]
         picker.show(rows, header=columns(("#", "Holds", "Name", "Was", "", "Becomes", ""), _WIDTHS), at=at)
         self._say_reasons()
@@ -156,19 +177,23 @@ class PartitionsScreen(WizardScreen):
     def _row(self, key: str, part: PartitionDraft) -> Row:
         rule = self._rules.get(key)
         words = [_DECIDED[rule.rule]] if rule is not None else []
-        words += [part.fate] if part.fate and part.fate not in words else []
+        words += [part.fate] if part.fate and part.fate not in words and not self._unknown else []
+        becomes = format_size(part.will.size) if part.will is not None else "-"
         cells = (
             str(part.was.number),
             part.was.kind or "unknown",
             part.was.label,
             format_size(part.was.size),
             "->",
-            format_size(part.will.size) if part.will is not None else "-",
+            "?" if self._unknown else becomes,
             ": ".join(words),
         )
         return Row(key, (columns(cells, _WIDTHS),), enabled=not part.follows)
 
     def _say_reasons(self) -> None:
+        if self._unknown:
+            self.say(f"What fits where is not known: {self._unknown}", warning=True)
+            return
         reasons = self._draft.reasons if self._draft is not None else ()
         if not reasons:
             self.say("")
@@ -177,11 +202,12 @@ class PartitionsScreen(WizardScreen):
         self.say(f"It cannot be so: {reasons[0]}{more}.", warning=True)
 
 
-def _disk_row(disk: DiskDraft) -> Row:
-    """A disk with its maps; it is no choice."""
+def _disk_row(disk: DiskDraft, *, known: bool) -> Row:
+    """A disk with its maps, the second only when it is ``known``; it is no choice."""
     name = disk.node.removeprefix("/dev/") if disk.node.startswith("/dev/") else disk.node.rsplit("/", 1)[-1]
     head = f"{disk.disk}, {format_size(disk.size)}, goes to {name}, {format_size(disk.target_size)}"
     if not disk.partitions:
         return Row(disk.disk, (head, "  It has no partition table, and is restored as it was."), enabled=False)
     becomes = bar(disk.becomes, disk.target_size) if disk.becomes else "(does not fit)"
+    becomes = becomes if known else "(not known)"
     return Row(disk.disk, (head, f"was {bar(disk.held, disk.size)}", f"new {becomes}"), enabled=False)

@@ -19,11 +19,11 @@ from restore.shrink.room import scratch_of
 if TYPE_CHECKING:
     from rescue.jobs.scratch_places import ScratchPlace
 
-_AGAIN = "again"
+_AGAIN, _NO, _YES = "again", "no", "yes"
 
 
 class ScratchScreen(WizardScreen):
-    """The places. One that has to be mounted to write is asked for twice."""
+    """The places. One that has to be mounted to write is asked for with a list of its own."""
 
     HEADLINE = "Choose a place for scratch files"
 
@@ -38,7 +38,7 @@ class ScratchScreen(WizardScreen):
         super().__init__(jobs)
         self._to = to
         self._places: dict[str, ScratchPlace] = {}
-        self._sure = ""
+        self._asked: ScratchPlace | None = None
 
     def body(self) -> Iterable[Widget]:
         needed = scratch_of(self._to.plan)
@@ -56,38 +56,56 @@ class ScratchScreen(WizardScreen):
 
     def on_scratch_screen_looked(self, message: Looked) -> None:
         self.finished()
-        self._sure = ""
         self._places = {place.device or place.folder: place for place in message.places}
-        self.query_one(Picker).show(_rows(message.places))
-        if self._to.why:
-            self.say(f"There is too little room: {self._to.why}.", warning=True)
+        self._list()
 
     def chosen(self, key: str) -> None:
+        if self._asked is not None:
+            if key == _YES:
+                self._use(self._asked)
+            else:
+                self._list()
+            return
         if key == _AGAIN:
             self._look()
             return
         place = self._places[key]
-        if place.device and self._sure != key:
-            self._sure = key
-            self.say(
-                f"{place.device} will be mounted to write. If it may be a disk of the machine that is lost, choose "
-                "another one. Enter again: use it.",
-                warning=True,
-            )
-            return
-        back = self._to.back
-        to = ToPlan(back.repository, back.point, back.placed, back.wanted, place)
-        self.post_message(Go(to, replace=True))
+        if place.device:
+            self._ask(place)
+        else:
+            self._use(place)
 
     def refused(self, row: Row) -> None:
         self.say(f"It will not do: {self._places[row.key].reason}.", warning=True)
 
     def action_back(self) -> None:
-        if self._to.why:
+        if self._asked is not None:
+            self._list()
+        elif self._to.why:
             # The plan would lead here again.
             super().action_back()
         else:
             self.post_message(Go(self._to.back, replace=True))
+
+    def _list(self) -> None:
+        """The places, at the one that was asked about."""
+        asked, self._asked = self._asked, None
+        self.query_one(Picker).show(_rows(self._places.values()), at=asked.device if asked is not None else "")
+        self.say(f"There is too little room: {self._to.why}." if self._to.why else "", warning=True)
+
+    def _ask(self, place: ScratchPlace) -> None:
+        self._asked = place
+        rows = [Row(_NO, ("No, show the places again",)), Row(_YES, (f"Yes, mount {place.device} to write",))]
+        self.query_one(Picker).show(rows, header=place.name, at=_NO)
+        self.say(
+            f"{place.device} will be mounted to write. If it may be a disk of the machine that is lost: No.",
+            warning=True,
+        )
+
+    def _use(self, place: ScratchPlace) -> None:
+        back = self._to.back
+        to = ToPlan(back.repository, back.point, back.placed, back.wanted, place)
+        self.post_message(Go(to, replace=True))
 
     def _look(self) -> None:
         nodes = tuple(one.target.node for one in self._to.back.placed)

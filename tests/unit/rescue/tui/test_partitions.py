@@ -3,15 +3,19 @@
 import asyncio
 import json
 import subprocess
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from core.errors import LiferaftError
+from core.errors import LiferaftError, UnreachableError
 from core.events import Event, ignore
 from core.process import SystemRunner, find_tool
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.scratch_places import ScratchPlace
+from rescue.tui.messages import Placed, Wanted
+from restore.draft import Draft
 from tests.unit.rescue.tui.driving import Driver, wizard
 from tests.unit.rescue.tui.fakes import FileJobs
 from tests.unit.rescue.tui.test_screens import check
@@ -51,7 +55,7 @@ def jobs(three: Path, target: Path) -> FileJobs:
     return FileJobs(three, target)
 
 
-async def to_the_partitions(driver: Driver) -> None:
+async def to_the_target(driver: Driver) -> None:
     await driver.see("Rescue system", "of RAM")
     await driver.press("enter")
     await driver.see("1 recovery point on")
@@ -61,6 +65,10 @@ async def to_the_partitions(driver: Driver) -> None:
     await driver.see("Choose the target disk", "> target", "[ ] Decide about each partition")
     await driver.press("p")
     await driver.see("[x] Decide about each partition")
+
+
+async def to_the_partitions(driver: Driver) -> None:
+    await to_the_target(driver)
     await driver.press("enter")
     await driver.see("Decide about each partition", "> Go on with these partitions")
 
@@ -176,11 +184,7 @@ def test_a_place_for_scratch_is_chosen_when_the_first_has_no_room(jobs: FileJobs
             check(driver)
             await driver.press("home", "enter")
             await driver.see("It will not do: it has 1.00 MiB free.")
-            # What has to be mounted to write is asked for twice.
-            await driver.press("home", "down", "down", "enter")
-            await driver.see("/dev/sdd1 will be mounted to write")
-            check(driver)
-            await driver.press("up", "enter")
+            await driver.press("down", "enter")
             await driver.see("Check the plan", "Scratch (F3: elsewhere): about", str(spare)[:12])
             await driver.press("f3")
             await driver.see("Choose a place for scratch files")
@@ -229,5 +233,117 @@ def test_a_second_enter_of_a_burst_is_no_choice_of_the_list_that_comes(jobs: Fil
             await driver.see("Check the plan", "To go on, type: erase target.img")
             await driver.press("escape")
             await driver.see("> Go on with these partitions")
+
+    asyncio.run(road())
+
+
+class SlowJobs(FileJobs):
+    """Drafts wait for the gate, and fail with ``broken``."""
+
+    def __init__(self, repository: Path, target: Path) -> None:
+        super().__init__(repository, target)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.broken = ""
+
+    def draft(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> Draft:
+        made = super().draft(repository, point, placed, wanted)
+        assert self.gate.wait(30)
+        if self.broken:
+            raise UnreachableError(self.broken)
+        return made
+
+
+@pytest.fixture
+def slow(three: Path, target: Path) -> SlowJobs:
+    return SlowJobs(three, target)
+
+
+def test_a_draft_that_comes_late_leaves_the_open_choices_alone(slow: SlowJobs) -> None:
+    async def road() -> None:
+        async with wizard(slow) as driver:
+            await to_the_partitions(driver)
+            slow.gate.clear()
+            await driver.press("end", "enter")
+            await driver.see("Partition 3 of disk0")
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("Looking what fits where")
+            await driver.press("end", "up", "enter")
+            await driver.see("Partition 2 of disk0")
+            await driver.press("end")
+            await driver.see("> Leave out", "Looking what fits where")
+            slow.gate.set()
+            while "Looking what fits where" in driver.text:
+                await asyncio.sleep(0.02)
+            await driver.see("Partition 2 of disk0", "> Leave out")
+            check(driver)
+            await driver.press("enter")
+            await driver.see("leave out: left out", "grow: grown")
+
+    asyncio.run(road())
+
+
+def test_what_was_decided_stays_when_it_cannot_be_looked_what_fits(slow: SlowJobs) -> None:
+    async def road() -> None:
+        async with wizard(slow) as driver:
+            await to_the_partitions(driver)
+            await driver.press("end", "enter")
+            await driver.see("Partition 3 of disk0")
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("grow: grown")
+            slow.broken = "The server does not answer: " + "http://backup.example/ " * 20
+            await driver.press("end", "up", "enter")
+            await driver.see("Partition 2 of disk0")
+            await driver.press("end", "enter")
+            await driver.see("Decide about each partition", "The server does not answer", "Look again what fits where")
+            check(driver)
+            # What is shown is not of these decisions: no way on, and no size.
+            assert "Go on with these partitions" not in driver.text
+            assert row(driver, 2).split()[-4:] == ["->", "?", "leave", "out"]
+            slow.broken = ""
+            await driver.press("home", "enter")
+            await driver.see("leave out: left out", "grow: grown", "> Go on with these partitions")
+
+    asyncio.run(road())
+
+
+def test_the_first_look_that_fails_says_why(slow: SlowJobs) -> None:
+    slow.broken = "The server does not answer."
+
+    async def road() -> None:
+        async with wizard(slow) as driver:
+            await to_the_target(driver)
+            await driver.press("enter")
+            await driver.see("That did not work", "The server does not answer.")
+
+    asyncio.run(road())
+
+
+def test_what_is_mounted_to_write_is_asked_for_on_its_own(jobs: FileJobs) -> None:
+    jobs.cramped = "making filesystems smaller takes about 32.00 MiB of scratch, and /tmp has 1.00 MiB free"
+    jobs.scratch = (ScratchPlace(name='ext4 "spare", 1.00 TiB, on T7 (/dev/sdd1)', device="/dev/sdd1", kind="ext4"),)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_partitions(driver)
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("Partition 1 of disk0")
+            await driver.press("home", "down", "down", "down", "enter")
+            await driver.see("shrink: made smaller")
+            await driver.press("home", "enter")
+            await driver.see("Choose a place for scratch files", "> ext4")
+            await driver.burst("enter", "enter", "enter")
+            await driver.see("/dev/sdd1 will be mounted to write", "> No")
+            check(driver)
+            await driver.press("enter")
+            await driver.see("> ext4", "Look again")
+            await driver.press("enter")
+            await driver.see("> No", "Yes")
+            await driver.press("escape")
+            await driver.see("> ext4", "Look again")
+            await driver.press("enter")
+            await driver.see("> No", "Yes")
+            await driver.press("down", "enter")
+            await driver.see("Check the plan", "Scratch (F3: elsewhere): about", "/dev/sdd1")
 
     asyncio.run(road())
