@@ -21,7 +21,7 @@ from restore.matching import same_disks
 from restore.outgrown import outgrown
 from restore.perform import PERFORMERS
 from restore.plan import Plan, TargetDisk
-from restore.shrink.room import scratch_folder, too_little_scratch
+from restore.shrink.room import ELSEWHERE, scratch_folder, too_little_scratch
 from restore.soundness import unfit, unsound
 from restore.steps import CreateTable
 from restore.surveyed import survey_chunks
@@ -68,7 +68,7 @@ def preflight(
         ):
             reasons.append(f"{candidate.node} holds other things now than when the plan was made")
     reasons += _missing_means(plan, candidates)
-    reasons += too_little_scratch(plan, scratch_folder(scratch))
+    reasons += [f"{reason} {ELSEWHERE}" for reason in too_little_scratch(plan, scratch_folder(scratch))]
     if not reasons:
         reasons += _impossible_tables(plan, candidates, runner)
     if reasons:

@@ -13,6 +13,8 @@ from restore.steps import ShrinkVolume
 #: What moves into small holes takes whole blocks of the overlay: a quarter more was measured on a fragmented ext4 of
 #: 2.5 GiB, twice that is said. Metadata is written in place: so many bytes at least, and this part of the bytes in use.
 _HOLES, _LEAST, _PART = 2, 32 * MIB, 24
+#: Added to why scratch does not fit where no other place can be chosen there and then.
+ELSEWHERE = "(another folder: --scratch names it; in the wizard, F3 at the plan)"
 
 
 def scratch_folder(folder: Path | None) -> Path:
@@ -51,14 +53,14 @@ def too_little_scratch(plan: Plan, folder: Path) -> list[str]:
     if not holes:
         return [
             f"the scratch folder {folder} lies on a filesystem whose files have no holes, as FAT and exFAT: "
-            f"a scratch file is as long as the volume (--scratch names another folder)"
+            f"a scratch file is as long as the volume"
         ]
     free = found.f_bavail * found.f_frsize
     if free >= needed:
         return []
     return [
         f"making filesystems smaller takes about {format_size(needed)} of scratch, "
-        f"and {folder} has {format_size(free)} free (--scratch names another folder)"
+        f"and {folder} has {format_size(free)} free"
     ]
 
 

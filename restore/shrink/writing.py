@@ -132,7 +132,7 @@ class Writing:
         if blake3(content).digest() != digest:
             raise DeviceError(
                 f"{self._where}: bytes {extent.start} to {extent.end} of scratch are not what they were.",
-                hint="The disk with the scratch folder is failing. Name another folder with --scratch.",
+                hint="The disk with the scratch folder fails. Name another: --scratch, or F3 at the wizard's plan.",
             )
         return content
 

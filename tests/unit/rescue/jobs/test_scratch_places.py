@@ -67,6 +67,12 @@ def lsblk(argv: tuple[str, ...]) -> str:
     return json.dumps({"blockdevices": DISKS}) if argv[0] == "lsblk" else ""
 
 
+def test_what_is_said_to_a_person_names_no_option_of_the_command_line(tmp_path: Path) -> None:
+    why = scratch_reason(plan(1 << 60), ScratchPlace(name="here", folder=str(tmp_path)))
+    assert f"and {tmp_path} has " in why
+    assert "--scratch" not in why
+
+
 def test_what_is_offered() -> None:
     """/dev/sda is a target, /dev/sdb built in; FAT has no holes, and the rest is in use, closed or read-only."""
     own, *found = scratch_places(plan(2 * GIB), ("/dev/sda",), ScriptedRunner(lsblk))
