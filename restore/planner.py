@@ -216,6 +216,12 @@ def _notes(manifest: Manifest, placings: Sequence[Placing], options: PlanOptions
         for placing in placings
         if is_source(placing.disk, placing.candidate)
     ]
+    if options.firmware is Firmware.BIOS and len(placings) > 1:
+        # Where the system lies is known when its fstab is read.
+        notes.append(
+            f"The boot loader goes to {_booting(placings, options.firmware).disk.id}, or to the disk with the system's "
+            "/boot where BIOS starts from that one; never over boot code that starts Windows. The report says where."
+        )
     if options.unique:
         notes.append(UNIQUE_NOTE)
     if options.firmware is None:

@@ -20,6 +20,7 @@ from core.events import Event, Sink, Stage
 from core.process import Runner
 from images.model.layout import Disk, PartitionRole, TableKind
 from images.model.machine import Firmware
+from restore.boot.bios import bios_disk, read_boot_code
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
 from restore.boot.held import Held, HeldPartition, held_partitions
 from restore.boot.inside import run_inside
@@ -123,7 +124,8 @@ class _Repair:
                 self.warn(f"boot repair needs {names}, which is not mounted: left as it is")
                 return
             self._repair_initramfs(root, system)
-            self._repair_grub(root, system)
+            boot = nodes[mounted.nodes.get("/boot", found.node)]
+            self._repair_grub(root, system, boot.disk if isinstance(boot, HeldPartition) else "")
             loader = own_loader(root, system, os.uname().machine)
             mounted_esp = nodes.get(mounted.nodes.get("/boot/efi", ""))
         if self._firmware is Firmware.UEFI:
@@ -194,21 +196,28 @@ class _Repair:
 
     # ---- GRUB
 
-    def _repair_grub(self, root: Path, system: InstalledSystem) -> None:
+    def _repair_grub(self, root: Path, system: InstalledSystem, holder: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             (root / "boot/grub/device.map").unlink()
         if self._firmware is Firmware.BIOS:
-            self._install_bios(root, system)
+            self._install_bios(root, system, holder)
         else:
             self._install_uefi(root, system)
 
-    def _install_bios(self, root: Path, system: InstalledSystem) -> None:
+    def _install_bios(self, root: Path, system: InstalledSystem, holder: str) -> None:
         if "i386-pc" not in system.grub_targets:
             self.warn("this machine starts in BIOS mode, but the restored system has no GRUB for BIOS")
             return
-        self._chroot(root, ("grub-install", "--target=i386-pc", "--recheck", self._node), timeout=900)
-        self._did(f"GRUB for BIOS installed on {self._node}")
-        by_id = _by_id(self._node)
+        node = bios_disk(self._node, holder, {self._node: self._disk, **self._other_disks}, read_boot_code)
+        if node is None:
+            self.warn(
+                "GRUB was not installed: the boot code of the disk starts Windows, which would not start any more; "
+                "the boot loader is left as it was captured"
+            )
+            return
+        self._chroot(root, ("grub-install", "--target=i386-pc", "--recheck", node), timeout=900)
+        self._did(f"GRUB for BIOS installed on {node}")
+        by_id = _by_id(node)
         if by_id and (root / "usr/bin/debconf-set-selections").exists() and "i386-pc" in system.grub_targets:
             # A stale disk name there lets a later upgrade of grub-pc install its core nowhere.
             line = f"grub-pc grub-pc/install_devices multiselect {by_id}\n"

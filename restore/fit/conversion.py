@@ -70,14 +70,14 @@ def _wants_gpt(disk: Disk, size: int, sector_size: int, wishes: Wishes) -> bool:
         return False
     if wishes.firmware is Firmware.UEFI:
         return _has_esp(disk)
-    return wishes.firmware is Firmware.BIOS and not _starts_windows(disk)
+    return wishes.firmware is Firmware.BIOS and not starts_windows(disk)
 
 
 def _has_esp(disk: Disk) -> bool:
     return disk.table is not None and any(part.role is PartitionRole.ESP for part in disk.table.partitions)
 
 
-def _starts_windows(disk: Disk) -> bool:
+def starts_windows(disk: Disk) -> bool:
     """Whether BIOS would start Windows from this dos table: its loader lies in an active NTFS partition."""
     return disk.table is not None and any(
         part.active and part.filesystem is not None and part.filesystem.kind is FilesystemKind.NTFS
@@ -96,7 +96,7 @@ def _as_gpt(disk: Disk, size: int, sector_size: int, wishes: Wishes) -> Conversi
         boot = _boot_partition(disk, made.table, area)
         dropped = {rule.partition for rule in wishes.rules if rule.rule is Rule.DROP}
         notes.append(f"Partition {boot.number} is added: a BIOS boot partition, from which GRUB starts.")
-        if any(part.number not in dropped and part.active for part in disk.table.partitions) and _starts_windows(disk):
+        if any(part.number not in dropped and part.active for part in disk.table.partitions) and starts_windows(disk):
             notes.append("Windows does not start from a GPT by BIOS: it needs UEFI.")
         # Nothing else may begin in front of the boundary.
         area = msgspec.structs.replace(area, start=area.first)

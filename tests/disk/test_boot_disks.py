@@ -39,6 +39,8 @@ class Recording(SystemRunner):
         self._esp = folder / "esp"
         self.started: list[tuple[str, ...]] = []
         self.seen: set[str] = set()
+        #: Files behind the disks that GRUB was installed on.
+        self.installed: list[str] = []
 
     def run(self, argv: Sequence[str], **options: Any) -> Result:
         if argv[0] == "mount" and "--bind" not in argv and self._is_fat(argv[-2]):
@@ -49,6 +51,9 @@ class Recording(SystemRunner):
             return super().run(argv, **options)
         root = Path(argv[1])
         self.started.append(tuple(argv[2:]))
+        if argv[2] == "grub-install" and "--target=i386-pc" in argv:
+            words = ["losetup", "--noheadings", "--output", "BACK-FILE", argv[-1]]
+            self.installed.append(super().run(words).stdout.strip())
         self.seen |= {str(path.relative_to(root)) for path in root.glob("boot/**/*")}
         return super().run(["true"])
 
@@ -66,6 +71,16 @@ def _files(folder: Path, fstab: str) -> Path:
     (folder / "etc/fstab").write_text(f"UUID={ROOT_UUID} / ext4 defaults 0 1\n{fstab} defaults 0 2\n")
     (folder / "usr/lib/os-release").write_text('ID=debian\nPRETTY_NAME="Debian of the test"\n')
     return folder
+
+
+def _plan_and_run(disks: Sequence[Path], folder: Path, runner: Recording, boot: BootChoice) -> tuple[Plan, Report]:
+    """Disks captured, and restored to files that are called as the disks, with .target."""
+    repo = str(folder / "repo")
+    capture_disks(disks, repo, name="", runner=runner, sink=ignore)
+    targets = [blank(disk.with_suffix(".target"), 64 * MIB) for disk in disks]
+    named = [f"disk{number}={path}" for number, path in enumerate(targets)]
+    plan = plan_restore(repo, "latest", named, RestoreChoices(boot=boot), runner)
+    return plan, run_plan(plan, plan.digest, runner, ignore)
 
 
 def _restored(boot: BootChoice, folder: Path, runner: Recording) -> tuple[Plan, Report]:
@@ -89,12 +104,7 @@ def _restored(boot: BootChoice, folder: Path, runner: Recording) -> tuple[Plan, 
         run("mcopy", "-i", parts[1], tree / "etc/fstab", "::/EFI/BOOT/BOOTX64.EFI")
     for part, disk in zip(parts, disks, strict=True):
         run("dd", f"if={part}", f"of={disk}", "bs=1M", "seek=1", "conv=notrunc,sparse", "status=none")
-    repo = str(folder / "repo")
-    capture_disks(disks, repo, name="", runner=runner, sink=ignore)
-    targets = [blank(folder / f"{name}.target", 64 * MIB) for name in ("root", "boot")]
-    named = [f"disk{number}={path}" for number, path in enumerate(targets)]
-    plan = plan_restore(repo, "latest", named, RestoreChoices(boot=boot), runner)
-    return plan, run_plan(plan, plan.digest, runner, ignore)
+    return _plan_and_run(disks, folder, runner, boot)
 
 
 @pytest.fixture
@@ -112,7 +122,7 @@ def test_grub_goes_to_the_disk_that_starts_and_sees_boot(tmp_path: Path, runner:
     (installed,) = [words for words in runner.started if words[0] == "grub-install"]
     assert installed[:-1] == ("grub-install", "--target=i386-pc", "--recheck")
     # Both targets were loop devices of their own then; the second has the partition with the active flag.
-    assert installed[-1].startswith("/dev/loop")
+    assert runner.installed == [str(tmp_path / "boot.target")]
     assert f"GRUB for BIOS installed on {installed[-1]}" in report.boot
     assert "boot/vmlinuz-here" in runner.seen
 
@@ -123,3 +133,21 @@ def test_the_esp_of_another_disk_is_used(tmp_path: Path, runner: Recording) -> N
     assert [step.disk for step in plan.steps if isinstance(step, RepairBoot)] == ["disk1"]
     assert "GRUB for UEFI installed on the EFI system partition" in report.boot
     assert "boot/efi/EFI/BOOT/BOOTX64.EFI" in runner.seen
+
+
+def test_the_boot_code_of_windows_stays_and_linux_starts_from_its_own_disk(tmp_path: Path, runner: Recording) -> None:
+    need("mkntfs")
+    disks = [blank(tmp_path / f"{name}.img", 64 * MIB) for name in ("windows", "linux")]
+    parts = [blank(tmp_path / f"{name}.part", 60 * MIB) for name in ("windows", "linux")]
+    run("mkntfs", "-F", "-Q", "-s", "512", parts[0])
+    run("mke2fs", "-q", "-t", "ext4", "-U", ROOT_UUID, "-d", _files(tmp_path / "tree", "tmpfs /tmp tmpfs"), parts[1])
+    for disk, part, kind, code in zip(disks, parts, (7, 83), (b"Invalid partition table", b"GRUB "), strict=True):
+        run("sfdisk", "-q", disk, stdin=f"label: dos\nstart=1MiB, size=60MiB, type={kind}, bootable\n")
+        run("dd", f"if={part}", f"of={disk}", "bs=1M", "seek=1", "conv=notrunc,sparse", "status=none")
+        with disk.open("r+b") as stream:
+            stream.write(b"\xfa" + code)
+    plan, report = _plan_and_run(disks, tmp_path, runner, BootChoice.BIOS)
+    assert report.warnings == ()
+    assert any("never over boot code that starts Windows" in note for note in plan.notes)
+    assert runner.installed == [str(tmp_path / "linux.target")]
+    assert (tmp_path / "windows.target").read_bytes()[:24] == b"\xfaInvalid partition table"
