@@ -30,7 +30,8 @@ from restore.partitions import partition_node
 from restore.stack.mountable import StackDevice
 
 _INITRAMFS_TIMEOUT = 3600.0
-_EFI_VARIABLES = Path("/sys/firmware/efi/efivars")
+#: Where the kernel shows the firmware's variables.
+EFI_VARIABLES = Path("/sys/firmware/efi/efivars")
 
 
 class BootRepair(msgspec.Struct, frozen=True):
@@ -49,6 +50,7 @@ def repair_boot(
     *,
     others: Mapping[str, Held] = MappingProxyType({}),
     other_disks: Mapping[str, Disk] = MappingProxyType({}),
+    efi_variables: Path = EFI_VARIABLES,
 ) -> BootRepair:
     """Repair the boot of the system on a disk.
 
@@ -57,11 +59,12 @@ def repair_boot(
         firmware: what will boot it.
         others: by device node, what else the system may lie on: devices of the stack, partitions of other disks.
         other_disks: by device node, the other disks that those lie on, as they are now.
+        efi_variables: the folder of the firmware's variables; without them it is not told.
 
     Returns:
         what was done. A problem that leaves the data as restored is a warning, not an error.
     """
-    job = _Repair(node, disk, firmware, runner, sink, others, other_disks)
+    job = _Repair(node, disk, firmware, runner, sink, others, other_disks, efi_variables)
     try:
         job.run()
     except LiferaftError as error:
@@ -81,6 +84,7 @@ class _Repair:
         sink: Sink,
         others: Mapping[str, Held],
         other_disks: Mapping[str, Disk],
+        efi_variables: Path,
     ) -> None:
         self._node = node
         self._disk = disk
@@ -89,6 +93,7 @@ class _Repair:
         self._sink = sink
         self._others = others
         self._other_disks = other_disks
+        self._efi_variables = efi_variables
         #: Modules of the stack between the disks and the root filesystem.
         self._stack_modules: frozenset[str] = frozenset()
         #: Nodes of the disks that the root filesystem may take.
@@ -254,7 +259,7 @@ class _Repair:
     def _tell_firmware(self, system: InstalledSystem, loader: str, mounted: Held | None) -> None:
         """One boot entry, from the rescue system and not from the chroot. The fallback path is what counts."""
         found = self._esp(mounted)
-        if found is None or not _EFI_VARIABLES.is_dir() or not any(_EFI_VARIABLES.iterdir()):
+        if found is None or not self._efi_variables.is_dir() or not any(self._efi_variables.iterdir()):
             return
         esp = found.partition
         if not loader:
