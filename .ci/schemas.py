@@ -24,7 +24,7 @@ from images.store.document import RepositoryDocument
 from rescue.jobs.support import SupportContents
 from rescue.jobs.unattended import Job, JobResult
 from rescue.jobs.write_usb import StickReport
-from restore.plan import Plan
+from restore.plan.plan import Plan
 from restore.report import Report
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schema"

@@ -23,18 +23,18 @@ from images.stack.keys import Keys
 from images.store.backend import Telling
 from images.store.repository import Repository
 from images.store.second_try import SecondTry
-from restore.ground import StreamCount
-from restore.partitions import attached_disk, reread_table
 from restore.perform import PERFORMERS
 from restore.perform.work import Conduct, Outcome, Performer, Work
-from restore.placed import Placed
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.plan.steps import CreateTable, RepairBoot, RestoreVolume, Step, VerifyVolume
 from restore.preflight import carries_table, preflight, still_there
 from restore.report import Report, StepReport, VolumeProof
 from restore.stack.preflight import check_stack
-from restore.steps import CreateTable, RepairBoot, RestoreVolume, Step, VerifyVolume
-from restore.stream import Streamer
-from restore.targets import open_target
+from restore.stream.ground import StreamCount
+from restore.stream.placed import Placed
+from restore.stream.stream import Streamer
+from restore.target.partitions import attached_disk, reread_table
+from restore.target.target import open_target
 from restore.together import together
 
 _CHECKING = "Checking the recovery point and the targets"

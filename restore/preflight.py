@@ -15,17 +15,17 @@ from images.browse.point import ChunkCache
 from images.model.manifest import Manifest
 from images.store.backend import Heard, deaf
 from images.store.repository import Repository
-from restore.candidates import Candidate, find_target
-from restore.journal import Journal
-from restore.matching import same_disks
-from restore.outgrown import outgrown
 from restore.perform import PERFORMERS
-from restore.plan import Plan, TargetDisk
+from restore.plan.outgrown import outgrown
+from restore.plan.plan import Plan, TargetDisk
+from restore.plan.soundness import unfit, unsound
+from restore.plan.steps import CreateTable
+from restore.planning.matching import same_disks
+from restore.planning.surveyed import survey_chunks
 from restore.shrink.room import ELSEWHERE, scratch_folder, too_little_scratch
-from restore.soundness import unfit, unsound
-from restore.steps import CreateTable
-from restore.surveyed import survey_chunks
-from restore.table import compare, rehearse_table
+from restore.stream.journal import Journal
+from restore.table.table import compare, rehearse_table
+from restore.target.candidates import Candidate, find_target
 
 
 def preflight(

@@ -8,7 +8,7 @@ import click
 
 from core.errors import UsageError
 from rescue.jobs.restore import BootChoice, RestoreChoices
-from restore.rules import TableChoice, parse_rule
+from restore.planning.rules import TableChoice, parse_rule
 
 T = TypeVar("T")
 

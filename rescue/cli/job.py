@@ -27,7 +27,7 @@ from rescue.jobs.unattended import (
     run_job,
     send_result,
 )
-from restore.render import render
+from restore.plan.render import render
 from restore.report import render_report
 
 

@@ -15,8 +15,8 @@ from rescue.cli.choosing import choice_options
 from rescue.cli.targeting import ask_matching, target_options
 from rescue.cli.terminal import access_options, json_option
 from rescue.jobs.restore import RestoreChoices, check_plan, plan_restore, read_machine, read_plan
-from restore.plan import Plan
-from restore.render import render
+from restore.plan.plan import Plan
+from restore.plan.render import render
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

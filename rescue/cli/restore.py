@@ -24,8 +24,8 @@ from rescue.cli.terminal import (
     tell,
 )
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
-from restore.plan import Plan
-from restore.render import render
+from restore.plan.plan import Plan
+from restore.plan.render import render
 from restore.report import render_report
 
 

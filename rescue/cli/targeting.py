@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import click
 
-from restore.matching import Matching, score_lines
+from restore.planning.matching import Matching, score_lines
 
 T = TypeVar("T")
 

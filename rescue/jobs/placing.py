@@ -16,8 +16,8 @@ from core.units import counted
 from images.model.layout import Disk
 from images.model.machine import Machine, MachineDisk
 from images.model.manifest import Manifest
-from restore.candidates import Candidate
-from restore.matching import CLEAR, Matching, Pair, match, same_disks, score_lines
+from restore.planning.matching import CLEAR, Matching, Pair, match, same_disks, score_lines
+from restore.target.candidates import Candidate
 
 #: Whether a person takes the assignment that is proposed.
 Ask = Callable[[Matching], bool]

@@ -29,9 +29,9 @@ def show_with_targets(
 ) -> tuple[str, Manifest, tuple[int, ...]]:
     """One recovery point, and the bytes of the smallest target for each of its disks, read from the image."""
     # Who lists recovery points does not wait for the readers of filesystems.
-    from restore.contents import Contents
     from restore.fit.fitting import smallest_target
     from restore.fit.wishes import Wishes
+    from restore.planning.contents import Contents
 
     opened = open_repository(repository, access)
     identifier = opened.resolve(point)

@@ -33,22 +33,22 @@ from rescue.jobs.placing import (
     wanted_disks,
 )
 from rescue.jobs.records import failure, keep_record
-from restore.candidates import Candidate, disk_candidate, find_target, meant_disk, name_target
-from restore.contents import Contents
-from restore.draft import Draft, draft
 from restore.execute import execute
 from restore.fit.fitting import smallest_target
 from restore.fit.wishes import Wishes
-from restore.forecast import remember, with_estimate
-from restore.matching import Matching, Pair
 from restore.perform.work import Conduct
-from restore.placement import PlanOptions, only_disks, place
-from restore.plan import PLAN_VERSION, Plan, TargetDisk
-from restore.planner import make_plan
-from restore.rates import book_path, read_book
+from restore.plan.forecast import remember, with_estimate
+from restore.plan.plan import PLAN_VERSION, Plan, TargetDisk
+from restore.plan.rates import book_path, read_book
+from restore.plan.review import review
+from restore.planning.contents import Contents
+from restore.planning.draft import Draft, draft
+from restore.planning.matching import Matching, Pair
+from restore.planning.placement import PlanOptions, only_disks, place
+from restore.planning.planner import make_plan
+from restore.planning.rules import Growth, PartitionRule, TableChoice
 from restore.report import Report
-from restore.review import review
-from restore.rules import Growth, PartitionRule, TableChoice
+from restore.target.candidates import Candidate, disk_candidate, find_target, meant_disk, name_target
 
 #: Bytes of the smallest sector there is.
 _SECTOR = 512

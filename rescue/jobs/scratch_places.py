@@ -17,7 +17,7 @@ from core.units import format_size
 from images.probe import BlockDevice, block_devices
 from rescue.jobs.mounting import mounted_to_write
 from rescue.jobs.repositories import PLACE
-from restore.plan import Plan
+from restore.plan.plan import Plan
 from restore.shrink.room import scratch_folder, scratch_of, too_little_scratch
 
 #: Kinds with holes in their files that the kernel of the rescue system writes.

@@ -26,7 +26,7 @@ from images.store.document import DOCUMENT
 from images.store.passphrase import AskPassphrase, Passphrase
 from rescue.jobs.copy import copy_repository
 from rescue.jobs.keys import init_repository
-from restore.partitions import partition_node
+from restore.target.partitions import partition_node
 
 #: The repository's folder on the data partition.
 FOLDER = "repository"

@@ -27,9 +27,9 @@ from rescue.jobs.access import LIMIT, access_from, parse_passphrase, read_passph
 from rescue.jobs.luks_keys import parse_key, read_keys
 from rescue.jobs.placing import TargetRule
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore_by_rules, run_plan
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.planning.rules import PartitionRule, TableChoice
 from restore.report import Report
-from restore.rules import PartitionRule, TableChoice
 
 #: Where the medium of a recipe with ``[job]`` keeps it, once live-boot has mounted the medium.
 MEDIUM_JOB = Path("/run/live/medium/liferaft/job.json")

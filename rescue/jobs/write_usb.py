@@ -35,10 +35,10 @@ from images.model.layout import DiskIdentity, Partition
 from images.probe import medium_obstacle
 from images.sources import open_source
 from rescue.jobs.stick_repository import PlannedRepository, StickRepository, fill_repository
-from restore.backing import inode_of
-from restore.candidates import Candidate, name_target
-from restore.partitions import reread_table
-from restore.targets import open_target
+from restore.target.backing import inode_of
+from restore.target.candidates import Candidate, name_target
+from restore.target.partitions import reread_table
+from restore.target.target import open_target
 
 #: Where a running system has what it cannot be without.
 _SYSTEM = ("/", "/boot", "/boot/efi", "/efi", "/usr", "/var", "/home")

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from rescue.jobs.restore import RestoreChoices
     from rescue.jobs.scratch_places import ScratchPlace
     from rescue.jobs.support_places import SupportPlace
-    from restore.draft import Draft
-    from restore.matching import Matching
-    from restore.plan import Plan
+    from restore.plan.plan import Plan
+    from restore.planning.draft import Draft
+    from restore.planning.matching import Matching
     from restore.report import Report
 
 #: Job -> its module, imported when the job is first asked for; in the order in which a person comes to them.

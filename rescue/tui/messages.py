@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from images.model.machine import Machine, MachineDisk
     from images.store.catalogue import PointSummary
     from rescue.jobs.scratch_places import ScratchPlace
-    from restore.matching import Matching
-    from restore.plan import Plan
+    from restore.plan.plan import Plan
+    from restore.planning.matching import Matching
+    from restore.planning.rules import PartitionRule
     from restore.report import Report
-    from restore.rules import PartitionRule
 
 
 class Ending(StrEnum):

@@ -15,9 +15,9 @@ from core.errors import LiferaftError, ProcessError
 from core.process import Runner
 from images.fstab import FstabLine, parse_fstab
 from images.model.layout import FilesystemKind
-from restore.abilities import MOVABLE_CONTAINERS
 from restore.boot.held import Held, HeldPartition, nodes_for
 from restore.boot.within import folder_within
+from restore.planning.abilities import MOVABLE_CONTAINERS
 
 #: Places without which neither kernel nor boot loader can be made again.
 _NEEDED = frozenset({"/boot", "/usr"})

@@ -26,8 +26,8 @@ from restore.boot.held import Held, HeldPartition, held_partitions
 from restore.boot.inside import run_inside
 from restore.boot.mounts import find_root, mounted_system
 from restore.boot.system import InstalledSystem, read_system, uefi_names
-from restore.partitions import partition_node
 from restore.stack.mountable import StackDevice
+from restore.target.partitions import partition_node
 
 _INITRAMFS_TIMEOUT = 3600.0
 #: Where the kernel shows the firmware's variables.

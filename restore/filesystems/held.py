@@ -2,9 +2,9 @@
 
 from core.errors import DeviceError
 from core.units import covering_sectors, to_bytes
-from restore.between import write_between
 from restore.filesystems.patches import Patch
-from restore.targets import Target
+from restore.table.between import write_between
+from restore.target.target import Target
 
 
 class HeldPartition:

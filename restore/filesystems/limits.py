@@ -14,7 +14,7 @@ from images.filesystems.ntfs import read_ntfs
 from images.filesystems.swap import read_swap
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource
-from restore.abilities import EXT
+from restore.planning.abilities import EXT
 
 #: What 32 bits count: blocks of an ext without the feature 64bit (Linux, Documentation/filesystems/ext4/blocks.rst),
 #: clusters of NTFS (Microsoft, "NTFS overview"), pages of swap (util-linux, include/swapheader.h).

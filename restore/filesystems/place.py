@@ -16,8 +16,8 @@ from images.filesystems.c_ntfs import MAGIC as NTFS_MAGIC
 from images.filesystems.c_ntfs import parse_boot_sector
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource
-from restore.abilities import RELOCATABLE
 from restore.filesystems.patches import Correction, Patch
+from restore.planning.abilities import RELOCATABLE
 
 _SECTOR = 512
 #: HiddenSectors, 32 bits: all boot sectors that descend from DOS.

@@ -14,9 +14,9 @@ from core.errors import DamagedError, DeviceError, RefusedError
 from images.filesystems import c_xfs
 from images.model.layout import Filesystem, FilesystemKind
 from images.sources import BlockSource
-from restore.abilities import EXT, FAT, REMAKEABLE
 from restore.filesystems.ntfs_sectors import refusal
-from restore.seat import Means
+from restore.planning.abilities import EXT, FAT, REMAKEABLE
+from restore.planning.seat import Means
 
 #: btrfs: where the superblock lies, its magic and its sectorsize in it (kernel: include/uapi/linux/btrfs_tree.h).
 _BTRFS_SUPER, _BTRFS_MAGIC_AT, _BTRFS_SECTOR_AT = 65536, 64, 144
@@ -60,7 +60,8 @@ def _answer(source: BlockSource, filesystem: Filesystem | None, kind: Filesystem
     if kind is FilesystemKind.NTFS:
         return refusal(source, new) or Means.STREAM
     if kind in FAT and kind in REMAKEABLE:
-        # Whether its files fit clusters of the new size is found out when its size is known (``restore.contents``).
+        # Whether its files fit clusters of the new size is found out when its size
+        # is known (``restore.planning.contents``).
         return Means.REMAKE
     name = filesystem.detail if filesystem is not None and filesystem.detail else kind
     what = f"it holds {name}" if name != FilesystemKind.UNKNOWN else "it holds something liferaft does not know"

@@ -1,6 +1,6 @@
 """Conversion of the table: whether the target gets another kind of table or other sectors, and what that brings.
 
-The table itself is converted by ``restore.table_convert``; here is decided when, and what firmware needs then.
+The table itself is converted by ``restore.table.convert``; here is decided when, and what firmware needs then.
 """
 
 from uuid import UUID, uuid5
@@ -13,8 +13,8 @@ from images.model.machine import Firmware
 from images.tables.c_gpt import BIOS_BOOT_TYPE
 from restore.fit.area import Area, dos_limit, usable_area
 from restore.fit.wishes import Wishes
-from restore.rules import Rule, TableChoice
-from restore.table_convert import ENTRIES_LBA, to_gpt
+from restore.planning.rules import Rule, TableChoice
+from restore.table.convert import ENTRIES_LBA, to_gpt
 
 #: GRUB's core image with the modules of a stack of RAID, LUKS and btrfs stays below this.
 _LEAST_BOOT_AREA = 256 * KIB

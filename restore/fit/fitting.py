@@ -11,7 +11,6 @@ import msgspec
 
 from core.units import ALIGNMENT, align_up, format_size
 from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, PartitionTable
-from restore.abilities import GROWABLE, RELOCATABLE, REMAKEABLE
 from restore.fit.area import Area
 from restore.fit.conversion import Conversion, converted
 from restore.fit.made import make_table
@@ -19,8 +18,9 @@ from restore.fit.notes import shown, told
 from restore.fit.rooms import Place, Room, Settled, least_end, rooms, settle
 from restore.fit.tenants import House, holds_container, house
 from restore.fit.wishes import Wishes, nothing_shrinks
-from restore.rules import Growth, Rule, TableChoice
-from restore.seat import Means, Seat
+from restore.planning.abilities import GROWABLE, RELOCATABLE, REMAKEABLE
+from restore.planning.rules import Growth, Rule, TableChoice
+from restore.planning.seat import Means, Seat
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 from core.units import ALIGNMENT, align_down, align_up
 from restore.fit.area import Area
 from restore.fit.tenants import Tenant
-from restore.seat import Means
+from restore.planning.seat import Means
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """Tenants: the partitions of a source disk as the fit sees them: bytes, bounds, and what may be done to each.
 
-Which abilities there are is said by ``restore.abilities``; how much a content needs by ``Wishes.least``.
+Which abilities there are is said by ``restore.planning.abilities``; how much a content needs by ``Wishes.least``.
 """
 
 from itertools import pairwise
@@ -10,11 +10,11 @@ import msgspec
 from core.units import ALIGNMENT, align_down, align_up, format_size
 from images.model.extents import Extent
 from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, TableKind
-from restore.abilities import GROWABLE, MOVABLE, MOVABLE_CONTAINERS, RELOCATABLE, REMAKEABLE, SHRINKABLE
 from restore.fit.area import Area
 from restore.fit.wishes import Wishes
-from restore.rules import Growth, PartitionRule, Rule
-from restore.seat import Means
+from restore.planning.abilities import GROWABLE, MOVABLE, MOVABLE_CONTAINERS, RELOCATABLE, REMAKEABLE, SHRINKABLE
+from restore.planning.rules import Growth, PartitionRule, Rule
+from restore.planning.seat import Means
 
 _KEEP_SIZE = frozenset({PartitionRole.ESP, PartitionRole.MSR, PartitionRole.BIOS_BOOT, PartitionRole.RECOVERY})
 #: Dos types of recovery and diagnostic partitions, which have no role of their own there (Microsoft, "PARTITION

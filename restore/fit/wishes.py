@@ -6,8 +6,8 @@ import msgspec
 
 from images.model.layout import Partition
 from images.model.machine import Firmware
-from restore.rules import Growth, PartitionRule, Rule, TableChoice
-from restore.seat import Means
+from restore.planning.rules import Growth, PartitionRule, Rule, TableChoice
+from restore.planning.seat import Means
 
 
 def nothing_shrinks(partition: Partition) -> int | str:

@@ -3,7 +3,7 @@
 from restore.filesystems.grow import tools_to_grow
 from restore.perform import filesystem, relocate, remake, shrink, stack, table, unique, volume
 from restore.perform.work import Performer
-from restore.steps import (
+from restore.plan.steps import (
     CloseStack,
     CreateArray,
     CreateTable,

@@ -5,10 +5,10 @@ from images.model.layout import Disk
 from restore.boot.held import Held, held_partitions
 from restore.boot.repair import repair_boot
 from restore.filesystems.grow import grow_filesystem
-from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
+from restore.plan.steps import GrowFilesystem, RepairBoot
 from restore.stack.mountable import stack_devices
-from restore.steps import GrowFilesystem, RepairBoot
+from restore.target.partitions import partition_node
 
 
 def grow(step: GrowFilesystem, work: Work) -> Outcome:

@@ -6,7 +6,7 @@ from restore.filesystems.held import HeldPartition
 from restore.filesystems.ntfs_sectors import converted
 from restore.filesystems.place import corrected_place
 from restore.perform.work import Outcome, Work
-from restore.steps import RelocateFilesystem
+from restore.plan.steps import RelocateFilesystem
 
 
 def relocate(step: RelocateFilesystem, work: Work) -> Outcome:

@@ -16,10 +16,10 @@ from restore.filesystems.file_copy import copy_files
 from restore.filesystems.file_proof import prove_files
 from restore.filesystems.held import HeldPartition
 from restore.filesystems.makers import MAKERS, remake_doubts
-from restore.ground import StreamCount
-from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
-from restore.steps import RemakeFat, RemakeVolume, Step
+from restore.plan.steps import RemakeFat, RemakeVolume, Step
+from restore.stream.ground import StreamCount
+from restore.target.partitions import partition_node
 
 
 def remake_fat(step: RemakeFat, work: Work) -> Outcome:

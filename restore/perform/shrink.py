@@ -8,14 +8,14 @@ from core.events import Meter, Stage, ticking
 from core.units import format_size
 from images.browse.point import ChunkCache, open_volume
 from restore.perform.work import Outcome, Work
+from restore.plan.steps import ShrinkVolume, Step
+from restore.planning.surveyed import volume_name
 from restore.shrink.kinds import SHRINKERS
 from restore.shrink.made import shrunk_volume
 from restore.shrink.mount import TOOLS as MOUNT_TOOLS
 from restore.shrink.mount import obstacle
 from restore.shrink.room import scratch_folder
 from restore.shrink.writing import Writing
-from restore.steps import ShrinkVolume, Step
-from restore.surveyed import volume_name
 
 
 def tools(step: Step) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from functools import partial
 from core.events import Stage
 from core.units import format_size
 from restore.perform.work import Outcome, Work
+from restore.plan.steps import CloseStack, CreateArray, CreateVolumeGroup, OpenLuks, Step
 from restore.stack import luks, lvm, md, thin
-from restore.steps import CloseStack, CreateArray, CreateVolumeGroup, OpenLuks, Step
 
 
 def create_array(step: CreateArray, work: Work) -> Outcome:

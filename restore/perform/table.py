@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from core.errors import DeviceError
 from core.events import Stage
 from images.model.extents import Extent, clip, gaps, merge
-from restore.between import write_between
-from restore.ground import StreamCount
 from restore.perform.work import Outcome, Work
-from restore.steps import CreateTable, RestoreVolume, WipeSignatures, WriteHead
-from restore.surveyed import volume_name
-from restore.table import create_table
+from restore.plan.steps import CreateTable, RestoreVolume, WipeSignatures, WriteHead
+from restore.planning.surveyed import volume_name
+from restore.stream.ground import StreamCount
+from restore.table.between import write_between
+from restore.table.table import create_table
 
 
 def wipe_signatures(step: WipeSignatures, work: Work) -> Outcome:

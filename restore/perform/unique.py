@@ -14,10 +14,10 @@ from restore.boot.held import Held, held_partitions
 from restore.boot.inside import run_inside
 from restore.boot.mounts import find_root, mount_held, mounted_system
 from restore.boot.system import read_system
-from restore.partitions import partition_node
 from restore.perform.work import Outcome, Work
+from restore.plan.steps import MakeUnique, Step
 from restore.stack.mountable import stack_devices
-from restore.steps import MakeUnique, Step
+from restore.target.partitions import partition_node
 from restore.unique.filesystem import renew_filesystem, tools
 from restore.unique.machine import forget_seeds, renew_host_keys, renew_machine_id
 from restore.unique.references import places_still_old, rewrite_places

@@ -4,9 +4,9 @@ from functools import partial
 
 from core.events import Stage, ticking
 from core.units import format_size
-from restore.ground import StreamCount
 from restore.perform.work import Outcome, Work
-from restore.steps import RestoreVolume, VerifyVolume
+from restore.plan.steps import RestoreVolume, VerifyVolume
+from restore.stream.ground import StreamCount
 
 
 def restore_volume(step: RestoreVolume, work: Work) -> Outcome:

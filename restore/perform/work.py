@@ -13,20 +13,20 @@ from images.model.layout import Disk, Layout, Partition, PartitionTable
 from images.model.manifest import Manifest
 from images.stack.keys import Keys
 from images.store.repository import Repository
-from restore.candidates import Candidate
-from restore.ground import StreamCount
-from restore.journal import Journal
-from restore.partitions import partition_node
-from restore.placed import Placed
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.plan.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume, container_of
+from restore.planning.surveyed import volume_name
 from restore.shrink.result import Shrunk
 from restore.stack.alive import Alive
 from restore.stack.device import open_device
 from restore.stack.lvm import is_thin
-from restore.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume, container_of
-from restore.stream import Streamer
-from restore.surveyed import volume_name
-from restore.targets import Target
+from restore.stream.ground import StreamCount
+from restore.stream.journal import Journal
+from restore.stream.placed import Placed
+from restore.stream.stream import Streamer
+from restore.target.candidates import Candidate
+from restore.target.partitions import partition_node
+from restore.target.target import Target
 from restore.together import Halt
 
 

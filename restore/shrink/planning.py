@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from images.browse.point import VolumeSource
 from images.model.extents import Extent
 from images.model.layout import FilesystemKind
+from restore.plan.steps import ShrinkVolume
 from restore.shrink.kinds import SHRINKERS
 from restore.shrink.room import scratch_needed
-from restore.steps import ShrinkVolume
 
 
 def shrink_step(

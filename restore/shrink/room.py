@@ -7,8 +7,8 @@ from pathlib import Path
 
 from core.units import MIB, format_size
 from images.model.extents import Extent, clip, total
-from restore.plan import Plan
-from restore.steps import ShrinkVolume
+from restore.plan.plan import Plan
+from restore.plan.steps import ShrinkVolume
 
 #: What moves into small holes takes whole blocks of the overlay: a quarter more was measured on a fragmented ext4 of
 #: 2.5 GiB, twice that is said. Metadata is written in place: so many bytes at least, and this part of the bytes in use.

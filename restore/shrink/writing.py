@@ -14,12 +14,12 @@ from core.errors import DeviceError
 from core.events import Meter
 from core.units import MIB, format_size
 from images.model.extents import Extent
-from restore.buffers import Buffers
-from restore.ground import StreamCount
-from restore.pipeline import Pipeline
-from restore.route import pieces
 from restore.shrink.result import PIECE, Lot, Piece, Shrunk
-from restore.targets import Target
+from restore.stream.buffers import Buffers
+from restore.stream.ground import StreamCount
+from restore.stream.pipeline import Pipeline
+from restore.stream.route import pieces
+from restore.target.target import Target
 
 #: Threads that read the overlay, and that write or read the target.
 _READING, _WRITING = 2, 2

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from core.errors import DeviceError
 from images.model.layout import DiskIdentity
-from restore.candidates import Candidate
-from restore.targets import Target, open_target
+from restore.target.candidates import Candidate
+from restore.target.target import Target, open_target
 
 #: Bytes looked at in one read, before zeros are written.
 _LOOK = 1 << 20

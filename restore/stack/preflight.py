@@ -13,10 +13,10 @@ from images.model.manifest import Manifest, Volume
 from images.model.stack import Luks, VolumeGroup
 from images.stack.keys import Keys
 from images.store.repository import Repository
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.plan.steps import OpenLuks, Step, container_of
 from restore.stack import luks, lvm, md
 from restore.stack.mountable import modules_of
-from restore.steps import OpenLuks, Step, container_of
 
 #: Times a person is asked for the passphrase of one container.
 _TRIES = 3

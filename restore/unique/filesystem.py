@@ -13,7 +13,7 @@ from images.filesystems.used import UsedMap
 from images.filesystems.xfs import read_xfs
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource, open_source
-from restore.abilities import EXT, FAT
+from restore.planning.abilities import EXT, FAT
 from restore.shrink.btrfs import least_btrfs
 from restore.unique.renewal import Renewal
 

@@ -10,7 +10,7 @@ from images.model.layout import FilesystemKind, Layout
 from images.model.manifest import Manifest, Volume
 from images.store.repository import Repository
 from restore.fit.fitting import Fit
-from restore.steps import MakeUnique
+from restore.plan.steps import MakeUnique
 from restore.unique.containers import renewed_containers
 from restore.unique.filesystem import doubt
 from restore.unique.renewal import Renewal, machine_renewal, reasons_against, renewed

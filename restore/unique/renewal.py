@@ -16,7 +16,7 @@ from images.model.layout import (
     PartitionTable,
     TableKind,
 )
-from restore.abilities import EXT, FAT
+from restore.planning.abilities import EXT, FAT
 
 #: Filesystems whose tools give them another identity.
 RENEWABLE = (

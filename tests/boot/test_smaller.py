@@ -5,7 +5,7 @@ from pathlib import Path
 from core.events import ignore
 from core.units import ALIGNMENT, align_down
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.steps import RepairBoot, ShrinkVolume
+from restore.plan.steps import RepairBoot, ShrinkVolume
 from tests.boot.compare import check_filesystems, compare_disks
 from tests.boot.disk import read_table
 from tests.boot.machine import Controller, Drive, Machine

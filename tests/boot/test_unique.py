@@ -2,7 +2,7 @@
 
 from core.events import ignore
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.steps import MakeUnique
+from restore.plan.steps import MakeUnique
 from restore.unique.renewal import Sort
 from tests.boot.machine import Controller, Drive, Machine
 from tests.boot.restoring import TARGET_SERIAL, Lab

@@ -13,9 +13,9 @@ from core.events import ignore
 from core.process import Result, SystemRunner
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.plan.steps import RepairBoot
 from restore.report import Report
-from restore.steps import RepairBoot
 from tests.flow.disks import MIB, blank, need, run
 
 ROOT_UUID = "7f9b5f1e-06a4-4ff9-8f0a-2f57a1f2b001"

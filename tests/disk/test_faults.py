@@ -13,7 +13,7 @@ from core.process import SystemRunner
 from core.units import MIB
 from images.probe import MEDIUM_LABEL
 from rescue.jobs.capture import capture_disks
-from restore.plan import Plan
+from restore.plan.plan import Plan
 from tests.disk.test_loop_disks import loop
 from tests.flow.disks import need, run
 from tests.flow.faulty import OLD, assert_rest_untouched, carry_out, old_target, plan

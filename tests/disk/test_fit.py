@@ -10,7 +10,7 @@ from core.events import ignore
 from core.process import SystemRunner
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
-from restore.plan import Plan
+from restore.plan.plan import Plan
 from restore.report import Report
 from tests.disk.test_loop_disks import loop
 from tests.flow.disks import MIB, blank, ext_files, fat_files, make_tree, need, partition_file, put_fat, put_swap, run

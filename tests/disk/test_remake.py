@@ -17,8 +17,8 @@ from core.events import ignore
 from core.process import SystemRunner
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.rules import parse_rule
-from restore.steps import RemakeFat, RemakeVolume, RestoreVolume
+from restore.plan.steps import RemakeFat, RemakeVolume, RestoreVolume
+from restore.planning.rules import parse_rule
 from tests.flow.disks import MIB, blank, make_tree, need, run
 
 TOOLS = (

@@ -19,9 +19,9 @@ from core.process import SystemRunner
 from images.model.layout import FilesystemKind
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.plan.steps import ShrinkVolume
 from restore.report import Report
-from restore.steps import ShrinkVolume
 from tests.flow.disks import MIB, blank, need, run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices and mounting need root")

@@ -11,7 +11,7 @@ from core.events import ignore
 from core.process import SystemRunner
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
-from restore.steps import CreateTable, MakeUnique
+from restore.plan.steps import CreateTable, MakeUnique
 from restore.unique.renewal import Sort
 from tests.disk.test_loop_disks import loop
 from tests.flow.disks import MIB, blank, need, partition_file, run

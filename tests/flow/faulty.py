@@ -16,9 +16,9 @@ from core.process import SystemRunner
 from core.units import MIB
 from images.model.extents import Extent, gaps, merge
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.plan.steps import CreateTable, RestoreVolume, WipeSignatures, WriteHead
 from restore.report import Report
-from restore.steps import CreateTable, RestoreVolume, WipeSignatures, WriteHead
 
 #: What a target holds before: no byte of it is in the recovery point by design.
 OLD = 0xA5
@@ -80,8 +80,8 @@ class Door:
         self.turned: set[int] = set()
         self.error = errno.EIO
         self._pwritev, self._preadv = os.pwritev, os.preadv
-        monkeypatch.setattr("restore.targets.os.pwritev", self._write)
-        monkeypatch.setattr("restore.targets.os.preadv", self._read)
+        monkeypatch.setattr("restore.target.target.os.pwritev", self._write)
+        monkeypatch.setattr("restore.target.target.os.preadv", self._read)
 
     def _guards(self, descriptor: int) -> bool:
         """Whether it is a target's; before the first write, tables are tried out on files of no importance."""

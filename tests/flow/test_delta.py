@@ -30,9 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> Door:
-    monkeypatch.setattr("restore.stream.BATCH", 4 * CHUNK)
-    monkeypatch.setattr("restore.stream.DISTANT_BATCH", 4 * CHUNK)
-    monkeypatch.setattr("restore.notes.INTERVAL", 0.0)
+    monkeypatch.setattr("restore.stream.stream.BATCH", 4 * CHUNK)
+    monkeypatch.setattr("restore.stream.stream.DISTANT_BATCH", 4 * CHUNK)
+    monkeypatch.setattr("restore.stream.notes.INTERVAL", 0.0)
     return Door(monkeypatch)
 
 
@@ -73,7 +73,9 @@ def test_nothing_is_zeroed_that_is_there_already(
         stream.seek(START + 2 * CHUNK)
         stream.write(b"an old signature")
     zeroed: list[tuple[int, int]] = []
-    monkeypatch.setattr("restore.targets.Target.zero", lambda self, offset, length: zeroed.append((offset, length)))
+    monkeypatch.setattr(
+        "restore.target.target.Target.zero", lambda self, offset, length: zeroed.append((offset, length))
+    )
     again = plan(folder / "repo", target, point="old")
     carry_out(again)
     inside = [(offset, length) for offset, length in zeroed if START <= offset < 5 * MIB]
@@ -114,7 +116,7 @@ def _stop_half_way(made_of: Path, target: Path, door: Door, journal: Path) -> No
 def test_a_journal_saves_looking_and_is_read_back_at_the_end(
     folder: Path, target: Path, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restore.stream.SPOTS", 4)
+    monkeypatch.setattr("restore.stream.stream.SPOTS", 4)
     made = plan(folder / "repo", target, point="old")
     journal = tmp_path / "state" / "j"
     _stop_half_way(folder, target, door, journal)
@@ -181,7 +183,7 @@ def test_one_lie_among_truths_is_mended_by_the_read_back(
     journal = tmp_path / "j"
     made = plan(folder / "repo", target, point="old")
     _stop_half_way(folder, target, door, journal)
-    monkeypatch.setattr("restore.stream.SPOTS", 2)
+    monkeypatch.setattr("restore.stream.stream.SPOTS", 2)
     with target.open("r+b") as stream:
         stream.seek(START + 7 * CHUNK + 5)
         stream.write(b"stale")

@@ -20,8 +20,8 @@ from images.store.repository import pack_name
 from rescue.cli.main import main
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import run_plan
-from restore.plan import Plan
-from restore.steps import CreateTable, RestoreVolume, VerifyVolume, WipeSignatures, WriteHead
+from restore.plan.plan import Plan
+from restore.plan.steps import CreateTable, RestoreVolume, VerifyVolume, WipeSignatures, WriteHead
 from restore.together import Halt
 from tests.flow.disks import need
 from tests.flow.faulty import OLD, TARGET_SIZE, Door, assert_rest_untouched, carry_out, old_target, plan
@@ -48,8 +48,8 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> Door:
-    monkeypatch.setattr("restore.stream.BATCH", 4 * CHUNK)
-    monkeypatch.setattr("restore.stream.DISTANT_BATCH", 4 * CHUNK)
+    monkeypatch.setattr("restore.stream.stream.BATCH", 4 * CHUNK)
+    monkeypatch.setattr("restore.stream.stream.DISTANT_BATCH", 4 * CHUNK)
     return Door(monkeypatch)
 
 
@@ -653,7 +653,7 @@ def test_when_one_disk_fails_the_other_is_stopped(
     repo, _, _ = two_disks
     other = old_target(tmp_path / "other.img")
     made = plan(repo, target, other)
-    monkeypatch.setattr("restore.stream.BATCH", CHUNK)
+    monkeypatch.setattr("restore.stream.stream.BATCH", CHUNK)
     real, failed, halted = os.pwritev, threading.Event(), threading.Event()
     halt = Halt.set
     late: list[int] = []
@@ -675,7 +675,7 @@ def test_when_one_disk_fails_the_other_is_stopped(
             late.append(offset)
         return real(descriptor, views, offset)
 
-    monkeypatch.setattr("restore.targets.os.pwritev", pwritev)
+    monkeypatch.setattr("restore.target.target.os.pwritev", pwritev)
     monkeypatch.setattr(Halt, "set", tell)
     before = set(threading.enumerate())
     with pytest.raises(DeviceError, match=r"^disk1: .*other\.img: writing .* failed: Input/output error") as raised:

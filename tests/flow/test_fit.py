@@ -12,9 +12,9 @@ from core.events import ignore
 from core.process import SystemRunner
 from images.capture import CaptureResult
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.plan import Plan
-from restore.rules import TableChoice, parse_rule
-from restore.steps import CreateTable
+from restore.plan.plan import Plan
+from restore.plan.steps import CreateTable
+from restore.planning.rules import TableChoice, parse_rule
 from tests.flow.disks import MIB, blank, dos_disk, ext_files, gpt_disk, need, partition_file, put_ext, put_swap, run
 
 Capture = Callable[[Path], CaptureResult]

@@ -15,9 +15,9 @@ from images.sources import open_source
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, check_plan, plan_restore, run_plan
 from restore.filesystems.limits import limit
-from restore.plan import Plan
-from restore.rules import parse_rule
-from restore.steps import GrowFilesystem
+from restore.plan.plan import Plan
+from restore.plan.steps import GrowFilesystem
+from restore.planning.rules import parse_rule
 from tests.flow.disks import MIB, blank, need, run
 
 TIB = 1 << 40

@@ -15,13 +15,13 @@ from images.model.layout import DiskIdentity, FilesystemKind
 from images.sources import BytesSource, open_source
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.candidates import Candidate
 from restore.filesystems.held import HeldPartition
 from restore.filesystems.patches import Patch, PatchedSource
 from restore.filesystems.place import corrected_place
 from restore.perform.relocate import relocate
-from restore.steps import RelocateFilesystem
-from restore.targets import open_target
+from restore.plan.steps import RelocateFilesystem
+from restore.target.candidates import Candidate
+from restore.target.target import open_target
 from tests.flow.disks import MIB, need, run
 
 OLD_LBA, NEW_LBA = 63, 2048

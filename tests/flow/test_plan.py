@@ -22,7 +22,7 @@ from rescue.jobs.capture import capture_disks
 from rescue.jobs.placing import TargetRule
 from rescue.jobs.records import keep_record
 from rescue.jobs.restore import RestoreChoices, plan_restore, plan_restore_by_rules
-from restore.plan import Plan
+from restore.plan.plan import Plan
 from tests.flow.disks import MIB, blank, dos_disk, gpt_disk
 from tests.runners import ScriptedRunner
 from tests.samples import sample_machine

@@ -9,10 +9,10 @@ from core.events import ignore
 from core.process import SystemRunner
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.plan import Plan
-from restore.rules import parse_rule
-from restore.steps import RemakeFat
-from restore.targets import Target
+from restore.plan.plan import Plan
+from restore.plan.steps import RemakeFat
+from restore.planning.rules import parse_rule
+from restore.target.target import Target
 from tests.flow.disks import MIB, blank, make_tree, need, run
 
 START, OLD, NEW = MIB, 20 * MIB, 40 * MIB

@@ -22,7 +22,7 @@ from images.store.s3_address import parse_address
 from rescue.cli.main import cli
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
-from restore.surveyed import survey_chunks
+from restore.planning.surveyed import survey_chunks
 from tests.flow.disks import MIB, blank, ext_files, gpt_disk, partition_file, put_ext, run
 from tests.flow.servers_s3 import BUCKET, VARIABLES, S3Server, moto, relay, s3rver
 

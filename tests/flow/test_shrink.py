@@ -18,13 +18,13 @@ from images.capture import CaptureResult
 from images.model.extents import Extent
 from images.sources import open_source
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.plan.steps import CreateTable, ShrinkVolume, WipeSignatures, WriteHead
 from restore.report import Report
 from restore.shrink.ext import least_ext
 from restore.shrink.leftovers import end_dead_mounts
 from restore.shrink.mount import obstacle
 from restore.shrink.ntfs import least_ntfs
-from restore.steps import CreateTable, ShrinkVolume, WipeSignatures, WriteHead
 from tests.flow.disks import MIB, blank, ext_files, gpt_disk, make_tree, need, partition_file, run
 
 Capture = Callable[[Path], CaptureResult]

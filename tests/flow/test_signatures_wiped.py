@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 
 from images.model.layout import Partition, PartitionRole, PartitionTable, TableKind
-from restore.signatures import signature_extents
-from restore.targets import Target
+from restore.target.signatures import signature_extents
+from restore.target.target import Target
 from tests.flow.disks import MIB, need, run
 
 SIZE = 96 * MIB

@@ -17,11 +17,11 @@ from images.model.layout import DiskIdentity
 from images.model.manifest import CaptureMode, Volume, VolumeRole
 from images.store.pages import Slot
 from images.store.repository import Repository
-from restore.candidates import Candidate
-from restore.placed import Placed
-from restore.stream import Proof, Streamer
-from restore.targets import Target, open_target
-from restore.trail import Trail
+from restore.stream.placed import Placed
+from restore.stream.stream import Proof, Streamer
+from restore.stream.trail import Trail
+from restore.target.candidates import Candidate
+from restore.target.target import Target, open_target
 from tests.flow.small import CHUNK, START, make, opened, take
 
 #: 81 chunks, of which the last has 7 sectors.
@@ -231,7 +231,7 @@ def test_a_write_that_fails_is_said_and_nothing_is_written_afterwards(
         real(self, offset, aligned)
 
     monkeypatch.setattr(Target, "write_from", write_from)
-    monkeypatch.setattr("restore.stream.BATCH", 8 * CHUNK)
+    monkeypatch.setattr("restore.stream.stream.BATCH", 8 * CHUNK)
     before = set(threading.enumerate())
     with pytest.raises(DeviceError, match="it failed"):
         Streamer(opened(repository), target).restore(placed, meter())
@@ -318,7 +318,7 @@ def test_whoever_stops_the_work_while_it_is_zeroed_or_discarded_is_heard(
 ) -> None:
     """The kernel does not hear of it before it has done what it was told to: so it is told a part at a time."""
     repository, placed = stored
-    monkeypatch.setattr("restore.route.AT_ONCE", CHUNK)
+    monkeypatch.setattr("restore.stream.route.AT_ONCE", CHUNK)
     done: list[tuple[int, int]] = []
     monkeypatch.setattr(Target, what, lambda _, offset, length: done.append((offset, length)))
 
@@ -336,10 +336,10 @@ def test_whoever_stops_the_work_while_it_is_zeroed_or_discarded_is_heard(
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trail that follows a small volume, and fetches that are small, so that there is something to follow."""
-    monkeypatch.setattr("restore.trail.ALONE", 4 * CHUNK)
-    monkeypatch.setattr("restore.trail.WINDOW", 2 * CHUNK)
-    monkeypatch.setattr("restore.stream.BATCH", 2 * CHUNK)
-    monkeypatch.setattr("restore.transfer.WRITTEN", 2 * CHUNK)
+    monkeypatch.setattr("restore.stream.trail.ALONE", 4 * CHUNK)
+    monkeypatch.setattr("restore.stream.trail.WINDOW", 2 * CHUNK)
+    monkeypatch.setattr("restore.stream.stream.BATCH", 2 * CHUNK)
+    monkeypatch.setattr("restore.stream.transfer.WRITTEN", 2 * CHUNK)
 
 
 class Reads:
@@ -415,7 +415,7 @@ def test_an_error_of_the_trail_ends_the_writing(
 ) -> None:
     repository, placed = stored
     Reads(monkeypatch, placed).failure = DeviceError("it cannot be read")
-    monkeypatch.setattr("restore.stream.MENDED", 1)
+    monkeypatch.setattr("restore.stream.stream.MENDED", 1)
     before = set(threading.enumerate())
     with pytest.raises(DeviceError, match="it cannot be read"):
         Streamer(opened(repository), target).restore(placed, meter(), meter())

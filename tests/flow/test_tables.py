@@ -24,8 +24,8 @@ from images.model.layout import PartitionTable, TableKind
 from images.sources import open_source
 from images.tables.detect import read_table
 from images.tables.table_bytes import table_pieces
-from restore.table import compare, create_table, rehearse_table
-from restore.targets import Target
+from restore.table.table import compare, create_table, rehearse_table
+from restore.target.target import Target
 from tests.flow.disks import MIB, need, run
 from tests.unit.images.tables.generated import SECTORS, dos_tables, gpts
 

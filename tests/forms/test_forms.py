@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.events import ignore
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
-from restore.rules import TableChoice
+from restore.planning.rules import TableChoice
 from tests.boot.disk import loop, read_table
 from tests.boot.machine import Controller, Drive, Machine
 from tests.boot.restoring import (

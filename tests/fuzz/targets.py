@@ -35,9 +35,9 @@ from images.store.sealed import SealedDocument
 from images.store.signature import check_signature
 from restore.fit.fitting import fit
 from restore.fit.wishes import Wishes
-from restore.plan import Plan
-from restore.rules import Growth
-from restore.table_head import head_extents
+from restore.plan.plan import Plan
+from restore.planning.rules import Growth
+from restore.table.head import head_extents
 from tests.fuzz.browsing import browse_target, btrfs_trees, ext_trees, fat_trees, ntfs_trees, xfs_trees
 from tests.fuzz.parity import parity_target
 from tests.fuzz.seeds import sample_manifest, stacked_manifest

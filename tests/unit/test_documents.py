@@ -24,8 +24,8 @@ from images.model.layout import (
 )
 from images.model.manifest import Manifest
 from rescue.jobs.unattended import Job
-from restore.plan import Plan, TargetDisk
-from restore.steps import WipeSignatures
+from restore.plan.plan import Plan, TargetDisk
+from restore.plan.steps import WipeSignatures
 
 ROOT = Path(__file__).parents[2]
 

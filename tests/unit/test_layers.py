@@ -23,7 +23,7 @@ MAY_IMPORT = {
 ONE_DOOR = {
     "dissect": "images/browse/",
     "subprocess": "core/process.py",
-    "parted": "restore/table.py",
+    "parted": "restore/table/table.py",
     "blkid": "images/signatures.py",
     "requests": "images/store/http.py",
     "obstore": "images/store/s3.py",

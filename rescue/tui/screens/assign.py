@@ -15,8 +15,8 @@ from rescue.tui.options import OptionsScreen
 from rescue.tui.screens.target import disk_row, short_name
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
-from restore.matching import Matching, Score
-from restore.occupants import occupants_of_disk
+from restore.planning.matching import Matching, Score
+from restore.target.occupants import occupants_of_disk
 
 _LIST_KEYS = "Up/Down: choose   Enter: change, go on   G, V, P: switch   Esc: back"
 _CHOICE_KEYS = "Up/Down: choose   Enter: take it   Esc: back to the list"

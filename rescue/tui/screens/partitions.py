@@ -16,11 +16,11 @@ from rescue.tui.messages import Go, ToPartitions, ToPlan, Wanted
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
-from restore.diskmap import bar
-from restore.rules import PartitionRule, Rule
+from restore.plan.diskmap import bar
+from restore.planning.rules import PartitionRule, Rule
 
 if TYPE_CHECKING:
-    from restore.draft import DiskDraft, Draft, PartitionDraft
+    from restore.planning.draft import DiskDraft, Draft, PartitionDraft
 
 _LIST_KEYS = "Up/Down: choose   Enter: decide, go on   Esc: back"
 _CHOICE_KEYS = "Up/Down: choose   Enter: take it   Esc: back to the list"

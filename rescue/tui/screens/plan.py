@@ -16,8 +16,8 @@ from rescue.tui.screen import WizardScreen
 from rescue.tui.screens.target import short_name
 from rescue.tui.text import cut, plain_line, wrap
 from rescue.tui.widgets.pager import Pager
-from restore.plan import Plan
-from restore.render import render
+from restore.plan.plan import Plan
+from restore.plan.render import render
 from restore.shrink.room import scratch_of
 
 _NOTES_SHOWN = 5

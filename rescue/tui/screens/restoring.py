@@ -19,9 +19,9 @@ from rescue.tui.screen import WizardScreen
 from rescue.tui.text import cut
 from rescue.tui.widgets.log import Log
 from rescue.tui.widgets.secret import Secret
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.plan.steps import GrowFilesystem, RepairBoot, VerifyVolume
 from restore.report import Report
-from restore.steps import GrowFilesystem, RepairBoot, VerifyVolume
 
 _RUNNING = "Esc: stop"
 

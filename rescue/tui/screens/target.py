@@ -14,7 +14,7 @@ from rescue.tui.messages import Go, Placed, ToAssign, ToTarget
 from rescue.tui.options import OptionsScreen
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
-from restore.matching import Matching
+from restore.planning.matching import Matching
 
 _WIDTHS = (9, -11, 26, 24)
 _AGAIN = "again"

@@ -11,8 +11,8 @@ from core.process import Result
 from images.model.layout import DiskIdentity
 from images.model.machine import Firmware, SecureBoot
 from images.probe import block_devices, disk_of_path, machine_disk, probe_machine
-from restore.candidates import disk_candidate, find_target
-from restore.plan import TargetDisk
+from restore.plan.plan import TargetDisk
+from restore.target.candidates import disk_candidate, find_target
 from tests.runners import ScriptedRunner
 
 GIB = 1 << 30

@@ -49,6 +49,8 @@ def test_warnings_are_in_the_exit_code_and_in_the_result(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(engine, _engine(report, warnings))
+    # The old medium is not there.
+    monkeypatch.setattr("rescue.jobs.inject._keeps_secret", lambda medium: False)
     for as_json in (True, False):
         monkeypatch.setattr("sys.argv", ["liferaft", command, *words, *(["--json"] if as_json else [])])
         with pytest.raises(SystemExit) as ended:

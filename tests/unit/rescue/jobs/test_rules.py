@@ -7,7 +7,7 @@ from core.documents import decode_written
 from core.errors import UsageError
 from rescue.cli.main import cli
 from rescue.jobs.unattended import Job
-from restore.rules import PartitionRule, Rule, TableChoice
+from restore.planning.rules import PartitionRule, Rule, TableChoice
 
 JOB = '{"repository": "/r", "target": {"only": true}, %s}'
 

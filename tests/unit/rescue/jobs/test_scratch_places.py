@@ -11,8 +11,8 @@ from core.errors import ProcessError
 from core.process import Result
 from images.model.layout import DiskIdentity, FilesystemKind
 from rescue.jobs.scratch_places import ScratchPlace, scratch_in, scratch_places, scratch_reason
-from restore.plan import Plan, TargetDisk
-from restore.steps import ShrinkVolume
+from restore.plan.plan import Plan, TargetDisk
+from restore.plan.steps import ShrinkVolume
 from tests.runners import ScriptedRunner
 
 GIB = 1 << 30

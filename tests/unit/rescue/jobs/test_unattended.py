@@ -25,7 +25,7 @@ from rescue.jobs.unattended import (
     result_line,
     run_job,
 )
-from restore.plan import Plan
+from restore.plan.plan import Plan
 from restore.report import Report
 from tests.flow.servers import serving
 from tests.runners import ScriptedRunner

@@ -23,9 +23,9 @@ from rescue.jobs.restore import BootChoice, RestoreChoices, draft_restore, match
 from rescue.jobs.scratch_places import ScratchPlace, scratch_reason
 from rescue.jobs.support_places import SupportPlace
 from rescue.tui.messages import Ending, Placed, Wanted
-from restore.draft import Draft
-from restore.matching import Matching
-from restore.plan import Plan
+from restore.plan.plan import Plan
+from restore.planning.draft import Draft
+from restore.planning.matching import Matching
 from restore.report import Report
 from tests.samples import sample_machine
 

@@ -15,7 +15,7 @@ from core.process import SystemRunner, find_tool
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.scratch_places import ScratchPlace
 from rescue.tui.messages import Placed, Wanted
-from restore.draft import Draft
+from restore.planning.draft import Draft
 from tests.unit.rescue.tui.driving import Driver, wizard
 from tests.unit.rescue.tui.fakes import FileJobs
 from tests.unit.rescue.tui.test_screens import check

@@ -15,7 +15,7 @@ from rescue.jobs.scratch_places import ScratchPlace
 from rescue.jobs.support_places import SupportPlace
 from rescue.tui import messages
 from rescue.tui.app import SCREENS
-from restore.plan import Plan
+from restore.plan.plan import Plan
 from restore.report import Report
 from tests.unit.rescue.tui.driving import DRAWN, HEIGHT, WIDTH, Driver, wizard
 from tests.unit.rescue.tui.fakes import FileJobs, disk

@@ -13,7 +13,7 @@ from core.units import MIB
 from images.model.machine import Machine
 from rescue.jobs.support_places import SupportPlace
 from rescue.tui.messages import Ending
-from restore.plan import Plan
+from restore.plan.plan import Plan
 from tests.unit.rescue.tui.driving import Driver, wizard
 from tests.unit.rescue.tui.fakes import FileJobs, disk
 

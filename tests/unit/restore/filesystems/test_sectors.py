@@ -11,7 +11,7 @@ from images.sources import BytesSource, open_source
 from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import btrfs_sector_size, conversion, xfs_sector_size
 from restore.filesystems.xfs_make import doubts
-from restore.seat import Means
+from restore.planning.seat import Means
 from tests.flow.disks import MIB, need, run
 
 CASES = {

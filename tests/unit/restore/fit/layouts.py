@@ -13,7 +13,7 @@ from images.model.layout import (
     PartitionTable,
     TableKind,
 )
-from restore.rules import PartitionRule, Rule
+from restore.planning.rules import PartitionRule, Rule
 
 #: What is said of a content's least size: a third of its partition. Even numbers, so that it is rarely whole units.
 LEAST_SHARE = 3

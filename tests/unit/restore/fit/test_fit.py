@@ -14,7 +14,7 @@ from images.model.layout import (
 )
 from restore.fit.fitting import fit, smallest_target
 from restore.fit.wishes import Wishes
-from restore.rules import Growth
+from restore.planning.rules import Growth
 
 EXT4, SWAP, FAT = FilesystemKind.EXT4, FilesystemKind.SWAP, FilesystemKind.FAT32
 

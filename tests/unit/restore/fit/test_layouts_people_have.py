@@ -19,8 +19,8 @@ from images.model.layout import (
 from images.model.machine import Firmware
 from restore.fit.fitting import Fit, fit, smallest_target
 from restore.fit.wishes import Wishes
-from restore.rules import Growth, TableChoice, parse_rule
-from restore.seat import Means
+from restore.planning.rules import Growth, TableChoice, parse_rule
+from restore.planning.seat import Means
 
 EXT4, SWAP, FAT, NTFS, XFS = (
     FilesystemKind.EXT4,

@@ -12,8 +12,8 @@ from images.model.layout import Disk, FilesystemKind, Partition, PartitionRole, 
 from images.model.machine import Firmware
 from restore.fit.fitting import Fit, fit, smallest_target
 from restore.fit.wishes import Wishes
-from restore.rules import Growth, Rule, TableChoice
-from restore.seat import Means
+from restore.planning.rules import Growth, Rule, TableChoice
+from restore.planning.seat import Means
 from tests.unit.restore.fit.layouts import disks, least, rules_for, targets_for
 
 KEEP_SIZE = (PartitionRole.ESP, PartitionRole.MSR, PartitionRole.BIOS_BOOT, PartitionRole.RECOVERY)

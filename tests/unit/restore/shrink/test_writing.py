@@ -14,7 +14,7 @@ from images.overlay import BLOCK, open_overlay
 from images.sources import BytesSource
 from restore.shrink.result import PIECE, Shrunk
 from restore.shrink.writing import Writing
-from restore.targets import Target
+from restore.target.target import Target
 
 SIZE = 2 * PIECE + 3 * BLOCK
 OFFSET = MIB
