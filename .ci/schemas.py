@@ -10,7 +10,7 @@ import msgspec
 
 from builder.document import MediumDocument
 from builder.finished.inspection import Inspection
-from builder.inject import InjectReport
+from builder.inject.inject import InjectReport
 from builder.medium import BuildReport
 from builder.preflight.findings import PreflightReport
 from builder.recipe.recipe import Recipe

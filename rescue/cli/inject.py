@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from builder.inject import InjectReport
+from builder.inject.inject import InjectReport
 from core.documents import encode
 from core.errors import ExitCode
 from core.process import SystemRunner

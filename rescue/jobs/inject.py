@@ -8,7 +8,8 @@ import msgspec
 
 from builder.cache import default_cache
 from builder.finished.opened import open_medium
-from builder.inject import Additions, InjectReport, inject
+from builder.inject.additions import Additions
+from builder.inject.inject import InjectReport, inject
 from builder.recipe.check import JOB_ADDRESSES, holds_secret
 from core.documents import decode_written
 from core.errors import LiferaftError, UsageError
@@ -51,7 +52,7 @@ def inject_medium(
 
     Raises:
         UsageError: nothing to add, or a word is wrong. Nothing was written.
-        LiferaftError: as :func:`builder.inject.inject`.
+        LiferaftError: as :func:`builder.inject.inject.inject`.
     """
     if not (drivers or firmware or windows or files or job):
         raise UsageError(

@@ -16,7 +16,7 @@ from builder.boot import INITRD
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, parse_medium
 from builder.finished.inspection import inspect_medium
 from builder.finished.opened import open_medium
-from builder.inject import InjectReport
+from builder.inject.inject import InjectReport
 from builder.netboot import write_netboot
 from builder.sums import SUMS, read_sums
 from core.errors import DamagedError, DeviceError, RefusedError, UsageError

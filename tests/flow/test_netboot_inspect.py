@@ -11,7 +11,8 @@ from builder.boot import KERNEL, grub_menu
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_files
 from builder.finished.inspection import Inspection, inspect_medium
 from builder.finished.opened import open_medium
-from builder.inject import Additions, inject
+from builder.inject.additions import Additions
+from builder.inject.inject import inject
 from builder.netboot import NETWORK_INITRD, write_netboot
 from builder.netboot_document import NETBOOT_DOCUMENT
 from core.documents import encode_readable

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from builder.inject import InjectReport
+from builder.inject.inject import InjectReport
 from builder.medium import BuildReport
 from core.errors import ExitCode
 from core.events import Event, Stage
