@@ -133,7 +133,8 @@ def _without_dropped(
         name for placing in placings for name in dropped_partitions(placing.disk, _rules_of(placing.disk, rules))
     ]
     left = left_out(whole, disks, dropped)
-    reasons = [*left.reasons, *stack_reasons(whole, disks, left.containers)]
+    bare = {placing.disk.id: placing.candidate.size for placing in placings if placing.disk.table is None}
+    reasons = [*left.reasons, *stack_reasons(whole, disks, left.containers, bare)]
     if left.reasons:
         return placings, manifest, reasons
     if left.notes:

@@ -5,6 +5,7 @@ next is made on them. Room that a partition gained goes up through all of them, 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -37,6 +38,7 @@ from restore.stack.lvm_smaller import smaller_group
 _PARITY = frozenset({4, 5, 6})
 #: It has no field for the layout of RAID 0, without which mdadm makes none (mdadm: super0.c, init_super0).
 _OLD_FORMAT = "0.90"
+_NO_BARE: Mapping[str, int] = MappingProxyType({})
 
 
 def containers_on(layout: Layout, disks: Collection[str]) -> tuple[Container, ...]:
@@ -57,8 +59,14 @@ def disks_below(layout: Layout) -> dict[str, frozenset[str]]:
     return found
 
 
-def stack_reasons(layout: Layout, disks: Collection[str], without: Collection[str] = ()) -> list[str]:
-    """Why the containers of a layout, but for those ``without``, cannot be made again on the targets of these disks."""
+def stack_reasons(
+    layout: Layout, disks: Collection[str], without: Collection[str] = (), bare: Mapping[str, int] = _NO_BARE
+) -> list[str]:
+    """Why the containers of a layout, but for those ``without``, cannot be made again on the targets of these disks.
+
+    Args:
+        bare: bytes of the targets of those without a table; a container on one ends where the target does.
+    """
     reasons: list[str] = []
     below = disks_below(layout)
     for container in (one for one in layout.containers if one.id not in without):
@@ -72,6 +80,8 @@ def stack_reasons(layout: Layout, disks: Collection[str], without: Collection[st
                 f"{container_name(container)} is RAID 0 with superblocks of format {_OLD_FORMAT}, which mdadm does not "
                 f"make any more (leave its disks out, or copy its files out of the recovery point)"
             )
+        if isinstance(container, Luks) and container.device in bare:
+            reasons += _against_end(container, layout.device(container.device).size, bare[container.device])
         if isinstance(container, VolumeGroup):
             kinds = {kind for volume in container.volumes for kind in volume.segments}
             reasons += [
@@ -79,6 +89,21 @@ def stack_reasons(layout: Layout, disks: Collection[str], without: Collection[st
                 for kind in sorted(kinds - RESTORABLE)
             ]
     return reasons
+
+
+def _against_end(luks: Luks, was: int, size: int) -> list[str]:
+    """Why a container does not open on a whole disk of ``size`` bytes, and did on one of ``was`` bytes.
+
+    The kernel takes whole sectors of the encryption alone (drivers/md/dm-crypt.c, crypt_ctr_optional). Partitions of
+    another size than before are whole MiB, and logical volumes whole extents.
+    """
+    over = (size - luks.payload_offset) % luks.sector_size
+    if not over or luks.payload_offset + luks.size < was:
+        return []
+    return [
+        f"{container_name(luks)} has sectors of {luks.sector_size} bytes, and opens only on a device of whole ones: "
+        f"the target has {size} bytes, {over} more than whole sectors"
+    ]
 
 
 class Room(msgspec.Struct, frozen=True):

@@ -27,7 +27,7 @@ from restore.fit.wishes import Wishes
 from restore.plan.steps import CreateVolumeGroup, OpenLuks, RemakeVolume, RestoreVolume, Step, VerifyVolume
 from restore.planning.lessening import Lessening
 from restore.planning.seating import Content
-from restore.planning.stack_steps import Room, StackSteps, stack_steps
+from restore.planning.stack_steps import Room, StackSteps, stack_reasons, stack_steps
 from tests.unit.restore.stack.test_lvm_smaller import recorded
 
 XFS = Filesystem(kind=FilesystemKind.XFS)
@@ -208,3 +208,34 @@ def test_another_number_of_copies_of_the_metadata_is_said(copies: int, told: boo
     made = msgspec.structs.replace(made, members=(msgspec.structs.replace(made.members[0], metadata_areas=copies),))
     notes = planned((made,), 1536 * MIB).notes
     assert any("one copy of LVM's metadata is made on disk0" in note for note in notes) is told
+
+
+@pytest.mark.parametrize(
+    ("sector_size", "target", "refused"),
+    [
+        (4096, 200 * MIB, False),
+        (4096, 200 * MIB + 512, True),
+        (4096, 900 * MIB + 7 * 512, True),
+        (4096, 900 * MIB + 8 * 512, False),
+        (512, 200 * MIB + 512, False),
+    ],
+)
+def test_a_container_of_larger_sectors_goes_to_a_disk_of_whole_ones_alone(
+    sector_size: int, target: int, refused: bool
+) -> None:
+    """dm-crypt takes no device that ends within a sector of the encryption, be it larger or smaller than before."""
+    disk = Disk(id="disk0", identity=DiskIdentity(), size=260 * MIB, sector_size=512)
+    luks = Luks(
+        id="luks0",
+        uuid="c",
+        device="disk0",
+        version=2,
+        payload_offset=16 * MIB,
+        size=244 * MIB,
+        sector_size=sector_size,
+    )
+    layout = Layout(disks=(disk,), containers=(luks,))
+    reasons = stack_reasons(layout, ["disk0"], bare={"disk0": target})
+    assert [f"has sectors of {sector_size} bytes" in reason for reason in reasons] == [True] * refused
+    # Left out, it stands in nobody's way.
+    assert not stack_reasons(layout, ["disk0"], ["luks0"], {"disk0": target})
