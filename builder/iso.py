@@ -4,9 +4,12 @@ As a disk it has a GPT: the ISO's own data as one partition, the EFI image behin
 code with a bootable entry in LBA 0. El Torito points at the same EFI image, so nothing is stored twice.
 """
 
+import contextlib
 import datetime
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -54,21 +57,42 @@ def replace_iso(
     sink(Event(stage=Stage.BUILD, message=f"Writing the ISO ({format_size(total)})"))
     partial = out.with_name(f"{out.name}.partial")
     try:
-        # A killed build may have left one, and xorriso would add a session to it.
-        partial.unlink(missing_ok=True)
-        if private:
-            # Before anything is in it; xorriso takes an empty file for a blank medium.
-            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        write_iso(files, boot, partial, runner, dated=built)
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(out)
+        with _kept_alone(partial, private):
+            write_iso(files, boot, partial, runner, dated=built)
+            with partial.open("rb") as stream:
+                os.fsync(stream.fileno())
+            partial.replace(out)
+    except BlockingIOError:
+        raise DeviceError(f"Another build is writing {out}.", hint="Wait for it, or name another file.") from None
     except OSError as error:
         raise DeviceError(f"{out} cannot be written: {error.strerror}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
     sync_folder(out.absolute().parent)
     sink(Event(stage=Stage.DONE, message=f"{out} is ready"))
+
+
+@contextlib.contextmanager
+def _kept_alone(partial: Path, private: bool) -> Iterator[None]:
+    """An empty file that no other build writes meanwhile; gone when what is done with it fails.
+
+    xorriso takes an empty file for a blank medium, and would add a session to what a killed build left.
+
+    Raises:
+        BlockingIOError: another build is at work on it.
+    """
+    partial.touch(0o600 if private else 0o666)
+    with partial.open("rb+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not partial.exists() or not os.path.samestat(partial.stat(), os.fstat(stream.fileno())):
+            # The other build came to its end between the two lines above, and took the file along.
+            raise BlockingIOError
+        try:
+            stream.truncate(0)
+            if private:
+                os.fchmod(stream.fileno(), 0o600)
+            yield
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def write_iso(

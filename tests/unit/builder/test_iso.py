@@ -1,18 +1,21 @@
 """The hybrid ISO, made with small files and judged by other tools: xorriso's report, sfdisk, mtools."""
 
+import datetime
 import json
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder.boot import bios_boot_code, grub_menu, make_bios_image, make_efi_image
-from builder.iso import BootImages, write_iso
+from builder.iso import BootImages, replace_iso, write_iso
 from builder.stick.layout import iso_table
 from builder.stick.source import open_iso
 from core.errors import DeviceError
-from core.process import SystemRunner, find_tool
+from core.process import Result, Runner, SystemRunner, find_tool
 from tests.runners import ScriptedRunner
 
 _TOOLS = ("xorriso", "grub-mkimage", "mkfs.fat", "mcopy", "mdir", "sfdisk")
@@ -88,6 +91,43 @@ def test_a_medium_without_bios_is_found_by_uefi_alone(tmp_path: Path) -> None:
     assert found is not None, "write-usb adds partitions only to an ISO whose table it knows"
     starts = {str(part.type).upper(): part.start_lba for part in found.partitions}
     assert starts[_ESP] == esp["start"]
+
+
+class _WhileWriting(SystemRunner):
+    """Does something else before each program starts."""
+
+    def __init__(self, first: Callable[[], None]) -> None:
+        super().__init__()
+        self._first = first
+
+    def run(self, argv: Sequence[str], **options: Any) -> Result:
+        self._first()
+        return super().run(argv, **options)
+
+
+def test_two_builds_of_one_iso_do_not_mix_and_what_a_killed_one_left_is_no_part_of_it(tmp_path: Path) -> None:
+    if find_tool("xorriso") is None:
+        pytest.skip("not installed: xorriso (run make setup)")
+    (tmp_path / "efi").write_bytes(bytes(1 << 20))
+    (tmp_path / "file").write_bytes(b"content" * 1000)
+    boot = BootImages(None, None, tmp_path / "efi")
+    built = datetime.datetime(2026, 9, 1, tzinfo=datetime.UTC)
+    refused: list[str] = []
+
+    def write(name: str, runner: Runner) -> bytes:
+        replace_iso({"boot/file": tmp_path / "file"}, boot, tmp_path / name, built, runner, lambda _: None)
+        return (tmp_path / name).read_bytes()
+
+    def second() -> None:
+        with pytest.raises(DeviceError) as raised:
+            write("out.iso", SystemRunner())
+        refused.append(raised.value.message)
+
+    alone = write("alone.iso", SystemRunner())
+    (tmp_path / "out.iso.partial").write_bytes(alone[:-4096] + b"left")
+    assert write("out.iso", _WhileWriting(second)) == alone
+    assert set(refused) == {f"Another build is writing {tmp_path / 'out.iso'}."}
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path: Path) -> None:
