@@ -136,7 +136,7 @@ def _pattern(renewal: Renewal) -> re.Pattern[bytes]:
 def _escaped_pattern(renewal: Renewal) -> re.Pattern[bytes]:
     # As units name devices (systemd.unit(5), "String Escaping for Inclusion in Unit Names"): a dash stands for a slash.
     before, after = _bounds(renewal, rb"[0-9A-Za-z]")
-    if renewal.sort not in _BARE:
+    if not _long(renewal):
         before, after = before + rb"(?<!\\x2d)", rb"(?![0-9A-Za-z]|\\x2d)"
     old = re.escape(renewal.old.replace("-", _DASH).encode())
     return re.compile(before + old + after, re.IGNORECASE)
@@ -145,10 +145,11 @@ def _escaped_pattern(renewal: Renewal) -> re.Pattern[bytes]:
 def _bounds(renewal: Renewal, others: bytes) -> tuple[bytes, bytes]:
     """What may not stand before and behind an old identity, as patterns; ``others``: for the short ones.
 
-    Those of containers stand behind words of any kind, with a dash between: md-uuid-, lvm-pv-uuid- (udev's
-    63-md-raid-arrays.rules, 69-lvm.rules), a mapping's name (crypttab(5)); and before -part1.
+    Long ones stand behind words of any kind, with a dash between: md-uuid-, lvm-pv-uuid- (udev's
+    63-md-raid-arrays.rules, 69-lvm.rules), a mapping's name (crypttab(5)), an entry of GRUB's menu, which grubenv may
+    name (gnulinux-simple-, grub-mkconfig's 10_linux); and before -part1.
     """
-    if renewal.sort not in _BARE:
+    if not _long(renewal):
         return rb"(?<!" + others + rb")", rb"(?!" + others + rb")"
     letters = rb"[0-9A-Za-z]" if renewal.sort is Sort.LVM else rb"[0-9A-Fa-f]"
     # The last letter of an escaped dash is a digit, too.

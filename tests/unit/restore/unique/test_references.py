@@ -44,6 +44,12 @@ ALL = (renewal(ROOT_OLD, ROOT_NEW), renewal(ESP_OLD, ESP_NEW), renewal(PART_OLD,
             f"BindsTo=dev-disk-by\\x2duuid-{_escaped(ESP_NEW)}.device",
         ),
         (f"x-{_escaped(ESP_OLD)}\\x2d00 a{_escaped(ESP_OLD)}", f"x-{_escaped(ESP_OLD)}\\x2d00 a{_escaped(ESP_OLD)}"),
+        # GRUB names the entries of its menu so (grub-mkconfig's 10_linux), and the chosen one in grubenv.
+        (f"$menuentry_id_option 'gnulinux-simple-{ROOT_OLD}'", f"$menuentry_id_option 'gnulinux-simple-{ROOT_NEW}'"),
+        (
+            f"saved_entry=gnulinux-advanced-{ROOT_OLD}>gnulinux-6.12.9-advanced-{ROOT_OLD}\n",
+            f"saved_entry=gnulinux-advanced-{ROOT_NEW}>gnulinux-6.12.9-advanced-{ROOT_NEW}\n",
+        ),
         # Something longer that contains it is something else.
         (f"{ROOT_OLD}0 x{ESP_OLD} {ESP_OLD}-00 {PART_OLD}1", f"{ROOT_OLD}0 x{ESP_OLD} {ESP_OLD}-00 {PART_OLD}1"),
     ],
