@@ -7,12 +7,16 @@ The medium's own initrd loses a real driver (VMware's paravirtual SCSI), and the
 import re
 from pathlib import Path
 
+import pytest
+
 from core.process import SystemRunner
 from tests.boot.lab import Guest, _share, _start_agent
 from tests.boot.machine import Firmware, Machine
 from tests.boot.place import DEFAULT_ISO
 from tests.boot.restoring import liferaft
 from tests.flow.media import initrd_without, rewrite_iso, unsquash
+
+pytestmark = pytest.mark.thorough
 
 _DRIVER = "vmw_pvscsi"
 #: VMware's PVSCSI, as QEMU has it (drivers/scsi/vmw_pvscsi.h in Linux: PCI_DEVICE_ID_VMWARE_PVSCSI).

@@ -5,6 +5,8 @@ The job comes from the kernel command line, which GRUB makes from the site's own
 
 from pathlib import Path
 
+import pytest
+
 from tests.boot.machine import Controller, Drive, Firmware, Machine, Netboot
 from tests.boot.restoring import (
     TARGET_SERIAL,
@@ -21,6 +23,7 @@ from tests.boot.system import Source
 FETCH_TIMEOUT = 240
 
 
+@pytest.mark.thorough
 def test_bios_over_pxe_restores_a_blank_disk_and_it_boots(lab: Lab, bios_source: Source, work: Path) -> None:
     name, controller = "bios-pxe", Controller.AHCI
     point, target, folder = lab.capture(bios_source), lab.blank_disk(name), lab.netboot_set(name)
@@ -33,6 +36,7 @@ def test_bios_over_pxe_restores_a_blank_disk_and_it_boots(lab: Lab, bios_source:
     boot_restored(name, bios_source, target, controller, None, lab.timeline)
 
 
+@pytest.mark.thorough
 def test_uefi_over_http_alone_restores_a_blank_disk_and_it_boots(lab: Lab, uefi_source: Source, work: Path) -> None:
     """UEFI HTTP Boot: firmware, shim, GRUB, kernel and live system come from nginx; no TFTP."""
     name, controller, variables = "uefi-http", Controller.AHCI, work / "vars.fd"

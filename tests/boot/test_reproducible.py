@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from builder.cache import default_cache
+
+pytestmark = pytest.mark.thorough
 
 #: What is not built again here: Debian itself, its firmware, and the compiler's own system.
 _TAKEN = ("base-", "toolchain-", "lists-", "resolved-", "state-", "loaders-", "firmware.")

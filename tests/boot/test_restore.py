@@ -5,6 +5,8 @@ Four cells cover both firmwares, both controllers, both media and the three ways
 
 from pathlib import Path
 
+import pytest
+
 from tests.boot.machine import Controller, Drive
 from tests.boot.restoring import (
     Lab,
@@ -20,6 +22,7 @@ from tests.boot.restoring import (
 from tests.boot.system import Source
 
 
+@pytest.mark.thorough
 def test_uefi_from_cd_to_ahci_with_a_job_named_on_the_kernel_command_line(
     lab: Lab, uefi_source: Source, work: Path
 ) -> None:
@@ -48,6 +51,7 @@ def test_uefi_from_usb_to_nvme_with_a_job_in_the_recipe(lab: Lab, uefi_source: S
     boot_restored(name, uefi_source, target, controller, None, lab.timeline)
 
 
+@pytest.mark.thorough
 def test_bios_from_cd_to_nvme_with_a_job_in_the_recipe(lab: Lab, bios_source: Source) -> None:
     name, controller = "bios-cd-nvme", Controller.NVME
     point, target = lab.capture(bios_source), lab.blank_disk(name)

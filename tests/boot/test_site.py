@@ -23,6 +23,8 @@ from tests.boot.machine import Controller, Drive, Firmware, Machine
 from tests.boot.place import OUT
 from tests.boot.restoring import BOOT_TIMEOUT, Lab
 
+pytestmark = pytest.mark.thorough
+
 _MACS = ("52:54:00:00:09:01", "52:54:00:00:09:02", "52:54:00:00:09:03")
 #: The user network behind the first card; its host is .2 (QEMU's manual, "Network options").
 _NET, _HOST, _GUEST = "10.0.9.0/24", "10.0.9.2", "10.0.9.15"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from core.events import ignore
 from core.units import ALIGNMENT, align_down
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
@@ -12,6 +14,8 @@ from tests.boot.machine import Controller, Drive, Machine
 from tests.boot.restoring import TARGET_SERIAL, Lab
 from tests.boot.system import Source, boot_and_check, switch_off
 from tests.disk.test_loop_disks import loop
+
+pytestmark = pytest.mark.thorough
 
 
 def test_a_system_boots_from_a_disk_that_is_35_percent_smaller(lab: Lab, bios_source: Source, work: Path) -> None:

@@ -5,6 +5,8 @@ Without the second fact the restored machines would prove nothing about boot rep
 
 from pathlib import Path
 
+import pytest
+
 from core.process import SystemRunner
 from tests.boot.disk import root_filesystem
 from tests.boot.machine import Controller, Drive, Firmware, Machine
@@ -25,10 +27,12 @@ def test_sources_were_booted_and_shut_down(
             assert (root / "etc/machine-id").read_text().strip() == source.check.machine_id
 
 
+@pytest.mark.thorough
 def test_plain_copy_on_ahci_does_not_boot(bios_source: Source, runner: SystemRunner, work: Path) -> None:
     _assert_copy_does_not_boot(bios_source, Controller.AHCI, runner, work)
 
 
+@pytest.mark.thorough
 def test_plain_copy_on_nvme_does_not_boot(uefi_source: Source, runner: SystemRunner, work: Path) -> None:
     _assert_copy_does_not_boot(uefi_source, Controller.NVME, runner, work)
 

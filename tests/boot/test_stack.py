@@ -31,6 +31,8 @@ from tests.boot.machine import Controller, Drive, Machine
 from tests.boot.restoring import BOOT_TIMEOUT, TARGET_SERIAL, Lab
 from tests.boot.system import Source, boot_and_check, switch_off
 
+pytestmark = pytest.mark.thorough
+
 
 class Stack:
     """The guest with a captured stack, and what its own tools said of it before. ``nvme``: its NVMe disk as a file."""
