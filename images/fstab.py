@@ -49,12 +49,12 @@ class FstabLine(msgspec.Struct, frozen=True):
     @property
     def tag(self) -> Tag | None:
         """By what the volume is named; None for what is no volume, as ``tmpfs`` and ``server:/share``."""
-        return _named(self.spec)[0]
+        return named(self.spec)[0]
 
     @property
     def value(self) -> str:
         """The UUID, label, name or node."""
-        return _named(self.spec)[1]
+        return named(self.spec)[1]
 
     @property
     def subvolume(self) -> str:
@@ -71,19 +71,19 @@ def parse_fstab(text: str) -> tuple[FstabLine, ...]:
     for raw in text.splitlines():
         words = raw.split()
         if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/"):
-            options = tuple(_plain(words[3]).split(",")) if len(words) > 3 else ()
-            place = "/" + posixpath.normpath(_plain(words[1])).lstrip("/")
-            lines.append(FstabLine(_plain(words[0]), place, words[2], options))
+            options = tuple(without_escapes(words[3]).split(",")) if len(words) > 3 else ()
+            place = "/" + posixpath.normpath(without_escapes(words[1])).lstrip("/")
+            lines.append(FstabLine(without_escapes(words[0]), place, words[2], options))
     return tuple(sorted(lines, key=lambda line: line.place))
 
 
-def _plain(word: str) -> str:
+def without_escapes(word: str) -> str:
     """A word without its octal escapes, which stand for bytes."""
     return _unescaped(word, _OCTAL, 8)
 
 
-def _named(spec: str) -> tuple[Tag | None, str]:
-    """A spec in one of its spellings."""
+def named(spec: str) -> tuple[Tag | None, str]:
+    """By what a spec names a volume, and the UUID, label, name or node; crypttab(5) has the same spellings."""
     tag, equals, value = spec.partition("=")
     if equals and tag in _FOLDERS.values():
         return Tag(tag), value.strip("\"'")

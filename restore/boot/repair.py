@@ -21,15 +21,18 @@ from core.process import Runner
 from images.model.layout import Disk, PartitionRole, TableKind
 from images.model.machine import Firmware
 from restore.boot.bios import bios_disk, read_boot_code
+from restore.boot.crypttab import named_by_crypttab, opens_something
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
 from restore.boot.held import Held, HeldPartition, held_partitions
 from restore.boot.inside import run_inside
 from restore.boot.mounts import find_root, mounted_system
 from restore.boot.system import InstalledSystem, read_system, uefi_names
-from restore.stack.mountable import StackDevice
+from restore.stack.mountable import OpenedLuks, StackDevice
 from restore.target.partitions import partition_node
 
 _INITRAMFS_TIMEOUT = 3600.0
+#: The module of what is encrypted.
+_LUKS = "dm_crypt"
 #: Where the kernel shows the firmware's variables.
 EFI_VARIABLES = Path("/sys/firmware/efi/efivars")
 
@@ -50,6 +53,7 @@ def repair_boot(
     *,
     others: Mapping[str, Held] = MappingProxyType({}),
     other_disks: Mapping[str, Disk] = MappingProxyType({}),
+    opened: Sequence[OpenedLuks] = (),
     efi_variables: Path = EFI_VARIABLES,
 ) -> BootRepair:
     """Repair the boot of the system on a disk.
@@ -59,12 +63,13 @@ def repair_boot(
         firmware: what will boot it.
         others: by device node, what else the system may lie on: devices of the stack, partitions of other disks.
         other_disks: by device node, the other disks that those lie on, as they are now.
+        opened: the LUKS containers among what the system may lie on.
         efi_variables: the folder of the firmware's variables; without them it is not told.
 
     Returns:
         what was done. A problem that leaves the data as restored is a warning, not an error.
     """
-    job = _Repair(node, disk, firmware, runner, sink, others, other_disks, efi_variables)
+    job = _Repair(node, disk, firmware, runner, sink, others, other_disks, opened, efi_variables)
     try:
         job.run()
     except LiferaftError as error:
@@ -84,6 +89,7 @@ class _Repair:
         sink: Sink,
         others: Mapping[str, Held],
         other_disks: Mapping[str, Disk],
+        opened: Sequence[OpenedLuks],
         efi_variables: Path,
     ) -> None:
         self._node = node
@@ -93,6 +99,7 @@ class _Repair:
         self._sink = sink
         self._others = others
         self._other_disks = other_disks
+        self._opened = opened
         self._efi_variables = efi_variables
         #: Modules of the stack between the disks and the root filesystem.
         self._stack_modules: frozenset[str] = frozenset()
@@ -104,13 +111,12 @@ class _Repair:
     def run(self) -> None:
         """Find the system, mount it, repair it."""
         with contextlib.ExitStack() as stack:
-            nodes: dict[str, Held] = {
+            nodes: Mapping[str, Held] = {
                 stack.enter_context(
                     partition_node(self._node, held.partition, self._disk.sector_size, self._runner)
                 ): held
                 for held in held_partitions(self._node, self._disk)
-            }
-            nodes |= self._others
+            } | dict(self._others)
             found = find_root(nodes, self._runner, self._say)
             if found is None:
                 self.warn("no Linux system was found on the disk: the boot loader is left as it was captured")
@@ -119,6 +125,7 @@ class _Repair:
             self._stack_modules = held.modules if isinstance(held, StackDevice) else frozenset()
             if found.node in self._others:
                 self._root_disks = (self._node, *self._other_disks)
+            found, nodes = stack.enter_context(named_by_crypttab(found, nodes, self._opened, self._runner, self._say))
             mounted = stack.enter_context(mounted_system(found, nodes, self._runner))
             root, system = mounted.root, read_system(mounted.root)
             self._say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
@@ -161,23 +168,26 @@ class _Repair:
             needed = (drivers.needed | self._stack_modules) - builtin_drivers(root, kernel)
             for alias in drivers.unknown:
                 self.warn(f"kernel {kernel} of the restored system has no driver for this machine's disk ({alias})")
-            lacking = needed - self._in_initramfs(root, system, kernel)
+            listing = self._listing(root, system, kernel)
+            lacking = needed - modules_in(listing)
             if lacking:
                 missing[kernel] = frozenset(lacking)
             else:
                 self._did(f"initramfs of {kernel} has the drivers for this disk ({', '.join(sorted(needed))})")
+                self._check_opens(system, kernel, listing)
         if missing:
             self._rebuild(root, system, missing)
 
-    def _in_initramfs(self, root: Path, system: InstalledSystem, kernel: str) -> frozenset[str]:
-        lister = {"update-initramfs": ("lsinitramfs", f"/boot/initrd.img-{kernel}")}.get(
+    def _listing(self, root: Path, system: InstalledSystem, kernel: str) -> str:
+        """The files in an initramfs with their sizes."""
+        lister = {"update-initramfs": ("lsinitramfs", "-l", f"/boot/initrd.img-{kernel}")}.get(
             system.initramfs, ("lsinitrd", "--kver", kernel)
         )
         try:
-            return modules_in(self._chroot(root, lister, timeout=600))
+            return self._chroot(root, lister, timeout=600)
         except LiferaftError as error:
             self._say(f"The initramfs of {kernel} cannot be listed ({error.message}): it will be made again")
-            return frozenset()
+            return ""
 
     def _rebuild(self, root: Path, system: InstalledSystem, missing: dict[str, frozenset[str]]) -> None:
         for kernel, modules in missing.items():
@@ -193,11 +203,17 @@ class _Repair:
                 self.warn(f"the initramfs of {kernel} lacks {', '.join(names)} and nothing here can make it again")
                 continue
             # An exit code is no evidence: initramfs tools have returned 0 for images that do not boot.
-            still = modules - self._in_initramfs(root, system, kernel)
+            listing = self._listing(root, system, kernel)
+            still = modules - modules_in(listing)
             if still:
                 self.warn(f"the new initramfs of {kernel} still lacks {', '.join(sorted(still))}")
             else:
                 self._did(f"initramfs of {kernel} made again with {', '.join(names)}")
+            self._check_opens(system, kernel, listing)
+
+    def _check_opens(self, system: InstalledSystem, kernel: str, listing: str) -> None:
+        if system.initramfs == "update-initramfs" and _LUKS in self._stack_modules and not opens_something(listing):
+            self.warn(f"the initramfs of {kernel} does not open the LUKS container that the root filesystem lies in")
 
     # ---- GRUB
 

@@ -7,7 +7,7 @@ from restore.boot.repair import repair_boot
 from restore.filesystems.grow import grow_filesystem
 from restore.perform.work import Outcome, Work
 from restore.plan.steps import GrowFilesystem, RepairBoot
-from restore.stack.mountable import stack_devices
+from restore.stack.mountable import opened_luks, stack_devices
 from restore.target.partitions import partition_node
 
 
@@ -43,5 +43,6 @@ def repair(step: RepairBoot, work: Work) -> Outcome:
         work.sink,
         others=others,
         other_disks=other_disks,
+        opened=opened_luks(work.rebuilt(), work.alive.nodes(), work.node),
     )
     return Outcome(boot=fixed.actions, warnings=fixed.warnings)

@@ -10,13 +10,14 @@ import msgspec
 
 from core.errors import LiferaftError
 from core.events import Stage
+from restore.boot.crypttab import named_by_crypttab
 from restore.boot.held import Held, held_partitions
 from restore.boot.inside import run_inside
 from restore.boot.mounts import find_root, mount_held, mounted_system
 from restore.boot.system import read_system
 from restore.perform.work import Outcome, Work
 from restore.plan.steps import MakeUnique, Step
-from restore.stack.mountable import stack_devices
+from restore.stack.mountable import opened_luks, stack_devices
 from restore.target.partitions import partition_node
 from restore.unique.filesystem import renew_filesystem, tools
 from restore.unique.machine import forget_seeds, renew_host_keys, renew_machine_id
@@ -109,7 +110,11 @@ def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: 
     with tempfile.TemporaryDirectory(prefix="liferaft-root-") as folder:
         with mount_held(found.node, nodes[found.node], Path(folder), work.runner, *found.words):
             changed = list(rewrite_places(Path(folder), renewals))
-    with mounted_system(found, nodes, work.runner) as mounted:
+    with contextlib.ExitStack() as stack:
+        opened = opened_luks(work.rebuilt(), work.alive.nodes(), work.node)
+        tell = partial(work.say, Stage.UNIQUE)
+        found, nodes = stack.enter_context(named_by_crypttab(found, nodes, opened, work.runner, tell))
+        mounted = stack.enter_context(mounted_system(found, nodes, work.runner))
         root = mounted.root
         made.warnings += [absent.text for absent in mounted.absent if absent.reason]
         changed += rewrite_places(root, renewals)

@@ -3,7 +3,7 @@
 Names are computed from the layout, not looked up: the same that udev's, LVM's and mdadm's own rules give.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -28,6 +28,27 @@ class StackDevice(msgspec.Struct, frozen=True, kw_only=True):
     filesystem: Filesystem
     names: tuple[str, ...]
     modules: frozenset[str]
+
+
+class OpenedLuks(msgspec.Struct, frozen=True):
+    """A LUKS container that is open. ``node``: of its mapping; ``device``: the node of what it lies on."""
+
+    luks: Luks
+    node: str
+    device: str
+
+
+def opened_luks(layout: Layout, nodes: Mapping[str, str], below: Callable[[str], str]) -> tuple[OpenedLuks, ...]:
+    """The containers that are open.
+
+    Args:
+        nodes: device nodes by device id, of what is alive. below: the node of any device, disks and partitions too.
+    """
+    return tuple(
+        OpenedLuks(container, nodes[container.id], below(container.device))
+        for container in layout.containers
+        if isinstance(container, Luks) and container.id in nodes
+    )
 
 
 def stack_devices(layout: Layout, nodes: Mapping[str, str]) -> dict[str, StackDevice]:

@@ -1,0 +1,138 @@
+"""What a system's ``/etc/crypttab`` calls its encrypted containers, and that they are called so while its tools run.
+
+Debian's hook takes a container into the initramfs only when it is open under that very name (cryptsetup-initramfs,
+hooks/cryptroot): one that is made with another name open does not ask for the passphrase, and the system does not
+start. liferaft knows the name of a container that was open when it was captured, and of no other. Format: crypttab(5).
+"""
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from core.process import Runner
+from images.fstab import Tag, named, without_escapes
+from restore.boot.held import Held, HeldPartition
+from restore.boot.mounts import Root, mount_held
+from restore.boot.within import folder_within
+from restore.stack.mountable import OpenedLuks, StackDevice
+
+#: What device-mapper takes as a name without writing it in another way (libdm-common.c, _is_whitelisted_char).
+_NAME = re.compile(r"[A-Za-z0-9#+.:=@_][A-Za-z0-9#+\-.:=@_]{0,126}")
+#: In ``ls -l`` of an initramfs of initramfs-tools: mode, links, owner, group, bytes, time, path.
+_COPY = re.compile(r"^-\S+ +\d+ +\S+ +\S+ +([1-9]\d*) .* cryptroot/crypttab$", re.MULTILINE)
+
+
+class CrypttabLine(msgspec.Struct, frozen=True):
+    """One container.
+
+    Attributes:
+        name: of its mapping. spec: what it lies on, in the line's own words, without escapes.
+    """
+
+    name: str
+    spec: str
+
+
+def parse_crypttab(text: str) -> tuple[CrypttabLine, ...]:
+    """The lines that name something."""
+    words = (line.split() for line in text.splitlines())
+    return tuple(
+        CrypttabLine(without_escapes(line[0]), without_escapes(line[1]))
+        for line in words
+        if len(line) >= 2 and not line[0].startswith("#")
+    )
+
+
+def opens_something(listing: str) -> bool:
+    """Whether an initramfs, as ``lsinitramfs -l`` lists it, has a crypttab that is not empty."""
+    return bool(_COPY.search(listing))
+
+
+@contextlib.contextmanager
+def named_by_crypttab(
+    found: Root,
+    nodes: Mapping[str, Held],
+    opened: Sequence[OpenedLuks],
+    runner: Runner,
+    tell: Callable[[str], None],
+    mapper: Path = Path("/dev/mapper"),
+) -> Iterator[tuple[Root, Mapping[str, Held]]]:
+    """The root and the nodes, with the open containers called as the system calls them until the block ends.
+
+    Args:
+        found: the root; nothing of the system is mounted yet.
+        tell: is told of those that keep their name though the system has another one.
+
+    Raises:
+        ProcessError: device-mapper did not take a name, or did not give it back.
+    """
+    with contextlib.ExitStack() as stack:
+        now: dict[str, str] = {}
+        for one, name in _names(found, nodes, opened, runner, tell) if opened else ():
+            old = Path(one.node).name
+            if name == old:
+                continue
+            if not _NAME.fullmatch(name) or not name.strip(".") or (mapper / name).exists():
+                why = "this machine has another one" if (mapper / name).exists() else "it cannot be"
+                tell(f"The system calls its LUKS container {one.luks.uuid} {name!r}, and here {why} of that name")
+                continue
+            _rename(old, name, runner)
+            stack.callback(_rename, name, old, runner)
+            now[one.node] = str(mapper / name)
+        here = {now.get(node, node): _answering(held, now.get(node)) for node, held in nodes.items()}
+        yield Root(now.get(found.node, found.node), found.subvolume), here
+
+
+def _names(
+    found: Root, nodes: Mapping[str, Held], opened: Sequence[OpenedLuks], runner: Runner, tell: Callable[[str], None]
+) -> list[tuple[OpenedLuks, str]]:
+    """The open containers with the names that the system's crypttab gives them."""
+    with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
+        options = ("--options", ",".join(("ro", *found.words[1:])))
+        with mount_held(found.node, nodes[found.node], Path(folder), runner, *options):
+            path = folder_within(Path(folder), "etc/crypttab")
+            if path is None or not path.is_file():
+                return []
+            lines = parse_crypttab(path.read_text(errors="replace"))
+    names: list[tuple[OpenedLuks, str]] = []
+    for one in opened:
+        meant = [line for line in lines if _means(line, one, nodes)]
+        if meant:
+            names.append((one, meant[0].name))
+        else:
+            tell(f"No line of the system's crypttab names the LUKS container {one.luks.uuid}")
+    return names
+
+
+def _means(line: CrypttabLine, one: OpenedLuks, nodes: Mapping[str, Held]) -> bool:
+    tag, value = named(line.spec)
+    if tag is Tag.UUID:
+        return one.luks.uuid.lower() == value.lower()
+    if tag is Tag.LABEL:
+        return bool(value) and one.luks.label == value
+    if tag is Tag.DEVICE:
+        return Path(value).resolve() == Path(one.device).resolve()
+    partitions = (held for held in nodes.values() if isinstance(held, HeldPartition))
+    below = next((held for held in partitions if held.partition.id == one.luks.device), None)
+    if below is None or not value:
+        return False
+    if tag is Tag.PARTLABEL:
+        return below.partition.name == value
+    return tag is Tag.PARTUUID and below.partuuid.lower() == value.lower()
+
+
+def _answering(held: Held, node: str | None) -> Held:
+    """A device that answers to its other name, too."""
+    if node is None or not isinstance(held, StackDevice):
+        return held
+    return msgspec.structs.replace(held, names=(*held.names, node))
+
+
+def _rename(old: str, new: str, runner: Runner) -> None:
+    """A mapping gets another name, whoever uses it; udev moves its node."""
+    runner.run(["dmsetup", "rename", old, new], timeout=120)
+    runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)

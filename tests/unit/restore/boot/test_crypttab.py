@@ -1,0 +1,203 @@
+"""A system's tools find its encrypted containers open under the names of its crypttab, and only they and only then."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.errors import ProcessError
+from core.events import ignore
+from images.model.filesystem import Filesystem
+from images.model.layout import (
+    Disk,
+    DiskIdentity,
+    FilesystemKind,
+    Partition,
+    PartitionRole,
+    PartitionTable,
+    TableKind,
+)
+from images.model.machine import Firmware
+from images.model.stack import Luks
+from restore.boot import repair
+from restore.boot.crypttab import CrypttabLine, named_by_crypttab, opens_something, parse_crypttab
+from restore.boot.held import Held, HeldPartition
+from restore.boot.mounts import Root
+from restore.stack.mountable import OpenedLuks, StackDevice
+from tests.runners import ScriptedRunner
+
+UUID = "6d1a7f5e-2f0b-4c8a-9a0e-3b7f1c2d4e5f"
+EXT4 = Filesystem(kind=FilesystemKind.EXT4, uuid="aa")
+PART = Partition(
+    id="part5",
+    number=5,
+    start_lba=200704,
+    sector_count=4096,
+    type="0x83",
+    role=PartitionRole.LOGICAL,
+    name="sealed",
+    filesystem=Filesystem(kind=FilesystemKind.UNKNOWN, uuid=UUID, detail="crypto_LUKS"),
+)
+LUKS = Luks(id="luks0", uuid=UUID, device="part5", version=2, payload_offset=16 << 20, size=1 << 30, label="safe")
+OPENED = OpenedLuks(LUKS, f"/dev/mapper/luks-{UUID}", "/dev/nvme0n1p5")
+ROOT = StackDevice(id="lv0", filesystem=EXT4, names=("/dev/mapper/vg-root",), modules=frozenset({"dm_mod", "dm_crypt"}))
+
+
+def test_the_lines_of_a_crypttab() -> None:
+    # crypttab(5): fields are separated by white space, and octal escapes stand for bytes, as in fstab(5).
+    text = "# <target name> <source device>\n\nsda5_crypt\tUUID=1\tnone luks,discard\na\\040b /dev/sda6\nlonely\n"
+    assert parse_crypttab(text) == (CrypttabLine("sda5_crypt", "UUID=1"), CrypttabLine("a b", "/dev/sda6"))
+
+
+@pytest.mark.parametrize("size", [0, 83])
+def test_an_initramfs_that_opens_nothing_has_an_empty_crypttab(size: int) -> None:
+    # lsinitramfs -l, Debian 13.
+    listing = f"""drwxr-xr-x   2 root     root            0 Nov 21 13:47 cryptroot
+-rw-r--r--   1 root     root         {size:4} Nov 21 13:47 cryptroot/crypttab
+-rwxr-xr-x   1 root     root         1200 Nov 21 13:47 scripts/local-top/cryptroot
+"""
+    assert opens_something(listing) is bool(size)
+    assert not opens_something(listing.replace("cryptroot/crypttab", "etc/cryptroot/crypttab2"))
+
+
+def _system(crypttab: str | None) -> Callable[[tuple[str, ...]], str]:
+    """A root with files when it is mounted."""
+
+    def answer(argv: tuple[str, ...]) -> str:
+        if argv[0] == "mount" and argv[-2] in ("/dev/mapper/vg-root", OPENED.node, "/dev/mapper/sda5_crypt"):
+            etc = Path(argv[-1]) / "etc"
+            etc.mkdir()
+            (etc / "fstab").write_text("/dev/mapper/vg-root / ext4 defaults 0 1\n")
+            (etc.parent / "usr/lib").mkdir(parents=True)
+            (etc.parent / "usr/lib/os-release").write_text("ID=debian\n")
+            if crypttab is not None:
+                (etc / "crypttab").write_text(crypttab)
+        return ""
+
+    return answer
+
+
+def _renames(runner: ScriptedRunner) -> list[tuple[str, ...]]:
+    return [call[2:] for call in runner.calls if call[:2] == ("dmsetup", "rename")]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [f"UUID={UUID.upper()}", f"/dev/disk/by-uuid/{UUID}", "LABEL=safe", "PARTLABEL=sealed", "PARTUUID=1234abcd-05"],
+)
+def test_a_container_has_the_name_of_crypttab_until_the_tools_are_done(spec: str, tmp_path: Path) -> None:
+    runner = ScriptedRunner(_system(f"swap /dev/sda2 /dev/urandom swap\nsda5_crypt {spec} none luks\n"))
+    held = HeldPartition(partition=PART, disk="/dev/nvme0n1", partuuid="1234abcd-05")
+    nodes: dict[str, Held] = {"/dev/nvme0n1p5": held, "/dev/mapper/vg-root": ROOT}
+    found = Root("/dev/mapper/vg-root")
+    with named_by_crypttab(found, nodes, (OPENED,), runner, pytest.fail, tmp_path) as (root, now):
+        assert (root, now) == (found, nodes)
+        assert _renames(runner) == [(f"luks-{UUID}", "sda5_crypt")]
+        # What the root was looked at through is gone: it would be mounted twice.
+        assert (
+            sum(call[0] == "mount" for call in runner.calls) == sum(call[0] == "umount" for call in runner.calls) == 1
+        )
+    assert _renames(runner) == [(f"luks-{UUID}", "sda5_crypt"), ("sda5_crypt", f"luks-{UUID}")]
+
+
+def test_a_path_names_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "by-id").symlink_to("/dev/nvme0n1p5")
+    # Such a path is one of the machine's own: /dev/disk/by-id, /dev/md/NAME.
+    line = f"sda5_crypt /dev/../{tmp_path}/by-id none luks\n"
+    runner = ScriptedRunner(_system(line))
+    nodes: dict[str, Held] = {"/dev/mapper/vg-root": ROOT}
+    with named_by_crypttab(Root("/dev/mapper/vg-root"), nodes, (OPENED,), runner, pytest.fail, tmp_path):
+        assert _renames(runner) == [(f"luks-{UUID}", "sda5_crypt")]
+
+
+def test_a_root_that_is_the_container_itself_has_its_new_node(tmp_path: Path) -> None:
+    runner = ScriptedRunner(_system(f"sda5_crypt UUID={UUID} none luks\n"))
+    nodes: dict[str, Held] = {OPENED.node: ROOT}
+    with named_by_crypttab(Root(OPENED.node, "@"), nodes, (OPENED,), runner, pytest.fail, tmp_path) as (root, now):
+        node = str(tmp_path / "sda5_crypt")
+        assert root == Root(node, "@")
+        (held,) = now.values()
+        assert isinstance(held, StackDevice) and held.names == (*ROOT.names, node)
+    mounts = [call for call in runner.calls if call[0] == "mount"]
+    assert [call[:-1] for call in mounts] == [("mount", "--options", "ro,subvol=@", OPENED.node)]
+
+
+@pytest.mark.parametrize(
+    ("crypttab", "said"),
+    [
+        (None, ""),
+        (f"luks-{UUID} UUID={UUID} none\n", ""),
+        ("sda5_crypt UUID=other none luks\n", "No line of"),
+        ("sda5_crypt /dev/sda5 none luks\n", "No line of"),
+        (f"../sda5 UUID={UUID} none luks\n", "cannot be of that name"),
+        (f"-sda5 UUID={UUID} none luks\n", "cannot be of that name"),
+        (f".. UUID={UUID} none luks\n", "of that name"),
+        (f"taken UUID={UUID} none luks\n", "this machine has another one of that name"),
+    ],
+)
+def test_what_keeps_its_name(crypttab: str | None, said: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "taken").touch()
+    runner = ScriptedRunner(_system(crypttab))
+    nodes: dict[str, Held] = {"/dev/mapper/vg-root": ROOT}
+    with named_by_crypttab(Root("/dev/mapper/vg-root"), nodes, (OPENED,), runner, told.append, tmp_path):
+        assert _renames(runner) == []
+    assert len(told) == bool(said)
+    assert all(said in line and UUID in line for line in told)
+
+
+def test_nothing_is_looked_at_when_nothing_is_open() -> None:
+    runner = ScriptedRunner(_system(None))
+    with named_by_crypttab(Root("/dev/mapper/vg-root"), {"/dev/mapper/vg-root": ROOT}, (), runner, pytest.fail):
+        assert runner.calls == []
+
+
+def test_a_mapping_gets_its_name_back_after_a_failure(tmp_path: Path) -> None:
+    runner = ScriptedRunner(_system(f"sda5_crypt UUID={UUID} none luks\n"))
+    nodes: dict[str, Held] = {"/dev/mapper/vg-root": ROOT}
+    with pytest.raises(ProcessError):
+        with named_by_crypttab(Root("/dev/mapper/vg-root"), nodes, (OPENED,), runner, pytest.fail, tmp_path):
+            raise ProcessError(("update-initramfs",), 1, "")
+    assert _renames(runner)[-1] == ("sda5_crypt", f"luks-{UUID}")
+
+
+KERNEL = "6.12.1-amd64"
+
+
+@pytest.mark.parametrize("size", [0, 83])
+def test_the_initramfs_is_made_while_the_container_has_its_name_and_looked_into(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's hook makes one that opens nothing when it finds no container of the name in crypttab, and says 0."""
+    made: list[bool] = []
+    system = _system(f"sda5_crypt UUID={UUID} none luks\n")
+
+    def answer(argv: tuple[str, ...]) -> str:
+        system(argv)
+        if argv[0] == "mount" and argv[-2] == "/dev/mapper/vg-root":
+            root = Path(argv[-1])
+            for name in (f"boot/vmlinuz-{KERNEL}", f"lib/modules/{KERNEL}/modules.dep", "usr/sbin/update-initramfs"):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).touch()
+            (root / "etc/initramfs-tools").mkdir()
+        if "--resolve-alias" in argv:
+            return "nvme\n"
+        if "update-initramfs" in argv:
+            made.append(True)
+        if "lsinitramfs" in argv:
+            modules = ["kernel/dm-mod.ko.xz", "kernel/dm-crypt.ko.xz", *(["kernel/nvme.ko.xz"] if made else [])]
+            files = [(f"usr/lib/modules/{KERNEL}/{name}", 9) for name in modules] + [("cryptroot/crypttab", size)]
+            return "".join(f"-rw-r--r--   1 root     root {length:12} Nov 21 13:47 {name}\n" for name, length in files)
+        return ""
+
+    monkeypatch.setattr(repair, "disk_aliases", lambda node: ("pci:v1bc01",))
+    runner = ScriptedRunner(answer)
+    table = PartitionTable(kind=TableKind.DOS, identifier="0x1234abcd", partitions=())
+    disk = Disk(id="disk0", identity=DiskIdentity(), size=1 << 30, sector_size=512, table=table)
+    others: dict[str, Held] = {"/dev/mapper/vg-root": ROOT}
+    done = repair.repair_boot("/dev/nvme0n1", disk, Firmware.BIOS, runner, ignore, others=others, opened=(OPENED,))
+    verbs = [word for call in runner.calls for word in call if word in ("rename", "update-initramfs")]
+    assert verbs == ["rename", "update-initramfs", "rename"]
+    assert f"initramfs of {KERNEL} made again with nvme" in done.actions
+    warned = [line for line in done.warnings if "does not open the LUKS container" in line]
+    assert len(warned) == (size == 0)
