@@ -22,12 +22,12 @@ from tests.boot.lvm_source import (
     ROOT_UUID,
     SMALLER,
     SWAP_UUID,
-    LvmSource,
-    compare_roots,
+    compare_lvm_roots,
     lvm_source,
     make_group,
 )
 from tests.boot.machine import Controller, Drive, Machine
+from tests.boot.moved_root import MovedRoot
 from tests.boot.restoring import BOOT_TIMEOUT, TARGET_SERIAL, Lab
 from tests.boot.system import Source, boot_and_check, switch_off
 
@@ -61,12 +61,12 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def rooted(bios_source: Source, lab: Lab) -> LvmSource:
+def rooted(bios_source: Source, lab: Lab) -> MovedRoot:
     return lvm_source(bios_source, lab.runner)
 
 
 @pytest.fixture(scope="module")
-def stack(lab: Lab, rooted: LvmSource, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(lab: Lab, rooted: MovedRoot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     paths = [blank_disk(folder / f"{number}.raw", size * MIB) for number, size in enumerate(disks.SIZES)]
     shared = folder / "shared"
@@ -172,11 +172,11 @@ def test_a_clone_of_the_stack_grows_onto_larger_disks(stack: Stack) -> None:
 
 
 def test_a_machine_with_its_root_on_lvm_boots_from_a_smaller_disk_on_another_controller(
-    stack: Stack, rooted: LvmSource, lab: Lab, bios_source: Source, work: Path
+    stack: Stack, rooted: MovedRoot, lab: Lab, bios_source: Source, work: Path
 ) -> None:
     """A Debian as its installer lays it out: its root is made smaller with its group, and boot repair puts NVMe in."""
     machine = stack.machine
-    machine.check(make_group("/dev/vdl", "/dev/vdm"))
+    machine.check(make_group("/dev/vdl2", "/dev/vdm"))
     before = machine.check(IDENTITIES.format(part="/dev/vdl2"))
     machine.check("liferaft capture /dev/vdl --repo /run/store/r --name lvm", 600)
     # A group of the same name and UUID would stand in the way of every question.
@@ -194,7 +194,7 @@ def test_a_machine_with_its_root_on_lvm_boots_from_a_smaller_disk_on_another_con
 
     target = work / "lvm.raw"
     lab.runner.run(["cp", "--sparse=always", str(stack.nvme), str(target)])
-    differences = compare_roots(rooted, target, offset, lab.runner)
+    differences = compare_lvm_roots(rooted, target, offset, lab.runner)
     assert not differences, "files differ: " + "; ".join(map(str, differences[:20]))
     drives = (Drive(target, Controller.NVME, TARGET_SERIAL),)
     with Machine("lvm-restored", bios_source.firmware, drives).run() as running:
