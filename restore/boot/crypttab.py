@@ -20,6 +20,8 @@ from restore.boot.mounts import Root, mount_held
 from restore.boot.within import folder_within
 from restore.stack.mountable import OpenedLuks, StackDevice
 
+#: libblkid's name of it.
+_LUKS = "crypto_LUKS"
 #: What device-mapper takes as a name without writing it in another way (libdm-common.c, _is_whitelisted_char).
 _NAME = re.compile(r"[A-Za-z0-9#+.:=@_][A-Za-z0-9#+\-.:=@_]{0,126}")
 #: In ``ls -l`` of an initramfs of initramfs-tools: mode, links, owner, group, bytes, time, path.
@@ -50,6 +52,21 @@ def parse_crypttab(text: str) -> tuple[CrypttabLine, ...]:
 def opens_something(listing: str) -> bool:
     """Whether an initramfs, as ``lsinitramfs -l`` lists it, has a crypttab that is not empty."""
     return bool(_COPY.search(listing))
+
+
+def sealed(nodes: Mapping[str, Held], opened: Sequence[OpenedLuks]) -> str:
+    """For people: why a system may not have been found, in LUKS that nobody has opened; empty when there is none."""
+    known = {one.luks.device for one in opened}
+    closed = [held for held in nodes.values() if held.filesystem is not None and held.filesystem.detail == _LUKS]
+    names = [name for device, name in map(_device, closed) if device not in known]
+    return f" ({', '.join(names)}: encrypted, and captured without a key)" if names else ""
+
+
+def _device(held: Held) -> tuple[str, str]:
+    """Its id in the layout, and what people call it."""
+    if isinstance(held, HeldPartition):
+        return held.partition.id, f"partition {held.partition.number}"
+    return held.id, held.id
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from core.process import Runner
 from images.model.layout import Disk, PartitionRole, TableKind
 from images.model.machine import Firmware
 from restore.boot.bios import bios_disk, read_boot_code
-from restore.boot.crypttab import named_by_crypttab, opens_something
+from restore.boot.crypttab import named_by_crypttab, opens_something, sealed
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
 from restore.boot.held import Held, HeldPartition, held_partitions
 from restore.boot.inside import run_inside
@@ -119,7 +119,8 @@ class _Repair:
             } | dict(self._others)
             found = find_root(nodes, self._runner, self._say)
             if found is None:
-                self.warn("no Linux system was found on the disk: the boot loader is left as it was captured")
+                why = sealed(nodes, self._opened)
+                self.warn(f"no Linux system was found on the disk{why}: the boot loader is left as it was captured")
                 return
             held = nodes[found.node]
             self._stack_modules = held.modules if isinstance(held, StackDevice) else frozenset()

@@ -10,7 +10,7 @@ import msgspec
 
 from core.errors import LiferaftError
 from core.events import Stage
-from restore.boot.crypttab import named_by_crypttab
+from restore.boot.crypttab import named_by_crypttab, sealed
 from restore.boot.held import Held, held_partitions
 from restore.boot.inside import run_inside
 from restore.boot.mounts import find_root, mount_held, mounted_system
@@ -103,15 +103,16 @@ def _renew(node: str, renewal: Renewal, work: Work, made: _Made) -> None:
 def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: Work, made: _Made) -> None:
     """The references of the Linux on the disks, when there is one."""
     found = find_root(nodes, work.runner, partial(work.say, Stage.UNIQUE))
+    opened = opened_luks(work.rebuilt(), work.alive.nodes(), work.node)
     if found is None:
-        made.warnings.append("no Linux system was found: no file was searched for the old identities")
+        why = sealed(nodes, opened)
+        made.warnings.append(f"no Linux system was found{why}: no file was searched for the old identities")
         return
     # First the root alone: until its fstab is rewritten, it names filesystems that are no more.
     with tempfile.TemporaryDirectory(prefix="liferaft-root-") as folder:
         with mount_held(found.node, nodes[found.node], Path(folder), work.runner, *found.words):
             changed = list(rewrite_places(Path(folder), renewals))
     with contextlib.ExitStack() as stack:
-        opened = opened_luks(work.rebuilt(), work.alive.nodes(), work.node)
         tell = partial(work.say, Stage.UNIQUE)
         found, nodes = stack.enter_context(named_by_crypttab(found, nodes, opened, work.runner, tell))
         mounted = stack.enter_context(mounted_system(found, nodes, work.runner))

@@ -1,5 +1,6 @@
 """A system's tools find its encrypted containers open under the names of its crypttab, and only they and only then."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from images.model.layout import (
 from images.model.machine import Firmware
 from images.model.stack import Luks
 from restore.boot import repair
-from restore.boot.crypttab import CrypttabLine, named_by_crypttab, opens_something, parse_crypttab
+from restore.boot.crypttab import CrypttabLine, named_by_crypttab, opens_something, parse_crypttab, sealed
 from restore.boot.held import Held, HeldPartition
 from restore.boot.mounts import Root
 from restore.stack.mountable import OpenedLuks, StackDevice
@@ -159,6 +160,31 @@ def test_a_mapping_gets_its_name_back_after_a_failure(tmp_path: Path) -> None:
         with named_by_crypttab(Root("/dev/mapper/vg-root"), nodes, (OPENED,), runner, pytest.fail, tmp_path):
             raise ProcessError(("update-initramfs",), 1, "")
     assert _renames(runner)[-1] == ("sda5_crypt", f"luks-{UUID}")
+
+
+@pytest.mark.parametrize("opened", [(), (OPENED,)])
+def test_a_system_that_may_lie_in_what_nobody_opened_is_said_to(
+    opened: tuple[OpenedLuks, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Loop devices for partitions are for root; here none is made.
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    held = HeldPartition(partition=PART, disk="/dev/nvme0n1", partuuid="1234abcd-05")
+    array = StackDevice(
+        id="md0",
+        filesystem=Filesystem(kind=FilesystemKind.UNKNOWN, detail="crypto_LUKS"),
+        names=(),
+        modules=frozenset(),
+    )
+    nodes: dict[str, Held] = {"/dev/nvme0n1p5": held, "/dev/mapper/vg-root": ROOT}
+    assert sealed(nodes, opened) == ("" if opened else " (partition 5: encrypted, and captured without a key)")
+    others: dict[str, Held] = {"/dev/md/0": array}
+    assert "md0: encrypted" in sealed(others, opened)
+    table = PartitionTable(kind=TableKind.DOS, identifier="0x1234abcd", partitions=(PART,))
+    disk = Disk(id="disk0", identity=DiskIdentity(), size=1 << 30, sector_size=512, table=table)
+    done = repair.repair_boot(
+        "/dev/none", disk, Firmware.BIOS, ScriptedRunner(lambda argv: "/dev/loop0\n"), ignore, opened=opened
+    )
+    assert [("partition 5" in line) for line in done.warnings] == [not opened]
 
 
 KERNEL = "6.12.1-amd64"
