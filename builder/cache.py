@@ -88,6 +88,12 @@ class Cache:
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
+    def folder(self, name: str) -> Path:
+        """A folder that is no entry: several builds add files to it and drop them, each whole or not there."""
+        folder = self._root / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def remember(self, name: str, content: bytes) -> None:
         """Keep a small file that may change: what was known the last time."""
         write_atomically(self._root / name, content)

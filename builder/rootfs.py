@@ -6,12 +6,14 @@ the layer above (``payload``) or on the medium beside it, so that changing those
 
 import os
 import shutil
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 import msgspec
 
 from builder.architecture import key_part, traits_of
+from builder.archive.debs import debs_words, stage_debs
 from builder.archive.mirror import without_user
 from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
@@ -24,6 +26,18 @@ from core.process import Runner
 _DATA = "data"
 #: Seconds that installing a system may take: half an hour, and more where another processor is emulated.
 _LONGEST = 2 * 3600
+#: Debian's word to a kernel's hooks that it starts without an initrd (/etc/kernel/postinst.d/initramfs-tools):
+#: configuring the kernel makes none then, and what other packages trigger updates none where there is none.
+_NO_INITRD_YET = {"INITRD": "No"}
+#: The initrd, once, when every package with a part in it is configured; then the links to kernel and initrd in / that
+#: the kernel's own script would have made.
+_MAKE_INITRD = """chroot "$1" env --unset=INITRD sh -e -c '
+update-initramfs -c -k all
+for version in $(linux-version list | linux-version sort); do
+  linux-update-symlinks upgrade "$version" "/boot/vmlinuz-$version"
+done'"""
+#: What update-initramfs says when it failed, after a line with the reason.
+_NO_INITRD = "update-initramfs: failed for "
 #: A line of packages.txt.
 _LISTED = "${Package}\\t${Version}\\t${Architecture}\\t${source:Package} ${source:Version}\\n"
 #: Blocks of 128 KiB: with 1 MiB the image is 6 % smaller, but every small file that is read unpacks a whole block.
@@ -73,7 +87,7 @@ def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sin
     sources = map(without_user, origin.sources)
     key = key_of(
         (
-            *("base 5", str(origin.epoch), recipe.compression, hook),
+            *("base 6", str(origin.epoch), recipe.compression, hook),
             *installed,
             *lists,
             *("sources", *sources),
@@ -86,11 +100,13 @@ def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sin
         refuse_foreign(recipe.architecture, cache, runner)
         with cache.scratch("rootfs") as scratch:
             tree = scratch / "tree"
-            _tell(sink, "Installing Debian for the medium (mmdebstrap)")
             _stage_settings(scratch / "settings", hook, key)
-            _bootstrap(tree, scratch / "settings", origin, packages, excludes, runner, sink)
+            debs = scratch / "debs"
+            stage_debs(packages, origin, debs, cache, runner, sink)
+            _tell(sink, "Installing Debian for the medium (mmdebstrap)")
+            _bootstrap(tree, debs, scratch / "settings", origin, packages, excludes, runner, sink)
             forget_user(tree / "etc/apt/sources.list")
-            _take_boot_files(tree, folder, runner)
+            take_boot_files(tree, folder, runner)
             _tell(sink, "Packing the live system (squashfs)")
             pack(tree, folder / "filesystem.squashfs", recipe.compression, runner, leave_out=left_out)
 
@@ -164,6 +180,7 @@ def _stage_settings(folder: Path, hook: str, medium_id: str) -> None:
 
 def _bootstrap(
     tree: Path,
+    debs: Path,
     settings: Path,
     origin: Origin,
     packages: tuple[str, ...],
@@ -180,7 +197,9 @@ def _bootstrap(
         f"--include={','.join(packages)}",
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in excludes),
+        *debs_words(debs),
         f"--essential-hook=sync-in {settings} /",
+        f"--customize-hook={_MAKE_INITRD}",
         # What packages switched on by themselves is switched off: see the preset.
         '--customize-hook=find "$1/etc/systemd/system" -name "*.wants" -prune -exec rm -r {} +',
         '--customize-hook=rm -f "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf"',
@@ -189,18 +208,29 @@ def _bootstrap(
         str(tree),
         *origin.sources,
     ]
-    bootstrap(argv, runner, sink)
+    bootstrap(argv, runner, sink, env=_NO_INITRD_YET)
 
 
-def bootstrap(argv: list[str], runner: Runner, sink: Sink) -> None:
+def bootstrap(argv: list[str], runner: Runner, sink: Sink, *, env: Mapping[str, str] | None = None) -> None:
     """Run mmdebstrap, telling its steps; its last line says nothing, so an error names the first line that does.
 
+    Args:
+        env: variables for it and for the scripts of packages.
+
     Raises:
-        LiferaftError: a package does not exist, the mirror does not answer, a package failed to install.
+        LiferaftError: a package does not exist, the mirror does not answer, a package failed to install, no initrd
+            could be made.
     """
     try:
-        runner.run(argv, timeout=_LONGEST, on_line=lambda line: _tell_step(line, sink))
+        runner.run(argv, timeout=_LONGEST, env=env, on_line=lambda line: _tell_step(line, sink))
     except ProcessError as error:
+        before, failed, _ = error.output.partition(_NO_INITRD)
+        if failed:
+            said = before.strip().rpartition("\n")[2].removeprefix("E: ")
+            raise LiferaftError(
+                f"The medium's initrd could not be made: {said}",
+                hint="Does a package of the recipe bring a part of it that fails? --debug says more.",
+            ) from error
         lines = [line for line in error.output.splitlines() if line.startswith(("E: ", "Err:", "dpkg: error"))]
         said = lines[0].removeprefix("E: ") if lines else error.output.strip()[-300:]
         raise LiferaftError(
@@ -221,13 +251,21 @@ def forget_user(sources: Path) -> None:
         sources.write_text(without_user(text))
 
 
-def _take_boot_files(tree: Path, folder: Path, runner: Runner) -> None:
+def take_boot_files(tree: Path, folder: Path, runner: Runner) -> None:
+    """Copy what the medium carries beside the squashfs from the installed system to ``folder``.
+
+    Raises:
+        LiferaftError: the kernel has no initrd.
+    """
     boot = tree / "boot"
-    for pattern, name in (("vmlinuz-*", "vmlinuz"), ("initrd.img-*", "initrd.img")):
-        newest = max(boot.glob(pattern))
-        shutil.copyfile(newest, folder / name)
-        if name == "vmlinuz":
-            (folder / "kernel-release.txt").write_text(f"{newest.name.removeprefix('vmlinuz-')}\n")
+    kernel = max(boot.glob("vmlinuz-*"))
+    release = kernel.name.removeprefix("vmlinuz-")
+    initrd = boot / f"initrd.img-{release}"
+    if not initrd.is_file():
+        raise LiferaftError(f"The medium's initrd was not made: {initrd.name} is not in the installed system's /boot.")
+    shutil.copyfile(kernel, folder / "vmlinuz")
+    shutil.copyfile(initrd, folder / "initrd.img")
+    (folder / "kernel-release.txt").write_text(f"{release}\n")
     shutil.copyfile(tree / "usr/share/consolefonts/Uni2-Terminus16.psf.gz", folder / "console.psf.gz")
     listing = runner.run(["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", f"-f={_LISTED}"])
     (folder / "packages.txt").write_text(listing.stdout)

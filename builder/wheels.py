@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from builder.architecture import Architecture, key_part, traits_of
+from builder.archive.debs import debs_words, stage_debs
 from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
 from builder.foreign import bootstrap_words, refuse_foreign
@@ -79,10 +80,13 @@ def build_toolchain(origin: Origin, cache: Cache, runner: Runner, sink: Sink) ->
         refuse_without_root()
         refuse_foreign(origin.architecture, cache, runner)
         _tell(sink, "Making a build system for Python modules (mmdebstrap)")
+        debs = folder / "debs"
+        stage_debs(_TOOLCHAIN.split(","), origin, debs, cache, runner, sink)
         argv = ["mmdebstrap", "--mode=unshare", "--variant=apt", f"--include={_TOOLCHAIN}"]
-        argv += bootstrap_words(origin.architecture)
+        argv += [*bootstrap_words(origin.architecture), *debs_words(debs)]
         argv += ['--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
         bootstrap([*argv, origin.release, str(folder / "tree"), *origin.sources], runner, sink)
+        debs.rmdir()
 
     folder, _ = cache.entry("toolchain", key, make)
     return Toolchain(folder / "tree", key, MediumPython(Release(origin.release), origin.architecture))

@@ -7,8 +7,11 @@ root is needed. Signatures are checked with Debian's own keys. It installs nothi
 import datetime
 import difflib
 import re
-from collections.abc import Iterable
+import urllib.parse
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from builder.architecture import Architecture, architecture_of
 from builder.archive.mirror import without_user
@@ -23,6 +26,24 @@ _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 #: A line of apt-get's simulation: "Inst NAME (VERSION ORIGIN [ARCHITECTURE])".
 _INSTALLED = re.compile(r"^Inst (\S+) \((\S+) ", re.MULTILINE)
 _FIELD = re.compile(r"^(Package|Section): (.+)$", re.MULTILINE)
+#: A line of ``apt-get --print-uris``: "'URI' FILE SIZE SHA256:DIGEST"; the file is named PACKAGE_VERSION_ARCHITECTURE.
+_FILE = re.compile(
+    r"^'[^']+' ([a-z0-9][a-z0-9+.-]*_[A-Za-z0-9+.~%-]+_[a-z0-9-]+\.deb) (\d{1,12}) SHA256:([0-9a-f]{64})$"
+)
+
+
+class PackageFile(msgspec.Struct, frozen=True):
+    """A package as the signed lists name it: apt's name for the file, its size in bytes and its digest."""
+
+    name: str
+    size: int
+    sha256: str
+
+    @property
+    def wanted(self) -> str:
+        """What apt calls this very one: its package and version, in which a colon is quoted in the file's name."""
+        package, version, _ = self.name.split("_")
+        return f"{package}={urllib.parse.unquote(version)}"
 
 
 class Archive:
@@ -76,6 +97,30 @@ class Archive:
         found = {path.name.partition("_")[0]: path for path in folder.glob("*.deb")}
         return tuple(found[package] for package in packages)
 
+    def files(self, packages: Iterable[str]) -> tuple[PackageFile, ...]:
+        """The files that apt would install for ``packages`` and everything essential, without recommendations.
+
+        A package whose list names no SHA-256, or that lies in a folder of this machine (``file:``), is not among them.
+
+        Raises:
+            LiferaftError: apt cannot install them together.
+        """
+        said = self._plan(packages, "-o", "Acquire::ForceHash=SHA256", "-qq", "--print-uris")
+        found = (_FILE.match(line) for line in said.splitlines())
+        return tuple(PackageFile(match[1], int(match[2]), match[3]) for match in found if match)
+
+    def download(self, files: Sequence[PackageFile], folder: Path) -> None:
+        """Fetch ``files`` into ``folder``, under their names there. apt compares them with the signed lists.
+
+        Raises:
+            UnreachableError: the mirror does not answer.
+        """
+        argv = ["apt-get", *self._options, "-qq", "download", *(file.wanted for file in files)]
+        try:
+            self._runner.run(argv, timeout=3600, cwd=str(folder))
+        except ProcessError as error:
+            raise _unreachable(error) from None
+
     def unpack(self, packages: tuple[str, ...], folder: Path) -> None:
         """Unpack packages into ``folder``; nothing of them is run."""
         with self._cache.scratch("debs") as scratch:
@@ -89,15 +134,19 @@ class Archive:
         Raises:
             UsageError: a package does not exist. LiferaftError: they do not go together.
         """
+        said = self._plan(packages, "--simulate")
+        return tuple(sorted(f"{match[1]} {match[2]}" for match in _INSTALLED.finditer(said)))
+
+    def _plan(self, packages: Iterable[str], *words: str) -> str:
+        """What apt says of installing ``packages`` and everything essential, without recommendations."""
         wanted = tuple(packages)
-        argv = ["apt-get", *self._options, "-o", "APT::Install-Recommends=false", "--simulate", "install"]
+        argv = ["apt-get", *self._options, "-o", "APT::Install-Recommends=false", *words, "install"]
         try:
-            said = self._runner.run([*argv, "?essential", "apt", *wanted], timeout=120).stdout
+            return self._runner.run([*argv, "?essential", "apt", *wanted], timeout=120).stdout
         except ProcessError as error:
             self.refuse_unknown(wanted, "The medium")
             said = without_user(error.message)
             raise LiferaftError(f"apt cannot install the medium's packages together: {said}") from error
-        return tuple(sorted(f"{match[1]} {match[2]}" for match in _INSTALLED.finditer(said)))
 
     def known(self, packages: Iterable[str]) -> tuple[str, ...]:
         """Those of ``packages`` that there are: a mirror may have Debian's main part alone."""

@@ -53,6 +53,22 @@ def test_mmdebstraps_own_reason_is_named_not_its_last_line() -> None:
         bootstrap(["mmdebstrap", "trixie"], _Runner(said), ignore)
 
 
+def test_an_initrd_that_could_not_be_made_is_told_with_its_reason() -> None:
+    """The lines are mkinitramfs's and update-initramfs's (initramfs-tools of Debian 13), then mmdebstrap's."""
+    said = (
+        "I: running --customize-hook in shell\n"
+        "update-initramfs: Generating /boot/initrd.img-6.12.117+deb13-amd64\n"
+        "E: /etc/initramfs-tools/hooks/zz-liferaft failed with return 1.\n"
+        "update-initramfs: failed for /boot/initrd.img-6.12.117+deb13-amd64 with 1.\n"
+        "E: command failed: chroot\nE: mmdebstrap failed to run"
+    )
+    with pytest.raises(LiferaftError) as caught:
+        bootstrap(["mmdebstrap", "trixie"], _Runner(said), ignore)
+    assert caught.value.message == (
+        "The medium's initrd could not be made: /etc/initramfs-tools/hooks/zz-liferaft failed with return 1."
+    )
+
+
 def test_a_failed_build_leaves_the_old_medium_and_no_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     out = tmp_path / "x.iso"
@@ -67,6 +83,7 @@ def test_a_failed_build_leaves_the_old_medium_and_no_parts(tmp_path: Path, monke
         "state",
         "lists",
         "resolved",
+        "debs",
     }
 
 
