@@ -15,6 +15,7 @@ import msgspec
 
 from core.process import Runner
 from images.fstab import Tag, named, without_escapes
+from images.model.filesystem import FilesystemKind
 from restore.boot.held import Held, HeldPartition
 from restore.boot.mounts import Root, mount_held
 from restore.boot.within import folder_within
@@ -22,6 +23,10 @@ from restore.stack.mountable import OpenedLuks, StackDevice
 
 #: libblkid's name of it.
 _LUKS = "crypto_LUKS"
+#: Keys that are never the same twice: for swap (crypttab(5), "key file").
+_RANDOM = frozenset({"/dev/urandom", "/dev/random", "/dev/hwrng"})
+#: What swap with such a key looks like when it is off.
+_SPARE = frozenset({(FilesystemKind.SWAP, ""), (FilesystemKind.SWAP, "swap"), (FilesystemKind.UNKNOWN, "")})
 #: What device-mapper takes as a name without writing it in another way (libdm-common.c, _is_whitelisted_char).
 _NAME = re.compile(r"[A-Za-z0-9#+.:=@_][A-Za-z0-9#+\-.:=@_]{0,126}")
 #: In ``ls -l`` of an initramfs of initramfs-tools: mode, links, owner, group, bytes, time, path.
@@ -33,17 +38,19 @@ class CrypttabLine(msgspec.Struct, frozen=True):
 
     Attributes:
         name: of its mapping. spec: what it lies on, in the line's own words, without escapes.
+        key: the path of its key, empty for a passphrase.
     """
 
     name: str
     spec: str
+    key: str = ""
 
 
 def parse_crypttab(text: str) -> tuple[CrypttabLine, ...]:
     """The lines that name something."""
     words = (line.split() for line in text.splitlines())
     return tuple(
-        CrypttabLine(without_escapes(line[0]), without_escapes(line[1]))
+        CrypttabLine(*map(without_escapes, line[:3]))
         for line in words
         if len(line) >= 2 and not line[0].startswith("#")
     )
@@ -52,6 +59,32 @@ def parse_crypttab(text: str) -> tuple[CrypttabLine, ...]:
 def opens_something(listing: str) -> bool:
     """Whether an initramfs, as ``lsinitramfs -l`` lists it, has a crypttab that is not empty."""
     return bool(_COPY.search(listing))
+
+
+def erased_at_start(root: Path, nodes: Mapping[str, Held]) -> tuple[str, ...]:
+    """What the system would make anew with a random key at its start, and so erase, though it is not swap; lines.
+
+    A path like /dev/sda2 is whatever has that name on this machine.
+
+    Args:
+        root: the mounted system. nodes: the partitions and devices of the restored disks.
+    """
+    path = folder_within(root, "etc/crypttab")
+    found: list[str] = []
+    for line in parse_crypttab(path.read_text(errors="replace")) if path is not None and path.is_file() else ():
+        if line.key not in _RANDOM or named(line.spec)[0] is not Tag.DEVICE or not Path(line.spec).exists():
+            continue
+        place = Path(line.spec).resolve()
+        held = next((held for node, held in nodes.items() if Path(node).resolve() == place), None)
+        filesystem = held.filesystem if held else None
+        known = filesystem is not None and (filesystem.kind, filesystem.detail) not in _SPARE
+        if held is None or known:
+            what = f"holds {filesystem.detail or filesystem.kind}" if filesystem else "is not on the restored disks"
+            found.append(
+                f"the system's crypttab has {line.name} made anew on {line.spec} at every start, which erases it, and "
+                f"here {line.spec} {what}: change that line before the system starts"
+            )
+    return tuple(found)
 
 
 def sealed(nodes: Mapping[str, Held], opened: Sequence[OpenedLuks]) -> str:

@@ -21,7 +21,7 @@ from core.process import Runner
 from images.model.layout import Disk, PartitionRole, TableKind
 from images.model.machine import Firmware
 from restore.boot.bios import bios_disk, read_boot_code
-from restore.boot.crypttab import named_by_crypttab, opens_something, sealed
+from restore.boot.crypttab import erased_at_start, named_by_crypttab, opens_something, sealed
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
 from restore.boot.held import Held, HeldPartition, held_partitions
 from restore.boot.inside import run_inside
@@ -132,6 +132,8 @@ class _Repair:
             self._say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
             for absent in mounted.absent:
                 (self.warn if absent.reason else self._say)(absent.text)
+            for line in erased_at_start(root, nodes):
+                self.warn(line)
             if mounted.lacking:
                 names = ", ".join(f"{absent.place} ({absent.spec})" for absent in mounted.lacking)
                 self.warn(f"boot repair needs {names}, which is not mounted: left as it is")

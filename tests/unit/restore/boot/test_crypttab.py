@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.errors import ProcessError
@@ -21,7 +22,14 @@ from images.model.layout import (
 from images.model.machine import Firmware
 from images.model.stack import Luks
 from restore.boot import repair
-from restore.boot.crypttab import CrypttabLine, named_by_crypttab, opens_something, parse_crypttab, sealed
+from restore.boot.crypttab import (
+    CrypttabLine,
+    erased_at_start,
+    named_by_crypttab,
+    opens_something,
+    parse_crypttab,
+    sealed,
+)
 from restore.boot.held import Held, HeldPartition
 from restore.boot.mounts import Root
 from restore.stack.mountable import OpenedLuks, StackDevice
@@ -47,7 +55,10 @@ ROOT = StackDevice(id="lv0", filesystem=EXT4, names=("/dev/mapper/vg-root",), mo
 def test_the_lines_of_a_crypttab() -> None:
     # crypttab(5): fields are separated by white space, and octal escapes stand for bytes, as in fstab(5).
     text = "# <target name> <source device>\n\nsda5_crypt\tUUID=1\tnone luks,discard\na\\040b /dev/sda6\nlonely\n"
-    assert parse_crypttab(text) == (CrypttabLine("sda5_crypt", "UUID=1"), CrypttabLine("a b", "/dev/sda6"))
+    assert parse_crypttab(text) == (
+        CrypttabLine("sda5_crypt", "UUID=1", "none"),
+        CrypttabLine("a b", "/dev/sda6"),
+    )
 
 
 @pytest.mark.parametrize("size", [0, 83])
@@ -185,6 +196,40 @@ def test_a_system_that_may_lie_in_what_nobody_opened_is_said_to(
         "/dev/none", disk, Firmware.BIOS, ScriptedRunner(lambda argv: "/dev/loop0\n"), ignore, opened=opened
     )
     assert [("partition 5" in line) for line in done.warnings] == [not opened]
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "what"),
+    [
+        (Filesystem(kind=FilesystemKind.SWAP, detail="swap"), ""),
+        (Filesystem(kind=FilesystemKind.UNKNOWN), ""),
+        (None, ""),
+        (EXT4, "holds ext4"),
+        (Filesystem(kind=FilesystemKind.UNKNOWN, detail="crypto_LUKS"), "holds crypto_LUKS"),
+    ],
+)
+def test_a_partition_that_is_no_swap_and_would_be_erased_is_said(
+    filesystem: Filesystem | None, what: str, tmp_path: Path
+) -> None:
+    """With a random key crypttab(5) makes swap anew at every start, on whatever has the name."""
+    node, other = tmp_path / "sda2", tmp_path / "sdb1"
+    for path in (node, other):
+        path.touch()
+    held = HeldPartition(
+        partition=msgspec.structs.replace(PART, filesystem=filesystem), disk="/dev/sda", partuuid="1234abcd-05"
+    )
+    device, gone, stranger = (f"/dev/../{path}" for path in (node, tmp_path / "sdc1", other))
+    (tmp_path / "etc").mkdir()
+    assert erased_at_start(tmp_path, {str(node): held}) == ()
+    (tmp_path / "etc/crypttab").write_text(
+        f"data {device} none luks\nswap {device} /dev/urandom swap\nold {gone} /dev/urandom swap\n"
+        f"id /dev/disk/by-uuid/{UUID} /dev/urandom swap\n"
+    )
+    said = erased_at_start(tmp_path, {str(node): held})
+    assert [f"{device} {what}: change" in line and "has swap made anew" in line for line in said] == [True] * bool(what)
+    (tmp_path / "etc/crypttab").write_text(f"far {stranger} /dev/random swap\n")
+    (line,) = erased_at_start(tmp_path, {str(node): held})
+    assert f"{stranger} is not on the restored disks" in line
 
 
 KERNEL = "6.12.1-amd64"
