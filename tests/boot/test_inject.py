@@ -13,7 +13,7 @@ from core.process import SystemRunner
 from tests.boot.lab import Guest, _share, _start_agent
 from tests.boot.machine import Firmware, Machine
 from tests.boot.place import DEFAULT_ISO
-from tests.boot.restoring import liferaft
+from tests.boot.restoring import BOOT_TIMEOUT, liferaft
 from tests.flow.media import initrd_without, rewrite_iso, unsquash
 
 pytestmark = pytest.mark.thorough
@@ -30,7 +30,7 @@ def test_the_driver_of_the_controller_the_medium_hangs_on(work: Path, runner: Sy
     disk = ["-device", "pvscsi,id=scsi", "-drive", f"if=none,id=medium,format=raw,readonly=on,file={iso}"]
     disk += ["-device", "scsi-cd,bus=scsi.0,drive=medium,bootindex=1", *_share("lab", shared, "")]
     with Machine("inject", Firmware.BIOS, (), extra=tuple(disk)).run() as running:
-        running.console.expect("Restore a machine from a recovery point", 180, against="Kernel panic")
+        running.console.expect("Restore a machine from a recovery point", BOOT_TIMEOUT, against="Kernel panic")
         _start_agent(running, shared, None)
         guest = Guest(shared)
         # The kernel's own word: which device the driver drives, and that the medium hangs on that device.
