@@ -215,6 +215,8 @@ def _options(folder: Path, architecture: Architecture) -> list[str]:
         "Dir::State::status": "/dev/null",
         "Dir::Cache": folder / "cache",
         "Dir::Cache::srcpkgcache": "",
+        # What apt makes of the lists, for the next call; where a container's apt keeps none, ours does.
+        "Dir::Cache::pkgcache": "pkgcache.bin",
         "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
         "Dir::Etc::preferences": "/dev/null",
