@@ -16,10 +16,15 @@ _ERRORS = ("That did not work", "Restore failed", "Restore stopped")
 
 
 class WizardDriver:
-    """A person at the serial line."""
+    """A person at the serial line.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        patience: seconds to wait for what a key brings.
+    """
+
+    def __init__(self, console: Console, patience: float = _PATIENCE) -> None:
         self._console = console
+        self._patience = patience
 
     def restore(self, address: str, point: str, serial: str, timeout: float) -> list[str]:
         """The whole way from the start screen to the result; returns the result screen.
@@ -66,13 +71,15 @@ class WizardDriver:
         match = re.search(r"To go on, type: (.+?)\s*$", "\n".join(rows), re.MULTILINE)
         assert match is not None
         self._press(match.group(1))
-        self._console.wait_screen(lambda now: "\n".join(now).count(match.group(1)) > 1, "the typed words", _PATIENCE)
+        self._console.wait_screen(
+            lambda now: "\n".join(now).count(match.group(1)) > 1, "the typed words", self._patience
+        )
         self._press(ENTER)
 
     def _press(self, keys: str) -> None:
         self._console.send(keys)
 
-    def _at(self, headline: str, *words: str, timeout: float = _PATIENCE) -> list[str]:
+    def _at(self, headline: str, *words: str, timeout: float = 0.0) -> list[str]:
         """Wait for a screen with that headline and all the words; an error screen ends the wait."""
 
         def shows(rows: list[str]) -> bool:
@@ -84,15 +91,15 @@ class WizardDriver:
             text = "\n".join(rows)
             return headline in rows[0] and all(word in text for word in words)
 
-        return self._console.wait_screen(shows, repr((headline, *words)), timeout)
+        return self._console.wait_screen(shows, repr((headline, *words)), timeout or self._patience)
 
     def _sees(self, words: str) -> None:
-        self._console.wait_screen(lambda rows: any(words in row for row in rows), repr(words), _PATIENCE)
+        self._console.wait_screen(lambda rows: any(words in row for row in rows), repr(words), self._patience)
 
     def _choose(self, words: str) -> None:
         """Move the cursor down to the row with the words and press Enter."""
         for _ in range(20):
-            rows = self._console.wait_screen(lambda now: _cursor(now) != "", "a cursor", _PATIENCE)
+            rows = self._console.wait_screen(lambda now: _cursor(now) != "", "a cursor", self._patience)
             row = _cursor(rows)
             if words in row:
                 self._press(ENTER)
@@ -102,7 +109,7 @@ class WizardDriver:
         raise LineTimeoutError(f"no row with {words!r}:\n" + "\n".join(rows))
 
     def _leaves(self, row: str) -> None:
-        self._console.wait_screen(lambda rows: _cursor(rows) not in ("", row), "the cursor elsewhere", _PATIENCE)
+        self._console.wait_screen(lambda rows: _cursor(rows) not in ("", row), "the cursor elsewhere", self._patience)
 
 
 def _cursor(rows: list[str]) -> str:
