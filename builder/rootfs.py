@@ -242,7 +242,8 @@ def bootstrap(argv: list[str], runner: Runner, sink: Sink, *, env: Mapping[str, 
 def _tell_step(line: str, sink: Sink) -> None:
     """mmdebstrap says each of its steps in a line "I: ..."; what apt and dpkg say between them is for the error. Making
     the initrd takes long enough to be told, too."""
-    if line.startswith(("I: ", "update-initramfs: Generating")):
+    # A hook's line is its script: nothing that a person wants to read.
+    if line.startswith(("I: ", "update-initramfs: Generating")) and "-hook in shell: " not in line:
         _tell(sink, f"  {line.removeprefix('I: ')}")
 
 

@@ -1,6 +1,6 @@
 """The build as a whole, with nothing built: what it refuses, and that refusing leaves nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,21 @@ def test_mmdebstraps_own_reason_is_named_not_its_last_line() -> None:
     said = "I: working\nE: Unable to locate package rsyncc\nI: cleaning\nE: mmdebstrap failed to run"
     with pytest.raises(LiferaftError, match="Unable to locate package rsyncc"):
         bootstrap(["mmdebstrap", "trixie"], _Runner(said), ignore)
+
+
+def test_mmdebstraps_steps_are_told_without_the_scripts_of_hooks() -> None:
+    """The lines are mmdebstrap 1.5's."""
+    told: list[str] = []
+
+    class Runner:
+        def run(self, argv: Sequence[str], *, on_line: Callable[[str], None], **options: Any) -> Result:
+            hook = """I: running --customize-hook in shell: sh -c 'rm -f "$1/etc/machine-id"' exec /tmp/tree"""
+            for line in ("I: running apt-get update...", "Get:1 http://m InRelease", hook, "I: success in 9.1 seconds"):
+                on_line(line)
+            return Result(0, "", "")
+
+    bootstrap(["mmdebstrap", "trixie"], Runner(), lambda event: told.append(event.message))
+    assert told == ["  running apt-get update...", "  success in 9.1 seconds"]
 
 
 def test_an_initrd_that_could_not_be_made_is_told_with_its_reason() -> None:
