@@ -59,14 +59,18 @@ echo $((start + first * extent))
 """
 
 
-def make_group(volume: str, root: str) -> str:
-    """A script for the guest: the volume group on a physical volume, the root filesystem in it, all closed again."""
+def make_group(volume: str, root: str, *, blank: bool = True) -> str:
+    """A script for the guest: the volume group on a physical volume, the root filesystem in it, all closed again.
+
+    Args:
+        blank: the volume reads as zeros, so that those of the root need not be written. An opened container does not.
+    """
     return f"""
 pvcreate -q {volume}
 vgcreate -q {GROUP} {volume}
 lvcreate -q -n root -L {ROOT_SIZE // MIB}M {GROUP}
 lvcreate -q -n swap_1 -L 64M {GROUP}
-dd if={root} of={ROOT} bs=1M conv=sparse,fsync status=none
+dd if={root} of={ROOT} bs=1M conv={"sparse," if blank else ""}fsync status=none
 mkswap -q -U {SWAP_UUID} /dev/{GROUP}/swap_1
 vgchange -q -an {GROUP}
 udevadm settle
