@@ -21,6 +21,7 @@ _F2 = "\x1bOQ"
 #: on two that have other work, too. The kernel's complaints of soft lockups, which that brings, do not stop it.
 _BOOT, _RESTORE, _PATIENCE = 1800.0, 1200.0, 400.0
 _DISK, _PARTITION = 256 * MIB, 128 * MIB
+_NAME = "arm64-disk"
 _TABLE = f"label: gpt\nstart=2048, size={_PARTITION // 512}, type=linux, name=data\n"
 
 
@@ -80,7 +81,7 @@ def _check_restored(target: Path, tree: Path, folder: Path, runner: Runner) -> N
 def test_it_starts_under_secure_boot_and_restores(iso: Path, tmp_path: Path, runner: Runner) -> None:
     disk, tree = _source(tmp_path, runner)
     repository, target = tmp_path / "repo", tmp_path / "target.raw"
-    point = json.loads(liferaft(["capture", str(disk), "--repo", str(repository), "--json"], runner))["id"]
+    liferaft(["capture", str(disk), "--repo", str(repository), "--name", _NAME], runner)
     with target.open("wb") as stream:
         stream.truncate(2 * _DISK)
     drives = (Drive(iso, Controller.CDROM, readonly=True), Drive(target, Controller.VIRTIO, TARGET_SERIAL))
@@ -93,7 +94,7 @@ def test_it_starts_under_secure_boot_and_restores(iso: Path, tmp_path: Path, run
         assert re.split(r"\s+", said) == ["aarch64", "whole", "SecureBoot", "enabled", "/dev/ttyAMA0"]
         console.wipe()
         wizard = WizardDriver(console, _PATIENCE)
-        print("\n".join(wizard.restore(server.url("repo"), point, TARGET_SERIAL, _RESTORE)))
+        print("\n".join(wizard.restore(server.url("repo"), _NAME, TARGET_SERIAL, _RESTORE)))
         wizard.power_off()
         print(f"{running.wait_off(_PATIENCE):.0f} s from power-on until it was off")
     assert _identities(target, runner)[:2] == _identities(disk, runner)[:2]
