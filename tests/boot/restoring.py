@@ -14,6 +14,7 @@ from core.errors import ExitCode, LiferaftError
 from core.process import Runner
 from core.units import GIB, format_size
 from tests.boot.compare import Comparison, check_filesystems, check_identities, compare_disks
+from tests.boot.console import Console
 from tests.boot.disk import read_table
 from tests.boot.machine import Controller, Drive, Machine, RunningMachine
 from tests.boot.place import TREE
@@ -195,9 +196,15 @@ def _short(result: dict[str, Any]) -> str:
 
 def wait_result(running: RunningMachine) -> dict[str, Any]:
     """The document of the result line; raises AssertionError when the restore did not succeed."""
-    match = running.console.expect(r"LIFERAFT-RESULT (\{.*\})\s*$", RESTORE_TIMEOUT, against="Kernel panic|ALERT!")
-    result: dict[str, Any] = json.loads(match.group(1))
+    result = read_result(running.console, RESTORE_TIMEOUT)
     assert result["exit_code"] in (0, 4), f"the restore failed: {result}"
+    return result
+
+
+def read_result(console: Console, timeout: float) -> dict[str, Any]:
+    """The document of the result line, once all of it was heard: its end is the line's, not any closing brace."""
+    match = console.expect(r"LIFERAFT-RESULT (\{.*\})\s*\n", timeout, against="Kernel panic|ALERT!")
+    result: dict[str, Any] = json.loads(match.group(1))
     return result
 
 
