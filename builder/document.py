@@ -13,6 +13,7 @@ import msgspec
 
 from builder.architecture import Architecture
 from builder.archive.mirror import PackageSource
+from builder.digest import sha256_of
 from core.documents import decode_stored
 from core.errors import DamagedError, RefusedError
 from images.sources import BlockSource, BytesSource
@@ -74,9 +75,7 @@ def describe_files(files: Mapping[str, Path]) -> tuple[MediumFile, ...]:
     """Size and digest of each file, sorted by its path on the medium."""
     found = []
     for path, source in sorted(files.items()):
-        with source.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found.append(MediumFile(path=path, size=source.stat().st_size, sha256=digest))
+        found.append(MediumFile(path=path, size=source.stat().st_size, sha256=sha256_of(source)))
     return tuple(found)
 
 

@@ -1,7 +1,6 @@
 """The build: from a recipe to a bootable medium, as a list of verbs."""
 
 import datetime
-import hashlib
 import os
 import re
 import time
@@ -25,6 +24,7 @@ from builder.boot import (
     mark_name,
 )
 from builder.cache import Cache, open_cache
+from builder.digest import sha256_of
 from builder.document import MEDIUM_DOCUMENT, MediumDocument, describe_boot_images, describe_files
 from builder.drivers.build import NO_FIRMWARE, NO_MACHINES, MachineDrivers, build_drivers
 from builder.drivers.common_firmware import common_firmware
@@ -274,8 +274,7 @@ def _report(
     digest, size = "", sum(file.size for file in document.files)
     if out is not None:
         size = out.stat().st_size
-        with out.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(out)
     return BuildReport(
         path=str(out or netboot),
         netboot=str(netboot or ""),

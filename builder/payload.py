@@ -14,6 +14,7 @@ from builder.font import console_font
 from builder.layer import Layer
 from builder.recipe.recipe import Recipe
 from builder.rootfs import Base, pack
+from builder.telling import tell
 from builder.wheels import (
     build_own_wheel,
     build_toolchain,
@@ -25,7 +26,7 @@ from builder.wheels import (
     source_key,
 )
 from core.errors import DamagedError
-from core.events import Event, Sink, Stage
+from core.events import Sink
 from core.process import Runner
 
 _HOME = "usr/lib/liferaft"
@@ -62,7 +63,7 @@ def build_payload(
     own_key = key_of(("liferaft 3", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
 
     def make_own(folder: Path) -> None:
-        _tell(sink, "Packing liferaft itself")
+        tell(sink, "Packing liferaft itself")
         with cache.scratch("liferaft") as tree, cache.scratch("wheel") as wheels:
             install_wheels([build_own_wheel(wheels, cache, runner)], tree / _HOME, toolchain.python, runner)
             shutil.rmtree(tree / _HOME / "bin", ignore_errors=True)
@@ -137,7 +138,3 @@ def settle_modes(tree: Path) -> None:
     for path in (tree, *tree.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-
-
-def _tell(sink: Sink, message: str) -> None:
-    sink(Event(stage=Stage.BUILD, message=message))

@@ -19,8 +19,9 @@ from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
 from builder.foreign import bootstrap_words, refuse_foreign
 from builder.recipe.recipe import Compression, Recipe
+from builder.telling import tell
 from core.errors import LiferaftError, ProcessError, RefusedError
-from core.events import Event, Sink, Stage
+from core.events import Sink
 from core.process import Runner
 
 _DATA = "data"
@@ -103,11 +104,11 @@ def build_base(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sin
             _stage_settings(scratch / "settings", hook, key)
             debs = scratch / "debs"
             stage_debs(packages, origin, debs, cache, runner, sink)
-            _tell(sink, "Installing Debian for the medium (mmdebstrap)")
+            tell(sink, "Installing Debian for the medium (mmdebstrap)")
             _bootstrap(tree, debs, scratch / "settings", origin, packages, excludes, runner, sink)
             forget_user(tree / "etc/apt/sources.list")
             take_boot_files(tree, folder, runner)
-            _tell(sink, "Packing the live system (squashfs)")
+            tell(sink, "Packing the live system (squashfs)")
             pack(tree, folder / "filesystem.squashfs", recipe.compression, runner, leave_out=left_out)
 
     folder, reused = cache.entry("base", key, make)
@@ -244,7 +245,7 @@ def _tell_step(line: str, sink: Sink) -> None:
     the initrd takes long enough to be told, too."""
     # A hook's line is its script: nothing that a person wants to read.
     if line.startswith(("I: ", "update-initramfs: Generating")) and "-hook in shell: " not in line:
-        _tell(sink, f"  {line.removeprefix('I: ')}")
+        tell(sink, f"  {line.removeprefix('I: ')}")
 
 
 def forget_user(sources: Path) -> None:
@@ -271,7 +272,3 @@ def take_boot_files(tree: Path, folder: Path, runner: Runner) -> None:
     shutil.copyfile(tree / "usr/share/consolefonts/Uni2-Terminus16.psf.gz", folder / "console.psf.gz")
     listing = runner.run(["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", f"-f={_LISTED}"])
     (folder / "packages.txt").write_text(listing.stdout)
-
-
-def _tell(sink: Sink, message: str) -> None:
-    sink(Event(stage=Stage.BUILD, message=message))

@@ -24,8 +24,9 @@ from builder.cache import Cache, key_of
 from builder.foreign import bootstrap_words, refuse_foreign
 from builder.recipe.recipe import Release
 from builder.rootfs import bootstrap, refuse_without_root
+from builder.telling import tell
 from core.errors import RefusedError
-from core.events import Event, Sink, Stage
+from core.events import Sink
 from core.process import Runner
 
 #: The Python of each release.
@@ -79,7 +80,7 @@ def build_toolchain(origin: Origin, cache: Cache, runner: Runner, sink: Sink) ->
     def make(folder: Path) -> None:
         refuse_without_root()
         refuse_foreign(origin.architecture, cache, runner)
-        _tell(sink, "Making a build system for Python modules (mmdebstrap)")
+        tell(sink, "Making a build system for Python modules (mmdebstrap)")
         debs = folder / "debs"
         stage_debs(_TOOLCHAIN.split(","), origin, debs, cache, runner, sink)
         argv = ["mmdebstrap", "--mode=unshare", "--variant=apt", f"--include={_TOOLCHAIN}"]
@@ -101,7 +102,7 @@ def dependencies() -> tuple[str, ...]:
 def install_dependencies(folder: Path, toolchain: Toolchain, cache: Cache, runner: Runner, sink: Sink) -> None:
     """Install all dependencies that the base does not have into ``folder``, bytecode included."""
     with cache.scratch("wheels") as scratch:
-        _tell(sink, "Fetching Python packages")
+        tell(sink, "Fetching Python packages")
         names = {requirement: _name_of(requirement) for requirement in dependencies()}
         compiled = _FROM_SOURCE | traits_of(toolchain.python.architecture).compiled
         binary = [requirement for requirement, name in names.items() if name not in _FROM_DEBIAN | compiled]
@@ -113,7 +114,7 @@ def install_dependencies(folder: Path, toolchain: Toolchain, cache: Cache, runne
             for needed in _compile_wheels(sdist, scratch, toolchain, cache, runner):
                 _pip(["download", "-d", str(scratch), *toolchain.python.target, needed], runner)
             shutil.rmtree(sdist)
-        _tell(sink, "Installing Python packages")
+        tell(sink, "Installing Python packages")
         install_wheels(scratch.glob("*.whl"), folder, toolchain.python, runner)
     for unused in [*folder.rglob("tests"), *folder.rglob("test"), folder / "bin"]:
         shutil.rmtree(unused, ignore_errors=True)
@@ -254,7 +255,3 @@ def _name_of(requirement: str) -> str:
     """The project's name in a requirement string such as ``blake3>=1.0``."""
     end = next((place for place, letter in enumerate(requirement) if not (letter.isalnum() or letter in "-_.")), None)
     return requirement[:end].lower()
-
-
-def _tell(sink: Sink, message: str) -> None:
-    sink(Event(stage=Stage.BUILD, message=message))

@@ -4,7 +4,6 @@ Each lies in the cache's folder ``debs`` under the SHA-256 that the archive's si
 whenever it is taken: apt itself takes any file of the right size that it finds. Nothing is installed here.
 """
 
-import hashlib
 import os
 import shlex
 import shutil
@@ -15,8 +14,10 @@ from pathlib import Path
 from builder.archive.debian import PackageFile, open_archive
 from builder.archive.origin import Origin
 from builder.cache import Cache
+from builder.digest import sha256_of
+from builder.telling import tell
 from core.errors import DamagedError
-from core.events import Event, Sink, Stage
+from core.events import Sink
 from core.process import Runner
 from core.units import format_size
 
@@ -46,7 +47,7 @@ def stage_debs(
     missing = [file for file in files if not _take(store, file, folder, sink)]
     if missing:
         size = format_size(sum(file.size for file in missing))
-        _tell(sink, f"Fetching {len(missing)} of {len(files)} Debian packages ({size})")
+        tell(sink, f"Fetching {len(missing)} of {len(files)} Debian packages ({size})")
         archive.download(missing, folder)
     for file in missing:
         _keep(store, file, folder)
@@ -72,12 +73,12 @@ def _take(store: Path, file: PackageFile, folder: Path, sink: Sink) -> bool:
         shutil.copyfile(kept, copy)
     except FileNotFoundError:
         return False
-    if _digest(copy) == file.sha256:
+    if sha256_of(copy) == file.sha256:
         os.utime(kept)
         return True
     copy.unlink()
     kept.unlink(missing_ok=True)
-    _tell(sink, f"{kept} ({file.name}) has another SHA-256 than it had when it was kept: fetching it again")
+    tell(sink, f"{kept} ({file.name}) has another SHA-256 than it had when it was kept: fetching it again")
     return False
 
 
@@ -90,7 +91,7 @@ def _keep(store: Path, file: PackageFile, folder: Path) -> None:
     path = folder / file.name
     if not path.is_file():
         raise DamagedError(f"{file.name}: expected apt to fetch {file.size} bytes, found no file.")
-    if (found := _digest(path)) != file.sha256:
+    if (found := sha256_of(path)) != file.sha256:
         raise DamagedError(
             f"{file.name}, which apt has fetched: expected the SHA-256 {file.sha256} of the archive's lists, "
             f"found {found}.",
@@ -107,12 +108,3 @@ def _forget(store: Path) -> None:
         # Another build may have dropped it by now.
         if path.exists() and path.stat().st_mtime < oldest:
             path.unlink(missing_ok=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _tell(sink: Sink, message: str) -> None:
-    sink(Event(stage=Stage.BUILD, message=message))

@@ -23,6 +23,7 @@ from builder.layer import Layer
 from builder.payload import settle_modes
 from builder.recipe.recipe import Compression
 from builder.rootfs import pack
+from builder.telling import tell
 from core.events import Event, Sink, Stage
 from core.process import Runner
 
@@ -103,7 +104,7 @@ def _place_modules(
     for path, source in early.items():
         _place(source, below.root / path)
     if wanted:
-        _tell(sink, f"Drivers that the medium itself may hang on go into the initrd too: {', '.join(wanted)}")
+        tell(sink, f"Drivers that the medium itself may hang on go into the initrd too: {', '.join(wanted)}")
     return files, early
 
 
@@ -148,7 +149,7 @@ def write_layer(name: str, content: Content, folder: Path, compression: Compress
 def _tell_about(chosen: tuple[Chosen, ...], firmware: Collection[str], sink: Sink) -> None:
     for found in chosen:
         replaces = ", in place of the medium's own" if found.replaces else ""
-        _tell(sink, f"Driver {found.module.name} from {found.path}{replaces}")
+        tell(sink, f"Driver {found.module.name} from {found.path}{replaces}")
     unsigned = sorted(found.module.name for found in chosen if not found.module.signed)
     if unsigned:
         _warn(sink, f"Not signed, so that a kernel under Secure Boot will not load them: {', '.join(unsigned)}.")
@@ -161,10 +162,6 @@ def _place(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     shutil.copyfile(source, target)
-
-
-def _tell(sink: Sink, message: str) -> None:
-    sink(Event(stage=Stage.BUILD, message=message))
 
 
 def _warn(sink: Sink, message: str) -> None:

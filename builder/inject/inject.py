@@ -5,7 +5,6 @@ the way, and the new one appears whole or not at all. It can be done again: each
 """
 
 import errno
-import hashlib
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import msgspec
 
 from builder.archive.origin import DatedRunner
 from builder.cache import open_cache
+from builder.digest import sha256_of
 from builder.document import MEDIUM_DOCUMENT, MediumDocument
 from builder.drivers.drivers import Content, write_layer
 from builder.drivers.firmware_files import firmware_files, windows_driver_files
@@ -30,9 +30,10 @@ from builder.medium import refuse_bad_names
 from builder.netboot import refuse_bad_folder, write_netboot
 from builder.recipe.recipe import Compression
 from builder.sums import SUMS
+from builder.telling import tell
 from core.documents import encode_readable
 from core.errors import DeviceError, UsageError
-from core.events import Event, Sink, Stage
+from core.events import Sink
 from core.process import Runner
 from core.units import format_size
 
@@ -99,7 +100,7 @@ def inject(
         # The same additions to the same medium are the same new medium, bit for bit.
         runner = DatedRunner(runner, int(document.built.timestamp()))
         _refuse_little_room(cache_root, medium.size)
-        _tell(sink, f"Reading {source} ({format_size(medium.size)})")
+        tell(sink, f"Reading {source} ({format_size(medium.size)})")
         files = take_files(medium, document, scratch / "medium", sink)
         document = left_after(document, additions.without)
         content = content_of(additions, firmware, _ground(document, files), scratch, runner, sink)
@@ -178,7 +179,7 @@ def _layer(content: Content, document: MediumDocument, scratch: Path, runner: Ru
     if not content.files and not content.links:
         return None
     number = next(n for n in range(1, len(document.layers) + 2) if f"{_NAME}-{n}" not in document.layers)
-    _tell(sink, f"Packing {len(content.files) + len(content.links)} files")
+    tell(sink, f"Packing {len(content.files) + len(content.links)} files")
     folder = scratch / "layer"
     folder.mkdir()
     return write_layer(f"{_NAME}-{number}", content, folder, Compression.SMALL, runner)
@@ -192,21 +193,13 @@ def _report(
     content: Content,
     started: float,
 ) -> InjectReport:
-    digest = ""
-    if out is not None:
-        with out.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return InjectReport(
         path=str(out or ""),
         size=out.stat().st_size if out else 0,
-        sha256=digest,
+        sha256=sha256_of(out) if out else "",
         netboot=str(netboot or ""),
         layer=layer.name if layer else "",
         added=tuple(sorted(changed)),
         early=tuple(file.name for file in content.early),
         seconds=round(time.monotonic() - started, 1),
     )
-
-
-def _tell(sink: Sink, message: str) -> None:
-    sink(Event(stage=Stage.BUILD, message=message))

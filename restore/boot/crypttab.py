@@ -56,6 +56,12 @@ def parse_crypttab(text: str) -> tuple[CrypttabLine, ...]:
     )
 
 
+def _lines_of(root: Path) -> tuple[CrypttabLine, ...] | None:
+    """The crypttab of the system that is mounted at ``root``; None when it has none."""
+    path = folder_within(root, "etc/crypttab")
+    return parse_crypttab(path.read_text(errors="replace")) if path is not None and path.is_file() else None
+
+
 def opens_something(listing: str) -> bool:
     """Whether an initramfs, as ``lsinitramfs -l`` lists it, has a crypttab that is not empty."""
     return bool(_COPY.search(listing))
@@ -69,9 +75,8 @@ def erased_at_start(root: Path, nodes: Mapping[str, Held]) -> tuple[str, ...]:
     Args:
         root: the mounted system. nodes: the partitions and devices of the restored disks.
     """
-    path = folder_within(root, "etc/crypttab")
     found: list[str] = []
-    for line in parse_crypttab(path.read_text(errors="replace")) if path is not None and path.is_file() else ():
+    for line in _lines_of(root) or ():
         if line.key not in _RANDOM or named(line.spec)[0] is not Tag.DEVICE or not Path(line.spec).exists():
             continue
         place = Path(line.spec).resolve()
@@ -144,10 +149,9 @@ def _names(
     with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
         options = ("--options", ",".join(("ro", *found.words[1:])))
         with mount_held(found.node, nodes[found.node], Path(folder), runner, *options):
-            path = folder_within(Path(folder), "etc/crypttab")
-            if path is None or not path.is_file():
-                return []
-            lines = parse_crypttab(path.read_text(errors="replace"))
+            lines = _lines_of(Path(folder))
+    if lines is None:
+        return []
     names: list[tuple[OpenedLuks, str]] = []
     for one in opened:
         meant = [line for line in lines if _means(line, one, nodes)]
