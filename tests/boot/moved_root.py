@@ -6,7 +6,6 @@ system's machine-id and marker, which it was booted with. Cached like the system
 minute.
 """
 
-import errno
 import hashlib
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from core.process import Runner
 from core.units import MIB
 from tests.boot.compare import REPAIRED, REPAIRED_FOLDERS, Difference, differences_between, read_tree
 from tests.boot.disk import Partition, loop, make_nodes, mounted, read_table, root_filesystem
-from tests.boot.place import cache
+from tests.boot.place import made_once
 from tests.boot.system import Source
 
 #: Where the boot area of a dos table ends, and the first partition of both disks begins.
@@ -62,17 +61,14 @@ class MovedRoot:
 def moved_root(design: Design, source: Source, runner: Runner) -> MovedRoot:
     """The system for ``source``, the one that starts by BIOS: from the cache, or made now."""
     making = Path(__file__).read_bytes() + repr(design).encode() + source.disk.parent.name.encode()
-    folder = cache() / f"source-{design.name}-{hashlib.blake2s(making, digest_size=6).hexdigest()}"
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=cache(), prefix=".making-") as place:
-            made = Path(place) / "system"
-            made.mkdir()
-            _make(design, source, MovedRoot(made / "disk.raw", made / "root.raw"), runner)
-            try:
-                made.rename(folder)
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:  # another run made it meanwhile: either is as good
-                    raise
+    folder = made_once(
+        f"source-{design.name}-{hashlib.blake2s(making, digest_size=6).hexdigest()}",
+        lambda made: _make(design, source, _files(made), runner),
+    )
+    return _files(folder)
+
+
+def _files(folder: Path) -> MovedRoot:
     return MovedRoot(folder / "disk.raw", folder / "root.raw")
 
 

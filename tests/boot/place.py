@@ -4,8 +4,10 @@ Logs and screens of failures go to ``out/boot``; source systems, which take minu
 ``$XDG_CACHE_HOME/liferaft/tests`` (``~/.cache/liferaft/tests``) under a key made of what they are made from.
 """
 
+import errno
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from core.process import find_tool
@@ -41,6 +43,23 @@ def cache() -> Path:
     """The folder of cached source systems."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "liferaft" / "tests"
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """The cached folder of that name; ``make`` fills a new one where there is none. It appears whole or not at all."""
+    folder = cache() / name
+    if not folder.exists():
+        cache().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache(), prefix=".making-") as making:
+            made = Path(making) / "system"
+            made.mkdir()
+            make(made)
+            try:
+                made.rename(folder)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:  # another run made it meanwhile: either is as good
+                    raise
+    return folder
 
 
 def missing(tools: Iterable[str] = TOOLS) -> list[str]:

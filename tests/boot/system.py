@@ -5,9 +5,7 @@ for virtio disks only (``MODULES=list``), so a copy on another controller boots 
 Made once and cached under a key of the files that make them; takes about three minutes each.
 """
 
-import errno
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from tests.boot import files, install
 from tests.boot.console import Console
 from tests.boot.disk import Table, read_table
 from tests.boot.machine import Controller, Drive, Firmware, Machine, RunningMachine
-from tests.boot.place import HERE, cache
+from tests.boot.place import HERE, made_once
 
 
 class BootCheck(msgspec.Struct, frozen=True, rename="kebab"):
@@ -82,18 +80,7 @@ def switch_off(running: RunningMachine, timeout: float = 120) -> None:
 def source(firmware: Firmware, runner: Runner | None = None) -> Source:
     """The source system for ``firmware``: from the cache, or made now."""
     runner = runner or SystemRunner()
-    folder = cache() / f"source-{firmware}-{_key()}"
-    if not folder.exists():
-        cache().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache(), prefix=".making-") as making:
-            made = Path(making) / "system"
-            made.mkdir()
-            _make(firmware, made, runner)
-            try:
-                made.rename(folder)
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:  # another run made it meanwhile: either is as good
-                    raise
+    folder = made_once(f"source-{firmware}-{_key()}", lambda made: _make(firmware, made, runner))
     check = msgspec.json.decode((folder / "check.json").read_bytes(), type=BootCheck)
     disk = folder / "disk.raw"
     return Source(firmware, disk, read_table(disk, runner), check)
