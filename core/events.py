@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from core.errors import StoppedError
+from core.units import format_duration
 
 
 class Stage(StrEnum):
@@ -201,20 +202,64 @@ class Watch:
         self._stage = stage
         self._message = message
         self._clock = clock
+        self._lock = threading.Lock()
         self._heard = clock()
         self._stalled = False
+        #: Seconds that the stall lasted which was told and whose end was not told yet.
+        self._over: float | None = None
+        self._asking = 0
 
     def __call__(self, count: int = 0) -> None:
         """Something moved, whatever it was."""
-        self._heard = self._clock()
+        now = self._clock()
+        with self._lock:
+            if self._stalled and self._over is None:
+                self._over = now - self._heard
+            self._heard = now
+
+    @contextlib.contextmanager
+    def doing(self, message: str) -> Iterator[None]:
+        """Something of its own is done in the block; before and after it, what was done before."""
+        self._move()
+        before, self._message = self._message, message
+        try:
+            yield
+            self._move()
+        finally:
+            self._message = before
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """A person is asked in the block: that they think about it is no stall."""
+        self._move()
+        with self._lock:
+            self._asking += 1
+        try:
+            yield
+        finally:
+            self()
+            with self._lock:
+                self._asking -= 1
 
     def tell(self) -> None:
         """Name a stall, or its end; nothing while all is well."""
-        idle = self._clock() - self._heard
-        stalled = idle >= Meter.STALL
-        if stalled or self._stalled:
-            self._sink(Event(stage=self._stage, message=self._message, stalled=idle if stalled else 0.0))
-        self._stalled = stalled
+        with self._lock:
+            idle = self._clock() - self._heard
+            if idle >= Meter.STALL and not self._asking:
+                event = Event(stage=self._stage, message=self._message, stalled=idle)
+                self._stalled, self._over = True, None
+            elif self._over is not None:
+                text = f"{self._message}: it goes on after {format_duration(self._over)}"
+                event = Event(stage=self._stage, message=text)
+                self._stalled, self._over = False, None
+            else:
+                return
+        self._sink(event)
+
+    def _move(self) -> None:
+        """A sign of life, with the end of a stall told at once, while what was done is still known."""
+        self()
+        self.tell()
 
 
 @contextlib.contextmanager

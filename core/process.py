@@ -15,17 +15,27 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import IO, NoReturn, Protocol
 
 import msgspec
 
 from core.errors import LiferaftError, MissingToolError, ProcessError
+from core.stopping import undisturbed
 
 log = logging.getLogger(__name__)
 
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
 _TAIL = 8000
+#: Seconds that a program has to come to its own end when it is not wanted any more, and between two looks at it.
+_PATIENCE, _LOOK = 10.0, 0.02
+#: Seconds in which the kernel takes away the processes that were killed.
+_KILLING = 2.0
+#: What runs now, by the thread that waits for it.
+_running: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -88,8 +98,9 @@ class SystemRunner:
         log.debug("run: %s", shlex.join(shown))
         with tempfile.TemporaryFile("w+b") as errors, contextlib.ExitStack() as stack:
             joined = on_line is not None
-            process = _start(argv, shown, stdin is not None, subprocess.STDOUT if joined else errors, env, cwd)
-            stack.callback(_end, process)
+            with undisturbed():
+                process = _start(argv, shown, stdin is not None, subprocess.STDOUT if joined else errors, env, cwd)
+                stack.push(_Started(process).leave)
             try:
                 if on_line is not None:
                     stdout = _follow(process, on_line, timeout, stdin)
@@ -98,7 +109,7 @@ class SystemRunner:
                         errors="replace"
                     )
             except subprocess.TimeoutExpired:
-                _end(process)
+                _kill(process)
                 raise ProcessError(shown, -signal.SIGKILL, f"no end within {timeout:.0f} s") from None
             stderr = "" if joined else _tail(errors)
         stderr = _redact(stderr, secrets)
@@ -107,6 +118,14 @@ class SystemRunner:
             log.debug("failed (%d): %s", process.returncode, output)
             raise ProcessError(shown, process.returncode, output)
         return Result(process.returncode, stdout, stderr)
+
+
+def end_programs_of(thread: threading.Thread) -> None:
+    """End what another thread waits for, if anything: to it, the program has failed."""
+    process = _running.get(thread.ident or 0)
+    if process is not None and process.returncode is None:
+        # What it prints meanwhile is that thread's to read.
+        _end(process, lambda: None)
 
 
 def become(argv: Sequence[str]) -> NoReturn:
@@ -189,8 +208,9 @@ def _follow(process: subprocess.Popen[bytes], on_line: Callable[[str], None], ti
     lines: list[str] = []
     try:
         if stdin is not None and process.stdin is not None:
-            process.stdin.write(stdin.encode())
-            process.stdin.close()
+            # Who ends without reading it says why by exit code and output.
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(stdin.encode())
         assert process.stdout is not None
         for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip("\n")
@@ -209,14 +229,75 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave no program behind, whatever happened."""
-    if process.poll() is None:
+class _Started:
+    """Lets go of a program when the block ends: one that nobody has waited for to the end is ended, whatever
+    happened."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._thread = threading.get_ident()
+        _running[self._thread] = process
+
+    def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """An exit of the block."""
+        try:
+            if kind is not None:
+                _end(self._process, lambda: _drain(self._process))
+        finally:
+            self._process.wait()
+            _running.pop(self._thread, None)
+            for stream in (self._process.stdin, self._process.stdout):
+                # What the program was still to be fed goes nowhere.
+                with contextlib.suppress(OSError):
+                    if stream is not None:
+                        stream.close()
+
+
+def _end(process: subprocess.Popen[bytes], meanwhile: Callable[[], None]) -> None:
+    """Leave nothing of a program behind. It is asked to end, so that it can put its own things away, and killed when it
+    does not; whatever it has started goes with it."""
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        until = time.monotonic() + _PATIENCE
+        while _runs(process) and time.monotonic() < until:
+            meanwhile()
+            time.sleep(_LOOK)
+    finally:
         _kill(process)
-        process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
+    until = time.monotonic() + _KILLING
+    while _has_members(process.pid) and time.monotonic() < until:
+        time.sleep(_LOOK)
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has not ended yet. Its process number stays taken: it still names the group, and nobody else's."""
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _drain(process: subprocess.Popen[bytes]) -> None:
+    """Read what it has printed and lose it: a program that waits to be read does not come to its end."""
+    if process.stdout is not None and not process.stdout.closed:
+        os.set_blocking(process.stdout.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(process.stdout.fileno(), 1 << 16):
+                pass
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process group has processes that have not ended (proc_pid_stat(5): state, parent, group).
+
+    Those that wait to be taken note of count for the kernel, and in a container nobody may ever do that.
+    """
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            state, _, found, *_ = path.read_text(errors="replace").rpartition(")")[2].split()
+            if int(found) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _tail(stream: IO[bytes]) -> str:

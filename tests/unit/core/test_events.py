@@ -42,7 +42,7 @@ def test_a_stall_is_told_while_it_lasts() -> None:
         lambda event: told.set() if event.stalled else None, Stage.STREAM, 100, clock=iter(range(0, 10**6, 20)).__next__
     )
     with ticking(meter, interval=0.01):
-        assert told.wait(10)
+        assert told.wait(60)
 
 
 def test_a_watch_names_a_stall_and_its_end_and_nothing_else() -> None:
@@ -62,8 +62,58 @@ def test_a_watch_names_a_stall_and_its_end_and_nothing_else() -> None:
     watch.tell()
     assert told == [
         Event(stage=Stage.PREFLIGHT, message="Checking", stalled=12.0),
-        Event(stage=Stage.PREFLIGHT, message="Checking"),
+        Event(stage=Stage.PREFLIGHT, message="Checking: it goes on after 12 s"),
     ]
+
+
+def test_a_watch_says_how_long_a_stall_was_until_the_first_sign_of_life() -> None:
+    told: list[Event] = []
+    now = [0.0]
+    watch = Watch(told.append, Stage.PREFLIGHT, "Checking", clock=lambda: now[0])
+    now[0] = 15.0
+    watch.tell()
+    now[0] = 22.0
+    watch()
+    now[0] = 26.0
+    watch()
+    watch.tell()
+    assert [event.message for event in told] == ["Checking", "Checking: it goes on after 22 s"]
+
+
+def test_a_watch_names_what_is_being_done() -> None:
+    told: list[Event] = []
+    now = [0.0]
+    watch = Watch(told.append, Stage.PREFLIGHT, "Checking", clock=lambda: now[0])
+    with watch.doing("Reading"):
+        now[0] = 11.0
+        watch.tell()
+    # The end of the stall is told with what stalled, before anything else is done.
+    now[0] = 21.5
+    watch.tell()
+    assert [(event.message, event.stalled) for event in told] == [
+        ("Reading", 11.0),
+        ("Reading: it goes on after 11 s", 0.0),
+        ("Checking", 10.5),
+    ]
+
+
+def test_a_person_who_is_asked_is_no_stall() -> None:
+    told: list[Event] = []
+    now = [0.0]
+    watch = Watch(told.append, Stage.PREFLIGHT, "Opening", clock=lambda: now[0])
+    now[0] = 12.0
+    watch.tell()
+    with watch.asking():
+        # The stall before the question is over, and the line for the answer is free.
+        assert told[-1].message == "Opening: it goes on after 12 s"
+        now[0] = 600.0
+        watch.tell()
+    now[0] = 605.0
+    watch.tell()
+    assert len(told) == 2
+    now[0] = 610.0
+    watch.tell()
+    assert told[-1].stalled == 10.0
 
 
 def test_a_watch_looks_while_the_work_waits() -> None:
@@ -75,7 +125,7 @@ def test_a_watch_looks_while_the_work_waits() -> None:
         clock=iter(range(0, 10**6, 20)).__next__,
     )
     with watching(watch, interval=0.01):
-        assert told.wait(10)
+        assert told.wait(60)
 
 
 def test_counting_from_many_threads_loses_nothing() -> None:

@@ -1,7 +1,15 @@
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from core import process
 from core.errors import MissingToolError, ProcessError
 from core.process import SystemRunner
+from core.stopping import stoppable
 
 
 def test_output_and_named_success_codes() -> None:
@@ -40,3 +48,106 @@ def test_lines_come_one_by_one() -> None:
 def test_standard_input_is_closed_or_fed() -> None:
     assert SystemRunner().run(["cat"]).stdout == ""
     assert SystemRunner().run(["cat"], stdin="fed").stdout == "fed"
+
+
+def _gone(number: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for has, too (proc_pid_stat(5))."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+#: How somebody stops waiting for a program: what it does with the lines, and what comes of it.
+_ENDS: dict[str, tuple[Callable[[], None], type[BaseException]]] = {
+    "an error": (lambda: int("no number"), ValueError),
+    "an interruption": (lambda: signal.raise_signal(signal.SIGTERM), KeyboardInterrupt),
+}
+
+
+@pytest.mark.parametrize("how", _ENDS)
+def test_a_program_that_is_not_wanted_any_more_puts_its_things_away(how: str, tmp_path: Path) -> None:
+    """It is asked to end first, what it says then does not keep it, and what it started goes with it."""
+    script = (
+        "trap 'seq 100000; echo away >away; exit 1' TERM; (trap '' TERM; echo $BASHPID; exec sleep 60) & "
+        "while :; do sleep 0.05; done"
+    )
+    numbers: list[int] = []
+    act, error = _ENDS[how]
+
+    def on_line(line: str) -> None:
+        numbers.append(int(line))
+        act()
+
+    with stoppable(), pytest.raises(error):
+        SystemRunner().run(["bash", "-c", script], cwd=str(tmp_path), on_line=on_line)
+    assert (tmp_path / "away").read_text() == "away\n"
+    assert _gone(numbers[0])
+
+
+def test_a_program_that_does_not_end_when_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_PATIENCE", 0.3)
+    numbers: list[int] = []
+
+    def on_line(line: str) -> None:
+        numbers.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SystemRunner().run(["sh", "-c", "trap '' TERM; echo $$; sleep 60 & wait"], on_line=on_line)
+    assert _gone(numbers[0])
+
+
+def test_what_a_program_left_when_it_ended_is_ended_with_the_wait_for_it() -> None:
+    """Somebody who holds its output keeps us waiting: that is what is interrupted then."""
+    numbers: list[int] = []
+
+    def on_line(line: str) -> None:
+        numbers.append(int(line))
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SystemRunner().run(["bash", "-c", "sleep 60 & echo $!"], on_line=on_line)
+    assert _gone(numbers[0])
+
+
+def test_an_interruption_while_a_program_starts_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the start and the line that notes it: the worst moment."""
+    started: list[int] = []
+    popen = process.subprocess.Popen
+
+    def start(*words: object, **options: object) -> object:
+        made = popen(*words, **options)  # type: ignore[call-overload]
+        started.append(made.pid)
+        signal.raise_signal(signal.SIGHUP)
+        return made
+
+    monkeypatch.setattr(process.subprocess, "Popen", start)
+    with stoppable(), pytest.raises(KeyboardInterrupt):
+        SystemRunner().run(["sleep", "60"])
+    assert _gone(started[0])
+
+
+def test_a_program_that_does_not_read_what_it_is_fed_says_why_itself() -> None:
+    with pytest.raises(ProcessError, match="no such option"):
+        SystemRunner().run(
+            ["sh", "-c", "exec 0<&-; echo no such option; exit 2"], stdin="x" * 200_000, on_line=lambda line: None
+        )
+
+
+def test_the_programs_of_another_thread_are_ended() -> None:
+    started, failed = threading.Event(), list[ProcessError]()
+
+    def work() -> None:
+        try:
+            SystemRunner().run(["sh", "-c", "echo here; sleep 60"], on_line=lambda line: started.set())
+        except ProcessError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert started.wait(60)
+    process.end_programs_of(thread)
+    thread.join(60)
+    assert [error.returncode for error in failed] == [-signal.SIGTERM]
