@@ -221,17 +221,19 @@ def _say_what_lies_open(repository: Repository, stack: StackSurvey, sink: Sink) 
 def _say_what_is_whole(
     surveys: tuple[DiskSurvey, ...], found: tuple[VolumeSurvey, ...], known: tuple[str, ...], sink: Sink
 ) -> tuple[str, ...]:
-    """Tell the user which volumes are captured whole because their map is not believed, and what was ``known``."""
+    """Tell the user which volumes are captured whole, and what was ``known``; what is not as expected are warnings."""
     warnings = [
         f"{survey.disk.id}: {note}"
         for survey in surveys
         for note in (survey.disk.table.notes if survey.disk.table else ())
     ]
     warnings += known
-    for volume in found:
-        if volume.role is not VolumeRole.HEAD and not volume.used.trusted:
-            size = format_size(volume.source.size)
-            warnings.append(f"{volume.id} is captured whole ({size}): {volume.used.reason}.")
+    for volume in (one for one in found if one.role is not VolumeRole.HEAD and not one.used.trusted):
+        text = f"{volume.id} is captured whole ({format_size(volume.source.size)}): {volume.used.reason}."
+        if volume.used.expected:
+            sink(Event(stage=Stage.CAPTURE, message=text))
+        else:
+            warnings.append(text)
     for warning in warnings:
         sink(Event(stage=Stage.CAPTURE, message=warning, warning=True))
     return tuple(warnings)

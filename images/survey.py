@@ -13,6 +13,7 @@ from images.filesystems.detect import Asked, read_used
 from images.filesystems.used import UsedMap, whole
 from images.model.extents import Extent
 from images.model.layout import (
+    BARE_ROLES,
     Disk,
     DiskIdentity,
     Filesystem,
@@ -27,6 +28,7 @@ from images.tables.detect import read_table
 
 #: The head keeps what lies before the first partition, at most this much (docs/image-format.md §7).
 HEAD_LIMIT = 16 * MIB
+_UNREADABLE = "the sectors that say what it holds cannot be read"
 
 
 class VolumeSurvey(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,8 +167,15 @@ def _partitions(source: FileSource, disk_id: str, table: PartitionTable, ask: As
             partition=partition.id,
             offset=extent.start,
             source=window,
-            used=survey_used(window, ask),
+            used=_used_of(partition, window, ask),
         )
+
+
+def _used_of(partition: Partition, window: WindowSource, ask: Asked | None) -> UsedMap:
+    used = survey_used(window, ask)
+    if partition.role in BARE_ROLES and used.filesystem == Filesystem(kind=FilesystemKind.UNKNOWN):
+        return msgspec.structs.replace(used, expected=used.reason != _UNREADABLE)
+    return used
 
 
 def _inside(source: FileSource, partition: Partition) -> Extent:
@@ -185,4 +194,4 @@ def survey_used(window: WindowSource, ask: Asked | None) -> UsedMap:
         return read_used(window, ask)
     except UnreadableSectorsError:
         unknown = Filesystem(kind=FilesystemKind.UNKNOWN)
-        return whole(unknown, window.size, "the sectors that say what it holds cannot be read")
+        return whole(unknown, window.size, _UNREADABLE)

@@ -22,6 +22,7 @@ from core.errors import DamagedError, DeviceError, LiferaftError, ProcessError
 from core.process import Runner, find_tool
 from images.filesystems.partclone_judge import Judgement, judge
 from images.filesystems.used import UsedMap, whole
+from images.loop import loop_device
 from images.model.extents import Extent
 from images.model.layout import Filesystem, FilesystemKind
 from images.signatures import Signature
@@ -215,9 +216,6 @@ def _loop(runner: Runner, source: BlockSource) -> Iterator[str]:
     if not isinstance(inner, FileSource):
         raise DeviceError("partclone reads devices and files only")
     # sectors of 512 bytes whatever the disk has: f2fs's library, which partclone uses, insists on them
-    options = [f"--offset={offset}", f"--sizelimit={source.size}", "--sector-size=512"]
-    node = runner.run(["losetup", "--find", "--show", "--read-only", *options, str(inner.path)]).stdout.strip()
-    try:
+    options = ("--read-only", f"--offset={offset}", f"--sizelimit={source.size}", "--sector-size=512")
+    with loop_device(str(inner.path), runner, *options) as node:
         yield node
-    finally:
-        runner.run(["losetup", "--detach", node])

@@ -18,12 +18,15 @@ class UsedMap(msgspec.Struct, frozen=True, kw_only=True):
         reason: empty when trusted.
         extents: a function that yields the extents to keep: merged, sorted, inside the volume.
             Everything not yielded may be anything after a restore.
+        expected: it is kept whole because somebody asked for that, or because its role needs no filesystem: nothing to
+            be warned of.
     """
 
     filesystem: Filesystem
     trusted: bool
     extents: Callable[[], Iterator[Extent]]
     reason: str = ""
+    expected: bool = False
 
 
 def whole(filesystem: Filesystem, size: int, reason: str) -> UsedMap:

@@ -36,6 +36,10 @@ class PartitionRole(StrEnum):
     RECOVERY = "recovery"
 
 
+#: Roles that need no filesystem: GRUB's core image lies in the one, nothing in the other.
+BARE_ROLES = frozenset({PartitionRole.BIOS_BOOT, PartitionRole.MSR})
+
+
 class DiskIdentity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a disk is named: never by /dev/sdX. Empty strings where the disk does not say."""
 

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 from core.process import Runner
+from core.stopping import lasting
+from images.loop import loop_device
 
 #: Bytes that may be written before the copy is invalid: a thin pool commits a few blocks when it is activated.
 _ROOM = 256 << 20
@@ -28,15 +30,19 @@ def writable_copy(node: str, name: str, folder: Path, runner: Runner, closing: c
     size = int(runner.run(["blockdev", "--getsize64", node], timeout=60).stdout)
     store = closing.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix="liferaft-cow-"))
     store.truncate(_ROOM)
-    loop = runner.run(["losetup", "--find", "--show", store.name], timeout=60).stdout.strip()
-    closing.callback(runner.run, ["losetup", "--detach", loop], timeout=60)
+    loop = closing.enter_context(loop_device(store.name, runner))
     # Kernel Documentation/admin-guide/device-mapper/snapshot.rst: N (not persistent), chunks of 8 sectors.
     table = f"0 {size // _SECTOR} snapshot {node} {loop} N 8"
     # No udev rules: nobody else shall find a second device with the same marks and use it.
-    runner.run(["dmsetup", "create", name, "--noudevrules", "--noudevsync", "--table", table], timeout=60)
+    quietly = ["--noudevrules", "--noudevsync"]
     node_made = Path("/dev/mapper", name)
     # udev was kept away, so that nobody but us makes the node and takes it away.
     closing.callback(node_made.unlink, missing_ok=True)
-    closing.callback(runner.run, ["dmsetup", "remove", "--retry", "--noudevrules", "--noudevsync", name], timeout=60)
+    closing.enter_context(
+        lasting(
+            lambda: runner.run(["dmsetup", "create", name, *quietly, "--table", table], timeout=60),
+            lambda _: runner.run(["dmsetup", "remove", "--retry", *quietly, name], timeout=60),
+        )
+    )
     runner.run(["dmsetup", "mknodes", name], timeout=60)
     return str(node_made)

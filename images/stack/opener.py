@@ -12,6 +12,7 @@ from types import TracebackType
 from core.errors import LiferaftError, ProcessError, RefusedError
 from core.events import Event, Sink, Stage
 from core.process import Runner
+from core.stopping import undisturbed
 from images.probe import BlockDevice, block_devices
 from images.stack.cow import writable_copy
 from images.stack.keys import Keys
@@ -83,6 +84,7 @@ class Opener:
                 return child.name, Path(child.name).name
         name = f"liferaft-{header.uuid}"
         argv = ["cryptsetup", "open", "--readonly", "--type", f"luks{header.version}", node, name]
+        self._closing.callback(self._close, ["cryptsetup", "close", name], Path(f"/dev/mapper/{name}"))
         for one in self._keys.tries():
             if self._opens([*argv, *one.words], one.text):
                 return self._opened(name), ""
@@ -155,10 +157,8 @@ class Opener:
         return result.returncode == 0
 
     def _opened(self, name: str) -> str:
-        node = f"/dev/mapper/{name}"
-        self._closing.callback(self._close, ["cryptsetup", "close", name], Path(node))
         self._settle()
-        return node
+        return f"/dev/mapper/{name}"
 
     def _do(self, argv: Sequence[str], what: str) -> None:
         try:
@@ -176,8 +176,9 @@ class Opener:
             return
         for left in reversed(range(_TRIES)):
             try:
-                self._settle()
-                self._runner.run(argv, timeout=_TIMEOUT)
+                with undisturbed():
+                    self._settle()
+                    self._runner.run(argv, timeout=_TIMEOUT)
                 return
             except (ProcessError, RefusedError) as error:
                 if not left:

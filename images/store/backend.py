@@ -61,11 +61,17 @@ class FileStart(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
+class Hearing(Protocol):
+    """A backend that says to ``heard`` whenever something came; called from several threads."""
+
+    heard: Heard
+
+
+@runtime_checkable
 class Telling(Protocol):
-    """A backend that waits and tries again by itself, and says so to ``tell``; both called from several threads."""
+    """A backend that waits and tries again by itself, and says so to ``tell``; called from several threads."""
 
     tell: Tell
-    heard: Heard
 
 
 class Reader(Protocol):
@@ -214,6 +220,7 @@ class LocalBackend:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.heard: Heard = deaf
 
     @property
     def location(self) -> str:
@@ -222,6 +229,7 @@ class LocalBackend:
     def read(self, name: str, limit: int) -> bytes:
         with self._open(name) as stream:
             data = stream.read(limit + 1)
+        self.heard(len(data))
         if len(data) > limit:
             raise DeviceError(f"{self.folder / name} is larger than the {limit} bytes it may have.")
         return data
@@ -234,6 +242,7 @@ class LocalBackend:
                 raise DeviceError(
                     f"{self.folder / name}: {length} bytes at {offset} cannot be read: {error.strerror}."
                 ) from None
+        self.heard(len(data))
         if len(data) != length:
             raise DamagedError(
                 f"{self.folder / name} is truncated: it ends at {offset + len(data)}, expected {offset + length}."

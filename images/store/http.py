@@ -24,6 +24,7 @@ import requests
 import urllib3.exceptions
 
 from core.errors import DamagedError, DeviceError, UnreachableError, UsageError
+from core.stopping import is_stopping
 from core.units import KIB
 from images.store.backend import FileStart, Heard, MissingFileError, Tell, deaf
 
@@ -334,6 +335,9 @@ def _retry(once: Callable[[], T], what: str, pauses: tuple[float, ...], tell: Te
                 raise _unreachable(what, error) from None
             tell(f"{what}: {_reason(error)}; trying again in {wait:.1f} s")
             time.sleep(wait)
+            if is_stopping():
+                # Whoever ends the program waits for its threads.
+                raise _unreachable(what, error) from None
     raise UnreachableError(f"{what} cannot be read: {_REQUESTS_LIMIT} requests brought {best} bytes.")
 
 

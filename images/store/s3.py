@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -20,19 +20,21 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import S3Store
 
 from core.errors import DamagedError, DeviceError, LiferaftError, UnreachableError, UsageError
-from core.units import MIB
-from images.store.backend import OUR_PARTIAL, PARTIAL, FileStart, MissingFileError, NewFile
+from core.units import KIB, MIB
+from images.store.backend import OUR_PARTIAL, PARTIAL, FileStart, Heard, MissingFileError, NewFile, deaf
 from images.store.s3_address import S3Address, parse_address
 
 if TYPE_CHECKING:
     # The library has these for type checkers only.
-    from obstore import WritableFile
+    from obstore import GetOptions, GetResult, ObjectMeta, WritableFile
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 #: Bytes of one part of an upload, and how many travel at once: that and the records that wait is all the memory used.
 #: An object of 1 GiB has 128 parts; S3 allows 10000, of 5 MiB and more.
 _PART = 8 * MIB
 _PARTS_UNDER_WAY = 4
+#: Bytes that come in one piece; of what is longer, every piece is a sign of life.
+_PIECE = 256 * KIB
 _WRITES_WAITING = 4
 #: A request that is not answered whole in that time counts as lost. A part then needs a line of 1.5 Mbit/s.
 _TIMEOUT = timedelta(seconds=180)
@@ -74,6 +76,7 @@ class S3Backend:
 
     def __init__(self, address: S3Address, *, retry: "RetryConfig" = _RETRY) -> None:
         self._address = address
+        self.heard: Heard = deaf
         config: S3Config = {"disable_bulk_delete": True}
         if address.endpoint:
             config["endpoint"] = config["aws_endpoint_url_s3"] = address.endpoint
@@ -107,14 +110,18 @@ class S3Backend:
             size = answer.meta["size"]
             if size > limit:
                 raise DeviceError(f"{self._shown(name)} is larger than the {limit} bytes it may have.")
-            data = answer.bytes().to_bytes()
+            data = self._collected(answer)
         if len(data) != size:
             raise DeviceError(f"{self._shown(name)}: {len(data)} bytes came, expected {size}.")
         return data
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         with self._translated(name):
-            data = obstore.get_range(self._store, name, start=offset, length=length).to_bytes()
+            if length <= _PIECE:
+                data = obstore.get_range(self._store, name, start=offset, length=length).to_bytes()
+            else:
+                options: GetOptions = {"range": (offset, offset + length)}
+                data = self._collected(obstore.get(self._store, name, options=options))
         if len(data) != length:
             raise DamagedError(
                 f"{self._shown(name)} is truncated: it ends at {offset + len(data)}, expected {offset + length}."
@@ -125,7 +132,7 @@ class S3Backend:
         with self._translated(name):
             answer = obstore.get(self._store, name, options={"range": (0, length)})
             size = answer.meta["size"]
-            data = answer.bytes().to_bytes()
+            data = self._collected(answer)
         if len(data) != min(length, size):
             raise DeviceError(f"{self._shown(name)}: {len(data)} bytes came, expected {min(length, size)}.")
         return FileStart(data, size)
@@ -147,7 +154,7 @@ class S3Backend:
             return {
                 found["path"]: found["size"]
                 for page in obstore.list(self._store, folder, chunk_size=1000)
-                for found in page
+                for found in self._page(page)
                 if not found["path"].endswith(PARTIAL)
             }
 
@@ -207,8 +214,26 @@ class S3Backend:
         with self._translated(""):
             pages = obstore.list(self._store, chunk_size=1000)
             return tuple(
-                sorted(found["path"] for page in pages for found in page if OUR_PARTIAL.fullmatch(found["path"]))
+                sorted(
+                    found["path"]
+                    for page in pages
+                    for found in self._page(page)
+                    if OUR_PARTIAL.fullmatch(found["path"])
+                )
             )
+
+    def _collected(self, answer: "GetResult") -> bytes:
+        """The whole body, heard as it comes."""
+        pieces = []
+        for piece in answer.stream(min_chunk_size=_PIECE):
+            self.heard(len(piece))
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _page(self, page: "Sequence[ObjectMeta]") -> "Sequence[ObjectMeta]":
+        """A page of a list, heard."""
+        self.heard(0)
+        return page
 
     def _names(self, folder: str) -> "tuple[str, ...]":
         with self._translated(folder):
@@ -222,9 +247,10 @@ class S3Backend:
 
     @contextlib.contextmanager
     def _translated(self, name: str) -> Iterator[None]:
-        """The library's errors in liferaft's words."""
+        """One request: an answer is heard, and the library's errors become liferaft's words."""
         try:
             yield
+            self.heard(0)
         except (BaseError, OSError) as error:
             raise self._translate(error, name) from None
 

@@ -328,6 +328,6 @@ def test_images_of_e2fsprogs(tmp_path: Path, name: str) -> None:
     if name == "f_illitable_flexbg":  # e2fsck 1.47.0 -fn does not end on it
         assert not answer.trusted
         return
-    fsck = subprocess.run(["e2fsck", "-fn", path], capture_output=True, timeout=20).returncode
+    fsck = subprocess.run(["e2fsck", "-fn", path], capture_output=True, timeout=60).returncode
     if answer.trusted and fsck == 0:
         assert extents == dumpe2fs_used(path)

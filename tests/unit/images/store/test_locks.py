@@ -208,7 +208,7 @@ def test_the_refresher_refreshes_and_does_not_revive(backend: LocalBackend) -> N
         # Not in the middle of a refresh: that is the next test's.
         with lock._refreshing:
             backend.remove(f"locks/{first.name}")
-        lock._thread.join(10)
+        lock._thread.join(60)
         assert not lock._thread.is_alive() and read_locks(backend) == ()
         with pytest.raises(LockLostError, match="removed by somebody else"):
             lock.check()
@@ -244,7 +244,7 @@ def test_a_lock_that_was_revived_by_a_refresh_that_slept_does_not_count(
     """The refresh asked whether the lock is there before it slept, and wrote it afterwards: somebody pruned between."""
     backend = _Asleep(tmp_path, 40 * 60, monkeypatch)
     with locked(backend, SHARED, "capture", refresh=0.01) as lock:
-        assert backend.revived.wait(10)
+        assert backend.revived.wait(60)
         assert len(read_locks(backend)) == 1
         with pytest.raises(LockLostError):
             lock.check()
@@ -254,7 +254,7 @@ def test_a_slow_refresh_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Nobody may take a lock for dead that soon."""
     backend = _Asleep(tmp_path, 20 * 60, monkeypatch)
     with locked(backend, SHARED, "capture", refresh=0.01) as lock:
-        assert backend.revived.wait(10)
+        assert backend.revived.wait(60)
         lock.check()
 
 
@@ -280,7 +280,7 @@ def test_many_that_start_at_once_never_work_together_and_somebody_does(backend: 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
     assert most[0] == 1
     assert done[0] >= 1
