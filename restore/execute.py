@@ -20,9 +20,9 @@ from core.units import format_size
 from hooks.contract import HookContext, HookStage
 from hooks.run import run_hooks
 from images.stack.keys import Keys
-from images.store.backend import Telling
 from images.store.repository import Repository
 from images.store.second_try import SecondTry
+from images.store.watched import Retries, watch_backend
 from restore.perform import PERFORMERS
 from restore.perform.work import Conduct, Outcome, Performer, Work
 from restore.plan.plan import Plan
@@ -38,6 +38,9 @@ from restore.target.target import open_target
 from restore.together import together
 
 _CHECKING = "Checking the recovery point and the targets"
+_STACK = "Trying keys, and looking whether the stack can be made here"
+_PREPARING = "Preparing what is written"
+_COMPARING = "Looking whether the targets hold some of it already"
 _AGAIN = "The target is not usable as it is. Run the same restore again: it goes on where it stopped."
 
 
@@ -70,23 +73,22 @@ def execute(
             f"The plan's digest is {plan.digest}, not {confirm}. Nothing was written.",
             hint="Read the plan and confirm the digest it shows; a changed plan has another digest.",
         )
-    retries, watch = _Retries(sink), Watch(sink, Stage.PREFLIGHT, _CHECKING)
+    retries, watch = Retries(sink), Watch(sink, Stage.PREFLIGHT, _CHECKING)
     sink(Event(stage=Stage.PREFLIGHT, message=_CHECKING))
     conduct = conduct or Conduct()
     # From here on the data is wanted at any price: a damaged chunk is asked for in every other way, too.
     second = repository.otherwise = SecondTry(repository)
-    if isinstance(repository.backend, Telling):
-        repository.backend.tell, repository.backend.heard = retries, watch
+    watch_backend(repository.backend, watch, retries)
     with watching(watch):
         candidates, manifest = preflight(plan, repository, runner, conduct.journal, conduct.scratch, watch)
-    opening = check_stack(plan, keys or Keys(), repository, manifest, runner)
+        with watch.doing(_STACK):
+            opening = check_stack(plan, _patient(keys or Keys(), watch), repository, manifest, runner)
     nodes = tuple(candidate.node for candidate in candidates.values())
     run_hooks(hooks, _context(HookStage.BEFORE_RESTORE, plan, nodes), runner, sink)
-    retries.stage = Stage.STREAM
-    work = Work(plan, repository, manifest, candidates, runner, sink, opening, conduct)
+    work = Work(plan, repository, manifest, candidates, runner, sink, opening, conduct, watch)
     finished = False
     try:
-        report = _Execution(work).run()
+        report = _Execution(work, watch, retries).run()
         finished = True
     finally:
         work.journal.close(finished=finished)
@@ -95,26 +97,17 @@ def execute(
     return msgspec.structs.replace(report, warnings=report.warnings + warnings, refetched=second.count)
 
 
-class _Retries:
-    """Tells whoever watches that the repository does not answer and is asked again, without repeating itself."""
+def _patient(keys: Keys, watch: Watch) -> Keys:
+    """The same keys; while a person types one more, nothing is missed."""
+    if keys.ask is None:
+        return keys
+    ask = keys.ask
 
-    #: Seconds in which one message is enough: several requests fail at the same time.
-    QUIET = 1.0
+    def answer(container: str) -> str:
+        with watch.asking():
+            return ask(container)
 
-    def __init__(self, sink: Sink) -> None:
-        #: What waits for the repository. Before the first write it must not be a stage that writes.
-        self.stage = Stage.PREFLIGHT
-        self._sink = sink
-        self._lock = threading.Lock()
-        self._told = -self.QUIET
-
-    def __call__(self, text: str) -> None:
-        with self._lock:
-            now = time.monotonic()
-            if now - self._told < self.QUIET:
-                return
-            self._told = now
-        self._sink(Event(stage=self.stage, message=text))
+    return msgspec.structs.replace(keys, ask=answer)
 
 
 def _context(stage: HookStage, plan: Plan, nodes: tuple[str, ...]) -> HookContext:
@@ -147,8 +140,10 @@ def _closing(work: Work) -> Iterator[None]:
 class _Execution:
     """One run of a plan."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, watch: Watch, retries: Retries) -> None:
         self._work = work
+        self._watch = watch
+        self._retries = retries
         self._lock = threading.Lock()
         self._alone = threading.Lock()
         self._done: dict[int, tuple[StepReport, Outcome]] = {}
@@ -158,10 +153,11 @@ class _Execution:
         started = time.monotonic()
         work = self._work
         with contextlib.ExitStack() as prepared:
-            for step in work.plan.steps:
-                if (prepare := PERFORMERS[type(step)].prepare) is not None:
-                    prepared.enter_context(prepare(step, work))
-            still_there(work.plan, work.repository, work.candidates, work.runner)
+            with watching(self._watch), self._watch.doing(_PREPARING):
+                for step in work.plan.steps:
+                    if (prepare := PERFORMERS[type(step)].prepare) is not None:
+                        prepared.enter_context(prepare(step, work))
+                still_there(work.plan, work.repository, work.candidates, work.runner)
             self._do_held()
             with _half_way():
                 for candidate in work.candidates.values():
@@ -176,10 +172,13 @@ class _Execution:
         """What needs the disks held, on all of them at once."""
         work = self._work
         with contextlib.ExitStack() as stack:
-            for disk, candidate in work.candidates.items():
-                work.targets[disk] = stack.enter_context(open_target(candidate))
-                work.streamers[disk] = work.streamer(work.targets[disk], resume=self._matches(disk))
+            with watching(self._watch), self._watch.doing(_COMPARING):
+                for disk, candidate in work.candidates.items():
+                    work.targets[disk] = stack.enter_context(open_target(candidate))
+                    work.streamers[disk] = work.streamer(work.targets[disk], resume=self._matches(disk))
             work.journal.open()
+            # From here on what waits for the repository is a stage that writes.
+            self._retries.stage = Stage.STREAM
             with _half_way():
                 together({disk: partial(self._hold, disk) for disk in work.candidates}, work.halt)
                 for target in work.targets.values():

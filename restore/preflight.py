@@ -7,8 +7,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
 from core.errors import DamagedError, DeviceError, ProcessError, RefusedError
 from core.process import Runner, find_tool
 from images.browse.point import ChunkCache
@@ -21,7 +19,7 @@ from restore.plan.plan import Plan, TargetDisk
 from restore.plan.soundness import unfit, unsound
 from restore.plan.steps import CreateTable
 from restore.planning.matching import same_disks
-from restore.planning.surveyed import survey_chunks
+from restore.planning.surveyed import of_steps, survey_chunks
 from restore.shrink.room import ELSEWHERE, scratch_folder, too_little_scratch
 from restore.stream.journal import Journal
 from restore.table.table import compare, rehearse_table
@@ -79,10 +77,7 @@ def preflight(
         raise RefusedError(
             f"The plan does not fit its recovery point: {reasons[0]}. Nothing was written.", reasons=tuple(reasons)
         )
-    # What is left out of the restore may be damaged.
-    named = {getattr(step, "volume", "") for step in plan.steps}
-    needed = tuple(volume for volume in manifest.volumes if volume.id in named)
-    survey_chunks(repository, plan.recovery_point, msgspec.structs.replace(manifest, volumes=needed), alive)
+    survey_chunks(repository, plan.recovery_point, of_steps(plan, manifest), alive)
     sector_sizes = {target.source: target.sector_size for target in plan.targets}
     reasons += outgrown(plan.steps, sector_sizes, ChunkCache(repository), plan.recovery_point, manifest)
     if reasons:

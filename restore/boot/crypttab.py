@@ -7,7 +7,6 @@ start. liferaft knows the name of a container that was open when it was captured
 
 import contextlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from core.process import Runner
 from images.fstab import Tag, named, without_escapes
 from images.model.filesystem import FilesystemKind
 from restore.boot.held import Held, HeldPartition
-from restore.boot.mounts import Root, mount_held
+from restore.boot.mounts import Root, mount_held, mount_point
 from restore.boot.within import folder_within
 from restore.stack.mountable import OpenedLuks, StackDevice
 
@@ -146,10 +145,10 @@ def _names(
     found: Root, nodes: Mapping[str, Held], opened: Sequence[OpenedLuks], runner: Runner, tell: Callable[[str], None]
 ) -> list[tuple[OpenedLuks, str]]:
     """The open containers with the names that the system's crypttab gives them."""
-    with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
+    with mount_point("liferaft-look-") as folder:
         options = ("--options", ",".join(("ro", *found.words[1:])))
-        with mount_held(found.node, nodes[found.node], Path(folder), runner, *options):
-            lines = _lines_of(Path(folder))
+        with mount_held(found.node, nodes[found.node], folder, runner, *options):
+            lines = _lines_of(folder)
     if lines is None:
         return []
     names: list[tuple[OpenedLuks, str]] = []

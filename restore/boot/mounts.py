@@ -4,8 +4,10 @@ Everything is undone by structure: the context manager unmounts in reverse, what
 """
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,8 +15,9 @@ import msgspec
 
 from core.errors import LiferaftError, ProcessError
 from core.process import Runner
+from core.stopping import lasting
 from images.fstab import FstabLine, parse_fstab
-from images.model.layout import FilesystemKind
+from images.model.layout import BARE_ROLES, FilesystemKind
 from restore.boot.held import Held, HeldPartition, nodes_for
 from restore.boot.within import folder_within
 from restore.planning.abilities import MOVABLE_CONTAINERS
@@ -91,7 +94,7 @@ def mounted_system(found: Root, nodes: Mapping[str, Held], runner: Runner) -> It
         nodes: the partitions of the restored disks and the devices of their stack, by device node.
     """
     with contextlib.ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liferaft-system-")))
+        root = stack.enter_context(mount_point("liferaft-system-"))
         stack.enter_context(mount_held(found.node, nodes[found.node], root, runner, *found.words))
         absent: list[Absent] = []
         places = {"/": found.node}
@@ -137,17 +140,36 @@ def _mount_line(line: FstabLine, node: str, held: Held, root: Path, runner: Runn
 
 
 @contextlib.contextmanager
+def mount_point(prefix: str, where: Path | None = None) -> Iterator[Path]:
+    """An empty folder to mount something in; it goes with the block.
+
+    Not a :class:`tempfile.TemporaryDirectory`: were a filesystem still mounted there, that would delete its files.
+
+    Args:
+        where: the folder that it is made in; TMPDIR's by default.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+    try:
+        yield folder
+    finally:
+        if not folder.is_mount():
+            shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
 def mount(what: str, place: Path, runner: Runner, *options: str) -> Iterator[Path]:
     """A mount that ends with the block."""
-    runner.run(["mount", *options, what, str(place)], timeout=120)
-    try:
+    begin = partial(runner.run, ["mount", *options, what, str(place)], timeout=120)
+    with lasting(begin, lambda _: _unmount(place, runner)):
         yield place
-    finally:
-        try:
-            runner.run(["umount", str(place)], timeout=300)
-        except ProcessError:
-            # A process of the chroot may linger for a moment; lazily is better than never.
-            runner.run(["umount", "--lazy", str(place)], timeout=60)
+
+
+def _unmount(place: Path, runner: Runner) -> None:
+    try:
+        runner.run(["umount", str(place)], timeout=300)
+    except ProcessError:
+        # A process of the chroot may linger for a moment; lazily is better than never.
+        runner.run(["umount", "--lazy", str(place)], timeout=60)
 
 
 @contextlib.contextmanager
@@ -186,14 +208,16 @@ def find_root(nodes: Mapping[str, Held], runner: Runner, tell: Callable[[str], N
             continue
         if filesystem.detail in MOVABLE_CONTAINERS:
             continue
-        with tempfile.TemporaryDirectory(prefix="liferaft-look-") as folder:
+        if isinstance(held, HeldPartition) and held.partition.role in BARE_ROLES:
+            continue
+        with mount_point("liferaft-look-") as folder:
             try:
-                with mount_held(node, held, Path(folder), runner, "--options", "ro"):
-                    if _is_system(Path(folder)):
+                with mount_held(node, held, folder, runner, "--options", "ro"):
+                    if _is_system(folder):
                         return Root(node)
                 if filesystem.kind is FilesystemKind.BTRFS:
-                    with mount_held(node, held, Path(folder), runner, "--options", "ro,subvolid=5"):
-                        name = _root_subvolume(Path(folder))
+                    with mount_held(node, held, folder, runner, "--options", "ro,subvolid=5"):
+                        name = _root_subvolume(folder)
                     if name:
                         return Root(node, name)
             except LiferaftError as error:

@@ -1,5 +1,6 @@
 """What a mounted system is: read from its files, nothing of it is run."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -22,10 +23,14 @@ class UefiNames(msgspec.Struct, frozen=True):
 
     @property
     def loaders(self) -> tuple[str, ...]:
-        """What systems bring in their own folder, the one to start first."""
-        return f"shim{self.letters}.efi", f"grub{self.letters}.efi"
+        """What systems bring in their own folder, the one to start first, GRUB last. SUSE's shim has no letters."""
+        return f"shim{self.letters}.efi", "shim.efi", f"grub{self.letters}.efi"
 
 
+#: Systems whose folder on an EFI system partition is not called after their ID.
+_FOLDERS = {"rhel": "redhat", "ol": "redhat", "opensuse-leap": "opensuse", "opensuse-tumbleweed": "opensuse"}
+#: Where the files of GRUB's platforms are: Debian, Fedora; SUSE before 15, and since (openSUSE: grub2.spec, --libdir).
+_PLATFORMS = ("usr/lib/grub", "usr/lib/grub2", "usr/share/grub2")
 _UEFI = {"x86_64": UefiNames("x86_64-efi", "x64"), "aarch64": UefiNames("arm64-efi", "aa64")}
 
 
@@ -41,6 +46,7 @@ class InstalledSystem(msgspec.Struct, frozen=True, kw_only=True):
         name: for people (``Debian GNU/Linux 13 (trixie)``); id: os-release's ID.
         kernels: versions that have a kernel image in /boot, newest first.
         initramfs: the command that makes its initramfs: ``update-initramfs``, ``dracut`` or empty.
+        grub: its program that installs GRUB: ``grub-install``, or ``grub2-install`` alone (Fedora, RHEL, SUSE).
         grub_targets: GRUB platforms whose files are installed (``i386-pc``, ``x86_64-efi``, ``arm64-efi``).
         esp: whether /boot/efi is mounted and holds an EFI folder.
     """
@@ -49,8 +55,14 @@ class InstalledSystem(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     kernels: tuple[str, ...]
     initramfs: str
+    grub: str
     grub_targets: tuple[str, ...]
     esp: bool
+
+    @property
+    def folder(self) -> str:
+        """What its folder on an EFI system partition is called."""
+        return _FOLDERS.get(self.id, self.id)
 
 
 def read_system(root: Path) -> InstalledSystem:
@@ -63,9 +75,20 @@ def read_system(root: Path) -> InstalledSystem:
         id=release.get("ID", ""),
         kernels=tuple(sorted(_kernels(root), reverse=True)),
         initramfs=next((Path(tool).name for tool in tools if (root / tool).exists()), ""),
-        grub_targets=tuple(target for target in platforms if (root / "usr/lib/grub" / target / "modinfo.sh").exists()),
+        grub=next((path.name for path in _programs(root, "grub-install", "grub2-install")), "grub-install"),
+        grub_targets=tuple(target for target in platforms if _has_platform(root, target)),
         esp=(root / "boot/efi/EFI").is_dir(),
     )
+
+
+def _has_platform(root: Path, target: str) -> bool:
+    return any((root / folder / target / "modinfo.sh").exists() for folder in _PLATFORMS)
+
+
+def _programs(root: Path, *names: str) -> list[Path]:
+    """Those that are installed, the first name first; sbin may be a folder of its own or a link."""
+    places = [root / folder / name for name in names for folder in ("usr/sbin", "usr/bin", "sbin", "bin")]
+    return [place for place in places if os.path.lexists(place)]
 
 
 def _os_release(root: Path) -> dict[str, str]:

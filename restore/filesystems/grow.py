@@ -5,7 +5,6 @@ a filesystem that its own reader does not believe (dirty, hibernated) is left as
 """
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from images.filesystems.swap import read_swap
 from images.filesystems.used import UsedMap
 from images.model.layout import FilesystemKind
 from images.sources import BlockSource, open_source
-from restore.boot.mounts import mount
+from restore.boot.mounts import mount, mount_point
 
 #: e2fsck: 0 clean, 1 something was mended.
 _E2FSCK_MENDED = 1
@@ -171,6 +170,6 @@ def _btrfs_device(source: BlockSource, node: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _mounted(node: str, runner: Runner, option: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="liferaft-grow-") as folder:
-        with mount(node, Path(folder), runner, "--options", f"{option},nosuid,nodev,noexec") as place:
+    with mount_point("liferaft-grow-") as folder:
+        with mount(node, folder, runner, "--options", f"{option},nosuid,nodev,noexec") as place:
             yield place

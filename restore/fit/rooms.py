@@ -199,14 +199,18 @@ def _shares(units: int, weights: Sequence[int]) -> list[int]:
 
 
 def _cut(room: Room, wanted: Sequence[int]) -> list[int] | None:
-    """Sizes at which everybody fits: first those a filesystem's own tool shrinks, by their free space; then the rest.
+    """Sizes at which everybody fits: first those a filesystem's own tool shrinks, by their free space; then those that
+    are made anew; at last a /boot, which is small, and full with its next kernel.
 
     None when even the least sizes do not fit.
     """
     sizes = list(wanted)
-    for means in ((Means.STREAM, Means.SHRINK), (Means.REMAKE,)):
+    tools, anew = (Means.STREAM, Means.SHRINK), (Means.REMAKE,)
+    for last, means in ((False, tools), (False, anew), (True, (*tools, *anew))):
         spare = [
-            (align_up(size) - tenant.floor) // ALIGNMENT if tenant.cut in means and tenant.floor < size else 0
+            (align_up(size) - tenant.floor) // ALIGNMENT
+            if (tenant.last, tenant.cut in means) == (last, True) and tenant.floor < size
+            else 0
             for tenant, size in zip(room.tenants, sizes, strict=True)
         ]
         base = [align_up(size) if units else size for size, units in zip(sizes, spare, strict=True)]

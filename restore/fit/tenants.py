@@ -40,6 +40,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
         floor: the size it may be cut to when there is none; ``wanted`` when it may not be cut.
         means: how its content comes over at ``size`` or more; ``cut``: how it does at less.
         grows: it takes a share of what is left.
+        last: it is cut only when all others were.
         closes: the gap before it is closed.
         pinned: why it cannot be moved; empty when it can.
         whole: it starts on a sector of the target where it lies.
@@ -55,6 +56,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     means: Means = Means.STREAM
     cut: Means = Means.SHRINK
     grows: bool = False
+    last: bool = False
     closes: bool = False
     pinned: str = ""
     whole: bool = True
@@ -230,6 +232,7 @@ class _Builder:
             means=means,
             cut=cut if means is Means.STREAM else means,
             grows=self._takes_space(part, rule, grows),
+            last=floor < wanted and self._wishes.boots(part),
             closes=rule is not None and rule.rule is Rule.MOVE,
             pinned=pinned,
             whole=whole,

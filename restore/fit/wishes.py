@@ -20,6 +20,11 @@ def nothing_converts(partition: Partition, old: int, new: int) -> Means | str:
     return f"the target has sectors of {new} bytes, the source had {old}: this version does not convert between them"
 
 
+def nothing_boots(partition: Partition) -> bool:
+    """What is said of a /boot when nobody looked."""
+    return False
+
+
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of the fit of one disk.
 
@@ -30,6 +35,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         growable: ids of partitions that hold a container which grows with its partition.
         least: bytes the content of a partition needs at least, or why it cannot be made smaller. Asked only when
             something has to be.
+        boots: whether a partition is a /boot, which is made smaller after all others. Asked only when one has to be.
         conversion: by what means a partition comes to sectors of another size, or the reason why it cannot.
     """
 
@@ -39,6 +45,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     firmware: Firmware | None = None
     growable: frozenset[str] = frozenset()
     least: Callable[[Partition], int | str] = nothing_shrinks
+    boots: Callable[[Partition], bool] = nothing_boots
     conversion: Callable[[Partition, int, int], Means | str] = nothing_converts
 
     @property

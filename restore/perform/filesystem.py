@@ -3,11 +3,11 @@
 from core.events import Stage
 from images.model.layout import Disk
 from restore.boot.held import Held, held_partitions
-from restore.boot.repair import repair_boot
+from restore.boot.repair import Around, repair_boot
 from restore.filesystems.grow import grow_filesystem
 from restore.perform.work import Outcome, Work
 from restore.plan.steps import GrowFilesystem, RepairBoot
-from restore.stack.mountable import opened_luks, stack_devices
+from restore.stack.mountable import opened_luks, physical_volumes, stack_devices
 from restore.target.partitions import partition_node
 
 
@@ -35,14 +35,13 @@ def repair(step: RepairBoot, work: Work) -> Outcome:
         other = work.candidates[disk].node
         other_disks[other] = work.restored(disk)
         others |= {work.node(held.partition.id): held for held in held_partitions(other, other_disks[other])}
-    fixed = repair_boot(
-        node,
-        work.restored(step.disk),
-        step.firmware,
-        work.runner,
-        work.sink,
+    layout, alive = work.rebuilt(), work.alive.nodes()
+    around = Around(
         others=others,
         other_disks=other_disks,
-        opened=opened_luks(work.rebuilt(), work.alive.nodes(), work.node),
+        opened=opened_luks(layout, alive, work.node),
+        listed=physical_volumes(layout, alive, work.node),
+        renewed=work.renewed,
     )
+    fixed = repair_boot(node, work.restored(step.disk), step.firmware, work.runner, work.sink, around=around)
     return Outcome(boot=fixed.actions, warnings=fixed.warnings)

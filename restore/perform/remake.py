@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from core.events import Meter, Stage, ticking
 from images.browse.point import ChunkCache, VolumeSource, open_volume
 from images.browse.tree import Tree
 from images.model.extents import Extent
-from restore.boot.mounts import mount
+from restore.boot.mounts import mount, mount_point
 from restore.filesystems.file_copy import copy_files
 from restore.filesystems.file_proof import prove_files
 from restore.filesystems.held import HeldPartition
@@ -145,8 +144,8 @@ def _doubt(source: VolumeSource) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _mounted(node: str, work: Work, options: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="liferaft-remake-") as folder:
-        with mount(node, Path(folder), work.runner, "--options", f"{options},nosuid,nodev,noexec") as place:
+    with mount_point("liferaft-remake-") as folder:
+        with mount(node, folder, work.runner, "--options", f"{options},nosuid,nodev,noexec") as place:
             yield place
 
 

@@ -43,7 +43,7 @@ def prepare(step: ShrinkVolume, work: Work) -> Iterator[None]:
     source = open_volume(ChunkCache(work.repository), work.plan.recovery_point, work.manifest, volume)
     name = volume_name(work.plan.recovery_point, work.manifest, volume)
     folder = scratch_folder(work.conduct.scratch)
-    with shrunk_volume(source, step.kind, step.size, folder, work.runner, name) as shrunk:
+    with shrunk_volume(source, step.kind, step.size, folder, work.runner, name, work.heard) as shrunk:
         work.shrunk[step.volume] = shrunk
         yield
 

@@ -3,7 +3,9 @@
 from functools import partial
 
 from core.events import Stage
-from core.units import format_size
+from core.stopping import undisturbed
+from core.units import counted, format_size
+from images.model.stack import Array
 from restore.perform.work import Outcome, Work
 from restore.plan.steps import CloseStack, CreateArray, CreateVolumeGroup, OpenLuks, Step
 from restore.stack import luks, lvm, md, thin
@@ -13,13 +15,18 @@ def create_array(step: CreateArray, work: Work) -> Outcome:
     """An array, of members that the steps before made."""
     work.say(Stage.LAYOUT, step.describe())
     nodes = {device: work.node(device) for device in step.array.member_ids}
-    node = md.create_array(step.array, nodes, work.runner, fill=step.fill)
-    work.alive.add(step.array.id, node)
-    work.alive.on_close(partial(md.stop_array, node, work.runner))
-    if len(nodes) < step.array.slots:
-        lacking = step.array.slots - len(nodes)
-        return Outcome(warnings=(f"array {step.array.name or step.array.id} lacks {lacking} members, as it did",))
-    return Outcome()
+    with undisturbed():
+        node = md.create_array(step.array, nodes, work.runner, fill=step.fill)
+        work.alive.add(step.array.id, node)
+        work.alive.on_close(partial(md.stop_array, node, work.runner))
+    captured = next((found for found in work.manifest.layout.containers if found.id == step.array.id), None)
+    before = captured.lacking if isinstance(captured, Array) else 0
+    called, lacking = f"array {step.array.name or step.array.id}", step.array.lacking
+    if lacking > before:
+        node = f"/dev/md/{step.array.name.rpartition(':')[2] or step.array.id}"
+        text = f"{called} lacks {counted(lacking, 'member')}, as the plan says: mdadm --manage {node} --add DEVICE"
+        return Outcome(warnings=(text,))
+    return Outcome(warnings=(f"{called} lacks {counted(lacking, 'member')}, as it did",) if lacking else ())
 
 
 def open_luks(step: OpenLuks, work: Work) -> Outcome:
@@ -29,9 +36,10 @@ def open_luks(step: OpenLuks, work: Work) -> Outcome:
     captured = next(found for found in work.manifest.layout.containers if found.id == step.container.id)
     if captured.uuid != step.container.uuid:
         luks.renew_luks(node, captured.uuid, step.container.uuid, work.runner)
-    opened = luks.open_luks(step.container, node, work.keys, work.runner)
-    work.alive.add(step.container.id, opened)
-    work.alive.on_close(partial(luks.close_luks, opened, work.runner))
+    with undisturbed():
+        opened = luks.open_luks(step.container, node, work.keys, work.runner)
+        work.alive.add(step.container.id, opened)
+        work.alive.on_close(partial(luks.close_luks, opened, work.runner))
     return Outcome()
 
 

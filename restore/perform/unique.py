@@ -1,7 +1,6 @@
 """Making a restored machine another one than it was: identities and what refers to them, in one checked step."""
 
 import contextlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,17 +10,19 @@ import msgspec
 from core.errors import LiferaftError
 from core.events import Stage
 from restore.boot.crypttab import named_by_crypttab, sealed
+from restore.boot.efi import esp_folder, other_esps
 from restore.boot.held import Held, held_partitions
 from restore.boot.inside import run_inside
-from restore.boot.mounts import find_root, mount_held, mounted_system
+from restore.boot.lvm_devices import renew_devices
+from restore.boot.mounts import MountedSystem, find_root, mount_held, mount_point, mounted_system
 from restore.boot.system import read_system
 from restore.perform.work import Outcome, Work
-from restore.plan.steps import MakeUnique, Step
-from restore.stack.mountable import opened_luks, stack_devices
+from restore.plan.steps import MakeUnique, RepairBoot, Step
+from restore.stack.mountable import opened_luks, physical_volumes, stack_devices
 from restore.target.partitions import partition_node
 from restore.unique.filesystem import renew_filesystem, tools
 from restore.unique.machine import forget_seeds, renew_host_keys, renew_machine_id
-from restore.unique.references import places_still_old, rewrite_places
+from restore.unique.references import ESP_PLACES, places_still_old, rewrite_places
 from restore.unique.renewal import Renewal, Sort
 
 _INITRAMFS_TIMEOUT = 3600.0
@@ -109,9 +110,9 @@ def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: 
         made.warnings.append(f"no Linux system was found{why}: no file was searched for the old identities")
         return
     # First the root alone: until its fstab is rewritten, it names filesystems that are no more.
-    with tempfile.TemporaryDirectory(prefix="liferaft-root-") as folder:
-        with mount_held(found.node, nodes[found.node], Path(folder), work.runner, *found.words):
-            changed = list(rewrite_places(Path(folder), renewals))
+    with mount_point("liferaft-root-") as folder:
+        with mount_held(found.node, nodes[found.node], folder, work.runner, *found.words):
+            changed = list(rewrite_places(folder, renewals))
     with contextlib.ExitStack() as stack:
         tell = partial(work.say, Stage.UNIQUE)
         found, nodes = stack.enter_context(named_by_crypttab(found, nodes, opened, work.runner, tell))
@@ -119,6 +120,7 @@ def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: 
         root = mounted.root
         made.warnings += [absent.text for absent in mounted.absent if absent.reason]
         changed += rewrite_places(root, renewals)
+        changed += _renew_other_esps(mounted, nodes, renewals, work, made)
         made.done += [f"unique: {path} names the new identities" for path in dict.fromkeys(changed)]
         for machine in (renewal for renewal in renewals if renewal.sort is Sort.MACHINE):
             if renew_machine_id(root, machine.new):
@@ -132,13 +134,36 @@ def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: 
         made.done += [f"unique: {path} is made again at the next start" for path in forgotten]
         if warning:
             made.warnings.append(warning)
+        # LVM's list has the new UUIDs already: now with what these disks are known by.
+        listed = renew_devices(root, physical_volumes(work.rebuilt(), work.alive.nodes(), work.node), work.runner)
+        made.done += [f"unique: {listed.done}"] if listed.done else []
+        made.warnings += [listed.warning] if listed.warning else []
         if mounted.lacking:
             # It would be made in the empty folder that lies below.
             names = ", ".join(absent.place for absent in mounted.lacking)
             made.warnings.append(f"the initramfs was not made again, because {names} is not mounted")
+        elif any(isinstance(step, RepairBoot) for step in work.plan.steps):
+            # Which looks for drivers, too: once is enough.
+            work.renewed = True
         else:
             _rebuild_initramfs(root, work, made)
         made.warnings += places_still_old(root, renewals)
+
+
+def _renew_other_esps(
+    mounted: MountedSystem, nodes: Mapping[str, Held], renewals: Sequence[Renewal], work: Work, made: _Made
+) -> list[str]:
+    """The references on EFI system partitions that the system does not mount at /boot/efi. Gives the changed files."""
+    changed: list[str] = []
+    for node, held in other_esps(mounted, nodes).items():
+        where = f" on partition {held.partition.number} of {held.disk}"
+        try:
+            with esp_folder(node, mounted, work.runner) as folder:
+                changed += [path + where for path in rewrite_places(folder, renewals, ESP_PLACES)]
+                made.warnings += [line + where for line in places_still_old(folder, renewals, ESP_PLACES)]
+        except LiferaftError as error:
+            made.warnings.append(f"the EFI system partition{where} may name the old identities: {error.message}")
+    return changed
 
 
 def _rebuild_initramfs(root: Path, work: Work, made: _Made) -> None:

@@ -12,6 +12,7 @@ from core.process import Runner
 from images.model.layout import Disk, Layout, Partition, PartitionTable
 from images.model.manifest import Manifest
 from images.stack.keys import Keys
+from images.store.backend import Heard, deaf
 from images.store.repository import Repository
 from restore.plan.plan import Plan
 from restore.plan.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume, container_of
@@ -61,8 +62,9 @@ class Work:
             that is held open.
         shrunk: by volume, filled by what is prepared before the first write.
         alive: the stack's devices that are there now.
-        keys: what opens encrypted containers.
+        keys: what opens encrypted containers. heard: takes signs of life of what has no bytes to count.
         proven: the volumes that the plan reads back. verifies: these are all that it writes.
+        renewed: the restored system has new identities, and its initramfs the old ones: boot repair makes it again.
         journal: what an earlier run did, and this one does. halt: ends the work on all disks.
     """
 
@@ -76,6 +78,7 @@ class Work:
         sink: Sink,
         keys: Keys | None = None,
         conduct: Conduct | None = None,
+        heard: Heard = deaf,
     ) -> None:
         self.plan = plan
         self.repository = repository
@@ -85,10 +88,12 @@ class Work:
         self.sink = sink
         self.keys = keys or Keys()
         self.conduct = conduct or Conduct()
+        self.heard = heard
         self.halt = Halt()
         self.journal = Journal(self.conduct.journal, plan, candidates)
         self.alive = Alive()
         self._held = contextlib.ExitStack()
+        self.renewed = False
         self.shrunk: dict[str, Shrunk] = {}
         self.targets: dict[str, Target] = {}
         self.streamers: dict[str, Streamer] = {}

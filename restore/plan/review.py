@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from core.errors import DamagedError, RefusedError, UsageError
 from images.browse.point import ChunkCache
-from images.store.backend import MissingFileError
+from images.store.backend import Heard, MissingFileError, deaf
 from images.store.repository import Repository
 from images.tables.table_bytes import table_pieces
 from restore.plan.outgrown import outgrown
@@ -15,22 +15,24 @@ from restore.plan.plan import Plan, TargetDisk
 from restore.plan.soundness import unfit, unsound
 from restore.plan.steps import CreateTable
 from restore.planning.matching import same_disks
-from restore.planning.placement import only_disks
-from restore.planning.surveyed import survey_chunks
+from restore.planning.surveyed import of_steps, survey_chunks
 from restore.target.candidates import Candidate
 
 
-def review(plan: Plan, repository: Repository, find: Callable[[TargetDisk], Candidate]) -> list[str]:
+def review(
+    plan: Plan, repository: Repository, find: Callable[[TargetDisk], Candidate], alive: Heard = deaf
+) -> list[str]:
     """Every reason against carrying out a plan; none when it may be.
 
     Args:
         find: the disk or file that a target of the plan means; raises RefusedError or UsageError.
+        alive: called now and then while it goes on, with 0.
 
     Raises:
         UnreachableError: the repository does not answer any more.
     """
     broken = list(unsound(plan)) or list(_against_tables(plan))
-    reasons = [*broken, *_against_targets(plan, find), *_against_content(plan, repository, sound=not broken)]
+    reasons = [*broken, *_against_targets(plan, find), *_against_content(plan, repository, alive, sound=not broken)]
     return list(dict.fromkeys(reasons))
 
 
@@ -69,7 +71,7 @@ def _against_targets(plan: Plan, find: Callable[[TargetDisk], Candidate]) -> Ite
     yield from same_disks(found)
 
 
-def _against_content(plan: Plan, repository: Repository, *, sound: bool) -> Iterator[str]:
+def _against_content(plan: Plan, repository: Repository, alive: Heard, *, sound: bool) -> Iterator[str]:
     try:
         manifest = repository.manifest(plan.recovery_point)
     except MissingFileError:
@@ -78,11 +80,10 @@ def _against_content(plan: Plan, repository: Repository, *, sound: bool) -> Iter
     except (DamagedError, RefusedError) as error:
         yield _clause(error.message)
         return
-    restored = only_disks(manifest, [target.source for target in plan.targets])
     strange = list(unfit(plan, manifest))
     yield from strange
     try:
-        survey_chunks(repository, plan.recovery_point, restored)
+        survey_chunks(repository, plan.recovery_point, of_steps(plan, manifest), alive)
     except DamagedError as error:
         yield _clause(error.message)
         return

@@ -16,11 +16,13 @@ from images.stack.luks import read_header
 from images.store.repository import Repository
 from restore.filesystems.makers import remake_doubts
 from restore.filesystems.sectors import conversion
+from restore.filesystems.xfs_coarser import coarser_bytes
 from restore.filesystems.xfs_make import block_size, log_size
 from restore.filesystems.xfs_room import least_size, usable
 from restore.filesystems.xfs_shared import shared_bytes
 from restore.plan.outgrown import growth_reason
 from restore.planning.abilities import FAT, REMAKEABLE, SHRINKABLE
+from restore.planning.kernels import Kernels, kernels_on
 from restore.planning.lessening import Lessening
 from restore.planning.seat import Means, Seat
 from restore.shrink.kinds import SHRINKERS
@@ -60,12 +62,17 @@ class Contents:
             for volume in manifest.volumes
             if volume.disk not in others and volume.role is not VolumeRole.HEAD
         }
+        self._kernels: dict[str, Kernels] = {}
         #: What it, and the stack on it, can do with less room.
         self.lessening = Lessening(manifest.layout, self._least, self._against_header)
 
     def least(self, partition: Partition) -> int | str:
         """Bytes the content of a partition needs at least, or why it cannot be made smaller."""
         return self.lessening.least(partition.id, partition.filesystem)
+
+    def holds_boot(self, partition: Partition) -> bool:
+        """Whether a partition is a /boot, which keeps its size as long as there is another way."""
+        return self._kernels_on(partition.id, partition.filesystem).boot
 
     def convert(self, partition: Partition, old: int, new: int) -> Means | str:
         """By what means a partition comes from sectors of ``old`` bytes to ``new``, or why it cannot."""
@@ -99,6 +106,19 @@ class Contents:
         return open_volume(self._cache, self._point, self._manifest, volume)
 
     def _least(self, device: str, filesystem: Filesystem | None) -> int | str:
+        """With room for one more kernel where there are kernels: boot repair may have to make an initramfs there."""
+        found = self._least_alone(device, filesystem)
+        return found if isinstance(found, str) else found + self._kernels_on(device, filesystem).room
+
+    def _kernels_on(self, device: str, filesystem: Filesystem | None) -> Kernels:
+        """For what lies on a partition or a device of the stack."""
+        if device not in self._kernels:
+            volume = self._volumes.get(device)
+            kind = filesystem.kind if filesystem else FilesystemKind.UNKNOWN
+            self._kernels[device] = kernels_on(self.open(volume), kind) if volume is not None else Kernels()
+        return self._kernels[device]
+
+    def _least_alone(self, device: str, filesystem: Filesystem | None) -> int | str:
         """For what lies on a partition, a disk without a table or a device of the stack, and is no container."""
         volume = self._volumes.get(device)
         kind = filesystem.kind if filesystem else FilesystemKind.UNKNOWN
@@ -143,20 +163,25 @@ class Contents:
 
     def _least_anew(self, volume: Volume, kind: FilesystemKind) -> int:
         """Bytes of the least filesystem into which the files of a stored one are copied."""
-        copied = self._copied(volume, kind)
+        source = self.open(volume)
+        copied = self._copied(volume, kind, source.sector_size)
         if kind is not FilesystemKind.XFS:
             return _by_allocation(copied, kind)
-        source = self.open(volume)
         # What was allocated has the log in it: that is the margin for files that lie less closely in a fresh one.
         enough = _by_allocation(copied + log_size(source), kind)
         return max(enough, least_size(copied, block_size(source, source.sector_size)))
 
-    def _copied(self, volume: Volume, kind: FilesystemKind) -> int:
-        """Bytes that a copy of the files takes, without what is new about the filesystem around them."""
+    def _copied(self, volume: Volume, kind: FilesystemKind, sector_size: int) -> int:
+        """Bytes that a copy of the files takes, without what is new about the filesystem around them.
+
+        Args:
+            sector_size: of what the copy lies on.
+        """
         if kind is not FilesystemKind.XFS:
             return volume.allocated
         source = self.open(volume)
-        return max(volume.allocated - log_size(source), 0) + shared_bytes(source)
+        more = shared_bytes(source) + coarser_bytes(source, block_size(source, sector_size))
+        return max(volume.allocated - log_size(source), 0) + more
 
     def _against_remaking(self, seat: Seat, sector_size: int) -> Sequence[str]:
         volume = self._volumes.get(seat.source.id)
@@ -177,14 +202,15 @@ class Contents:
                 FatCopy(source, filesystem, size, sector_size, old_lba=0, new_lba=0)
                 return ()
             doubts = list(remake_doubts(source, kind))
-            needed = 0 if doubts else self._copied(volume, kind)
+            needed = 0 if doubts else self._copied(volume, kind, sector_size)
             room = to_bytes(seat.partition.sector_count, sector_size)
             if kind is FilesystemKind.XFS and needed:
                 room = usable(room, block_size(source, sector_size))
             if needed > room:
                 doubts.append(
                     f"a copy of its files needs {needed} bytes ({format_size(needed)}), and there are {room} "
-                    f"({format_size(room)}): what files share is no longer shared, and the filesystem itself takes room"
+                    f"({format_size(room)}): what files share is no longer shared, blocks may be larger, and the "
+                    f"filesystem itself takes room"
                 )
             return doubts
         except (DamagedError, RefusedError) as error:

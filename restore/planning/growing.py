@@ -1,6 +1,6 @@
 """Growing: who in a stack takes the room that its lowest devices gain, by the rules or by itself.
 
-Pure: a layout and rules in, names out. How much room there is, and the steps, are ``planning_stack.py``'s.
+Pure: a layout and rules in, names out. How much room there is, and the steps, are ``stack_steps.py``'s.
 """
 
 from collections.abc import Mapping, Sequence

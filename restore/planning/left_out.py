@@ -1,6 +1,6 @@
 """What is left out with partitions: the containers that lie on them alone, and all that lies on those.
 
-Pure: a layout and ids in, ids and sentences out. What is left out with a whole disk is ``planning_stack.py``'s.
+Pure: a layout and ids in, ids and sentences out. What is left out with a whole disk is ``stack_steps.py``'s.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,6 +9,7 @@ import msgspec
 
 from images.model.layout import Disk, Layout, devices_made_by
 from images.model.stack import Array, Container, Luks, VolumeGroup
+from restore.planning.degraded import offer
 from restore.planning.rules import PartitionRule, Rule
 
 
@@ -70,9 +71,10 @@ def left_out(layout: Layout, disks: Collection[str], dropped: Collection[str]) -
             notes += [f"{_note(container)} is left out with {_named(causes)}{_lost(container)}."] if causes else []
         elif causes and not members & across:
             stays = _named(members - set(gone))
+            other = offer(container, members & set(gone)) if isinstance(container, Array) else ""
             reasons.append(
                 f"{container_name(container)} lies on {stays} too, which is restored, while {_named(causes)} is left "
-                f"out: leave out all that it lies on, or nothing"
+                f"out: leave out all that it lies on, or nothing{other}"
             )
     return LeftOut(
         containers=frozenset(container.id for container in containers),

@@ -2,7 +2,7 @@
 
 The counterpart of ``growing.py``. A filesystem on a logical volume or in a LUKS container is made smaller as one on a
 partition is; the volume, the group and the container follow. Pure: a layout, and what each content needs, in; bytes
-out. The steps are ``planning_stack.py``'s.
+out. The steps are ``stack_steps.py``'s.
 """
 
 from collections.abc import Callable, Mapping

@@ -18,12 +18,13 @@ from images.store.repository import Repository
 from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
 from restore.planning.contents import Contents
-from restore.planning.growing import Chosen, chosen_volumes, growable_members, with_members
+from restore.planning.degraded import without_members
+from restore.planning.growing import Chosen, chosen_volumes, disks_that_grow, growable_members, with_members
 from restore.planning.left_out import dropped_partitions, left_out
 from restore.planning.matching import Pair, is_same_identity, same_disks
 from restore.planning.rules import Growth, PartitionRule, TableChoice
 from restore.planning.seating import rules_reasons
-from restore.planning.stack_steps import containers_on, stack_reasons
+from restore.planning.stack_steps import Room, containers_on, stack_reasons
 from restore.target.candidates import Candidate
 from restore.unique.planning import unique_reasons
 
@@ -36,6 +37,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
         firmware: None: do not repair the boot loader.
         onto_source: the disk the recovery point was taken from may be the target.
         unique: give the restored machine identities of its own, for cloning.
+        degraded: arrays come back without the members that are left out, as far as their redundancy allows.
     """
 
     growth: Growth = Growth.NONE
@@ -45,6 +47,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     firmware: Firmware | None = None
     onto_source: bool = False
     unique: bool = False
+    degraded: bool = False
 
 
 class Placing(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,18 +63,24 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """All of them.
 
     Attributes:
-        manifest: with the disks that are restored, alone.
+        manifest: with the disks that are restored, alone, and without what partitions that are left out take along.
+        layout: of these disks, with that.
         left: ids of those that are not.
         placings: in the order of the disks.
         chosen: by id of a volume group, the volume that a rule lets grow.
+        growth: who takes the room that no rule is about.
         reasons: every reason against; the fits are then not to be used.
+        notes: a sentence for each array that lacks members which are left out.
     """
 
     manifest: Manifest
+    layout: Layout
     left: tuple[str, ...]
     placings: tuple[Placing, ...]
     chosen: Chosen
+    growth: Growth
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def place(
@@ -83,7 +92,7 @@ def place(
         point: the full id.
         pairs: in any order; a disk that is in none is left out.
     """
-    whole = repository.manifest(point)
+    whole, lacking = _with_arrays(repository.manifest(point), pairs, options)
     manifest = only_disks(whole, [pair.disk for pair in pairs])
     disks = manifest.layout.disks
     named = {pair.disk: pair.candidate for pair in pairs}
@@ -101,6 +110,7 @@ def place(
     reasons = [*_against_pairs(whole, pairs), *_against_sources(placings, options), *unfollowed]
     reasons += rules_reasons([rule for rule in options.rules if rule.partition], [disk.id for disk in disks])
     reasons += [reason for placing in placings for reason in _against_fit(placing)]
+    layout = manifest.layout
     placings, manifest, against = _without_dropped(whole.layout, placings, manifest, rules)
     reasons += against
     reasons += [
@@ -112,10 +122,40 @@ def place(
         reasons += unique_reasons(repository, point, manifest)
     return Placement(
         manifest=manifest,
+        layout=layout,
         left=tuple(disk.id for disk in whole.layout.disks if disk not in disks),
         placings=tuple(placings),
         chosen=chosen,
+        growth=options.growth,
         reasons=tuple(reasons),
+        notes=lacking,
+    )
+
+
+def _with_arrays(whole: Manifest, pairs: Sequence[Pair], options: PlanOptions) -> tuple[Manifest, tuple[str, ...]]:
+    """The manifest with its arrays as they are wanted, and what is to be said of those that lack members."""
+    if not options.degraded:
+        return whole, ()
+    named = [pair.disk for pair in pairs]
+    dropped = [
+        name
+        for disk in whole.layout.disks
+        if disk.id in named
+        for name in dropped_partitions(disk, _rules_of(disk, options.rules))
+    ]
+    found = without_members(whole.layout, named, dropped)
+    return msgspec.structs.replace(whole, layout=found.layout), found.notes
+
+
+def room_of(placement: Placement, layout: Layout) -> Room:
+    """Who in the stack of a layout, which is the placement's or one made of it, takes or gives up room."""
+    placings = placement.placings
+    return Room(
+        targets={placing.disk.id: placing.candidate.size for placing in placings if placing.disk.table is None},
+        growing=disks_that_grow(layout, placement.chosen, asked=placement.growth is not Growth.NONE),
+        chosen=placement.chosen,
+        lessening=placings[0].contents.lessening,
+        open=placings[0].contents.open,
     )
 
 
@@ -204,6 +244,7 @@ def _wishes(
         firmware=options.firmware,
         growable=growable,
         least=contents.least,
+        boots=contents.holds_boot,
         conversion=contents.convert,
     )
 

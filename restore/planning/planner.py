@@ -13,16 +13,15 @@ from images.model.extents import total
 from images.model.layout import Disk, PartitionRole
 from images.model.machine import Firmware
 from images.model.manifest import Manifest, VolumeRole
+from images.store.backend import Heard, deaf
 from images.store.repository import Repository
 from restore.plan.outgrown import outgrown
 from restore.plan.plan import Plan, TargetDisk
 from restore.plan.steps import CloseStack, CreateTable, RepairBoot, Step, WipeSignatures, WriteHead
-from restore.planning.growing import disks_that_grow
 from restore.planning.matching import Pair
-from restore.planning.placement import Placement, Placing, PlanOptions, is_source, place, refusal
-from restore.planning.rules import Growth
+from restore.planning.placement import Placement, Placing, PlanOptions, is_source, place, refusal, room_of
 from restore.planning.seating import Content, content_steps, late_steps, streamed
-from restore.planning.stack_steps import Room, StackSteps, stack_steps
+from restore.planning.stack_steps import StackSteps, stack_steps
 from restore.planning.surveyed import survey_chunks
 from restore.table.head import head_extents
 from restore.table.records import carry_records
@@ -36,12 +35,15 @@ from restore.unique.planning import make_unique
 _DOS_TABLE_END = 512
 
 
-def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options: PlanOptions) -> Plan:
+def make_plan(
+    repository: Repository, point: str, pairs: Sequence[Pair], options: PlanOptions, alive: Heard = deaf
+) -> Plan:
     """Plan the restore of disks of a recovery point to their targets.
 
     Args:
         point: the full id.
         pairs: in any order; a disk that is in none is left out, and said so.
+        alive: called now and then while it goes on, with 0.
 
     Raises:
         RefusedError: with every reason against.
@@ -52,7 +54,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     if placement.reasons:
         raise refusal(point, placement.reasons, options)
     manifest = _restored(placement)
-    surveyed = survey_chunks(repository, point, manifest)
+    surveyed = survey_chunks(repository, point, manifest, alive)
     placings = [_carried(placing) for placing in placement.placings]
     late: list[Step] = []
     if options.unique:
@@ -70,7 +72,7 @@ def make_plan(repository: Repository, point: str, pairs: Sequence[Pair], options
     steps += [*stack.making, *_late_steps(manifest, placings, surveyed, [*stack.growing, *late], options)]
     if stack.making:
         steps.append(CloseStack(disk=placings[0].disk.id))
-    notes = [*_fit_notes(placings), *stack.notes, *_notes(manifest, placings, options)]
+    notes = [*placement.notes, *_fit_notes(placings), *stack.notes, *_notes(manifest, placings, options)]
     return Plan(
         recovery_point=point,
         name=manifest.name,
@@ -151,14 +153,7 @@ def _stack(
     placement: Placement,
     options: PlanOptions,
 ) -> StackSteps:
-    chosen = placement.chosen
-    room = Room(
-        targets={placing.disk.id: placing.candidate.size for placing in placings if placing.disk.table is None},
-        growing=disks_that_grow(manifest.layout, chosen, asked=options.growth is not Growth.NONE),
-        chosen=chosen,
-        lessening=placings[0].contents.lessening,
-        open=placings[0].contents.open,
-    )
+    room = room_of(placement, manifest.layout)
     fits = [placing.fit for placing in placings]
     sector_sizes = [placing.candidate.sector_size for placing in placings]
     return stack_steps(manifest, fits, sector_sizes, surveyed, room, verify=options.verify)

@@ -27,15 +27,17 @@ from restore.plan.steps import (
     VerifyVolume,
 )
 from restore.planning.abilities import REMAKEABLE, SHRINKABLE
+from restore.planning.degraded import offer
 from restore.planning.growing import Chosen, growing_volume, grows
 from restore.planning.left_out import container_name
 from restore.planning.lessening import Lessening
 from restore.planning.seating import Content
 from restore.shrink.planning import shrink_step
+from restore.stack import md
 from restore.stack.lvm import RESTORABLE, has_thin
+from restore.stack.lvm_copies import copies
 from restore.stack.lvm_smaller import smaller_group
 
-_PARITY = frozenset({4, 5, 6})
 #: It has no field for the layout of RAID 0, without which mdadm makes none (mdadm: super0.c, init_super0).
 _OLD_FORMAT = "0.90"
 _NO_BARE: Mapping[str, int] = MappingProxyType({})
@@ -72,8 +74,10 @@ def stack_reasons(
     for container in (one for one in layout.containers if one.id not in without):
         absent = sorted(below[container.id] - set(disks))
         if absent and len(absent) < len(below[container.id]):
+            lacking = [member for member in container.member_ids if not below[member] <= set(disks)]
             reasons.append(
                 f"{container_name(container)} lies on {', '.join(absent)} too, and no target is named for that"
+                f"{offer(container, lacking) if isinstance(container, Array) else ''}"
             )
         if isinstance(container, Array) and container.level == 0 and container.metadata == _OLD_FORMAT:
             reasons.append(
@@ -148,10 +152,7 @@ def stack_steps(
         contents: by volume.
         room: who takes it.
     """
-    sizes: dict[str, int] = {device.id: device.size for device in manifest.layout.devices()}
-    sizes.update({disk: size for disk, size in room.targets.items() if disk in room.growing or size < sizes[disk]})
-    for fitted, sector_size in zip(fits, sector_sizes, strict=True):
-        sizes.update({seat.source.id: to_bytes(seat.partition.sector_count, sector_size) for seat in fitted.seats})
+    sizes = _sizes_below(manifest.layout, fits, sector_sizes, room)
     making: list[Step] = []
     growing: list[Step] = []
     notes: list[str] = []
@@ -177,6 +178,27 @@ def stack_steps(
         ]
         notes += _notes(container, step, sizes, manifest.layout)
     return StackSteps(tuple(making), tuple(growing), tuple(notes))
+
+
+def stack_sizes(layout: Layout, fits: Sequence[Fit], sector_sizes: Sequence[int], room: Room) -> dict[str, int]:
+    """Bytes that each device of a layout will have, by its id; arguments as of ``stack_steps``.
+
+    Raises:
+        RefusedError: a volume group has less room than its volumes need.
+    """
+    sizes = _sizes_below(layout, fits, sector_sizes, room)
+    for container in layout.containers:
+        _making(layout, container, sizes, room)
+    return sizes
+
+
+def _sizes_below(layout: Layout, fits: Sequence[Fit], sector_sizes: Sequence[int], room: Room) -> dict[str, int]:
+    """The same, where what the stack is made on has its new size already and the stack has not."""
+    sizes: dict[str, int] = {device.id: device.size for device in layout.devices()}
+    sizes.update({disk: size for disk, size in room.targets.items() if disk in room.growing or size < sizes[disk]})
+    for fitted, sector_size in zip(fits, sector_sizes, strict=True):
+        sizes.update({seat.source.id: to_bytes(seat.partition.sector_count, sector_size) for seat in fitted.seats})
+    return sizes
 
 
 def _making(layout: Layout, container: Container, sizes: dict[str, int], room: Room) -> Step:
@@ -263,7 +285,7 @@ def _smaller(volume: Volume, device: Device, size: int, content: Content, room: 
 
 def _notes(container: Container, step: Step, sizes: Mapping[str, int], layout: Layout) -> list[str]:
     called = container_name(container)
-    if isinstance(container, Array) and container.level in _PARITY and len(container.members) >= container.slots:
+    if isinstance(container, Array) and md.synchronises(container):
         return [f"{called}: md computes its parity in the background; until that is done no disk of it may fail."]
     if isinstance(container, Luks):
         return [f"{called} is opened with a key of yours: --luks-key or --luks-passphrase-file."]
@@ -272,10 +294,11 @@ def _notes(container: Container, step: Step, sizes: Mapping[str, int], layout: L
     notes: list[str] = []
     if has_thin(container):
         notes.append(f"{called}: blocks that its thin volumes shared are no longer shared.")
-    copies = [member.device for member in container.members if member.metadata_areas != 1]
-    if copies:
-        # A second copy lies behind the extents, where room may be none; its group works with one on each volume.
-        notes.append(f"{called}: one copy of LVM's metadata is made on {', '.join(copies)}, which had another number.")
+    made = step.group if isinstance(step, CreateVolumeGroup) else container
+    fewer = [one.device for one in made.members if copies(made, one, sizes[one.device]) != one.metadata_areas]
+    if fewer:
+        # It lies behind the extents: where these were laid anew, they take that room.
+        notes.append(f"{called}: one copy of LVM's metadata is made on {', '.join(fewer)}, where there were two.")
     grown = any(sizes[member] > layout.device(member).size for member in container.member_ids)
     if grown and isinstance(step, CreateVolumeGroup) and not step.grow:
         notes.append(f"{called}: none of its volumes can take the new room; it stays free in the group.")

@@ -3,12 +3,13 @@
 Maps and indexes are read, and the sizes of packs; the chunks themselves are proven when they are restored.
 """
 
-from collections.abc import Callable
+import msgspec
 
 from core.errors import DamagedError
 from images.model.manifest import Manifest, Volume
-from images.store.backend import deaf
+from images.store.backend import Heard, deaf
 from images.store.repository import Repository
+from restore.plan.plan import Plan
 from restore.planning.seating import Content
 from restore.stream.placed import lba_range
 
@@ -16,9 +17,7 @@ from restore.stream.placed import lba_range
 _ALIVE = 4096
 
 
-def survey_chunks(
-    repository: Repository, point: str, manifest: Manifest, alive: Callable[[int], None] = deaf
-) -> dict[str, Content]:
+def survey_chunks(repository: Repository, point: str, manifest: Manifest, alive: Heard = deaf) -> dict[str, Content]:
     """Walk every volume's map and check that each chunk is indexed and its pack is there, whole.
 
     Args:
@@ -46,9 +45,14 @@ def survey_chunks(
     return contents
 
 
-def _survey_volume(
-    repository: Repository, volume: Volume, where: str, sector_size: int, alive: Callable[[int], None]
-) -> Content:
+def of_steps(plan: Plan, manifest: Manifest) -> Manifest:
+    """The manifest with the volumes that a plan's steps name, alone: what is left out of a restore may be damaged."""
+    named = {getattr(step, "volume", "") for step in plan.steps}
+    needed = tuple(volume for volume in manifest.volumes if volume.id in named)
+    return msgspec.structs.replace(manifest, volumes=needed)
+
+
+def _survey_volume(repository: Repository, volume: Volume, where: str, sector_size: int, alive: Heard) -> Content:
     chunk = repository.chunk_size
     data = zero = stored = 0
     for slot in repository.slots(volume, where):

@@ -3,15 +3,15 @@
 btrfs moves whole chunks, so that how much it needs is known only when it has done it: an estimate.
 """
 
-import tempfile
 from pathlib import Path
 
 from core.errors import DamagedError, LiferaftError
 from core.process import Runner
 from core.units import MIB
 from images.filesystems.partclone_btrfs import OFFSET, SIZE, checksum_matches
+from images.loop import loop_device
 from images.sources import BlockSource
-from restore.boot.mounts import mount
+from restore.boot.mounts import mount, mount_point
 from restore.shrink.needs import Needs
 
 TOOLS = ("losetup", "mount", "umount", "findmnt", "btrfs")
@@ -44,13 +44,12 @@ def shrink_btrfs(path: Path, size: int, runner: Runner) -> tuple[str, ...]:
         ProcessError: a tool failed: there is too little room for its chunks, say.
         LiferaftError: the kernel took another device for this one.
     """
-    node = runner.run(["losetup", "--find", "--show", str(path)], timeout=60).stdout.strip()
-    try:
+    with loop_device(str(path), runner) as node:
         # A filesystem with the same UUID on another disk of this machine must not be taken for this one.
         runner.run(["btrfs", "device", "scan", "--forget"], timeout=300)
-        with tempfile.TemporaryDirectory(prefix="liferaft-shrink-") as folder:
+        with mount_point("liferaft-shrink-") as folder:
             options = f"device={node},nosuid,nodev,noexec"
-            with mount(node, Path(folder), runner, "--options", options) as place:
+            with mount(node, folder, runner, "--options", options) as place:
                 listed = runner.run(["findmnt", "--noheadings", "--output", "SOURCE", str(place)], timeout=60).stdout
                 if listed.strip().split("[")[0] != node:
                     raise LiferaftError(
@@ -60,8 +59,6 @@ def shrink_btrfs(path: Path, size: int, runner: Runner) -> tuple[str, ...]:
                 device = _device(runner, place)
                 runner.run(["btrfs", "filesystem", "resize", f"{device}:{size}", str(place)], timeout=_LONG)
         runner.run(["btrfs", "check", "--readonly", node], timeout=_LONG)
-    finally:
-        runner.run(["losetup", "--detach", node], timeout=60)
     return ()
 
 

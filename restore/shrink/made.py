@@ -10,6 +10,7 @@ from images.model.extents import Extent
 from images.model.layout import FilesystemKind
 from images.overlay import Overlay, open_overlay
 from images.sources import BlockSource
+from images.store.backend import Heard, deaf
 from restore.shrink.kinds import SHRINKERS, Shrinker
 from restore.shrink.mount import mounted_overlay
 from restore.shrink.result import Shrunk
@@ -17,7 +18,13 @@ from restore.shrink.result import Shrunk
 
 @contextlib.contextmanager
 def shrunk_volume(
-    source: BlockSource, kind: FilesystemKind, size: int, folder: Path, runner: Runner, name: str
+    source: BlockSource,
+    kind: FilesystemKind,
+    size: int,
+    folder: Path,
+    runner: Runner,
+    name: str,
+    heard: Heard = deaf,
 ) -> Iterator[Shrunk]:
     """The volume with its filesystem made smaller; the source is read, and scratch in ``folder`` is written.
 
@@ -25,6 +32,7 @@ def shrunk_volume(
         kind: one of SHRINKERS.
         size: bytes of the new partition.
         name: the volume, for errors.
+        heard: takes the bytes that the tools read and write, as they do.
 
     Raises:
         LiferaftError: it cannot be made as small, scratch is full, a tool failed, or a chunk is damaged.
@@ -32,7 +40,7 @@ def shrunk_volume(
     shrinker = SHRINKERS[kind]
     with open_overlay(source, folder) as overlay:
         try:
-            with mounted_overlay(overlay, runner) as path:
+            with mounted_overlay(overlay, runner, heard) as path:
                 notes = shrinker.shrink(path, size, runner)
         except ProcessError as error:
             hint = "Give the partition more room, or restore to a larger disk."

@@ -18,7 +18,9 @@ from typing import Any
 
 from core.errors import DamagedError, LiferaftError, MissingToolError, ProcessError, RefusedError
 from core.process import Runner
+from core.stopping import undisturbed
 from images.overlay import Overlay, ScratchFullError
+from images.store.backend import Heard, deaf
 from restore.shrink.leftovers import FSNAME, PREFIX, end_dead_mounts
 
 TOOLS = ("fusermount3",)
@@ -40,8 +42,11 @@ def obstacle() -> str:
 
 
 @contextlib.contextmanager
-def mounted_overlay(overlay: Overlay, runner: Runner) -> Iterator[Path]:
+def mounted_overlay(overlay: Overlay, runner: Runner, heard: Heard = deaf) -> Iterator[Path]:
     """A path under which other programs find the overlay as a file that they can read, write and truncate.
+
+    Args:
+        heard: takes the bytes that they read and write, as they do.
 
     Raises:
         MissingToolError: libfuse is not installed. RefusedError: the kernel does not mount it.
@@ -51,7 +56,9 @@ def mounted_overlay(overlay: Overlay, runner: Runner) -> Iterator[Path]:
     end_dead_mounts(runner)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         failures: list[BaseException] = []
-        thread = threading.Thread(target=_serve, args=(fuse, overlay, folder, failures), name="fuse", daemon=True)
+        thread = threading.Thread(
+            target=_serve, args=(fuse, _Operations(overlay, heard), folder, failures), name="fuse", daemon=True
+        )
         thread.start()
         try:
             _wait(folder, thread, failures)
@@ -59,7 +66,8 @@ def mounted_overlay(overlay: Overlay, runner: Runner) -> Iterator[Path]:
         except ProcessError as error:
             raise overlay.failure or error from None
         finally:
-            _end(folder, thread, runner)
+            with undisturbed():
+                _end(folder, thread, runner)
     if overlay.failure is not None:
         raise overlay.failure
 
@@ -82,11 +90,11 @@ def _binding() -> ModuleType:
     return found
 
 
-def _serve(fuse: ModuleType, overlay: Overlay, folder: str, failures: list[BaseException]) -> None:
+def _serve(fuse: ModuleType, operations: "_Operations", folder: str, failures: list[BaseException]) -> None:
     """Answer the kernel until the folder is unmounted."""
     try:
         # One thread: requests of one tool come one after the other, and Python would run one at a time anyway.
-        fuse.FUSE(_Operations(overlay), folder, foreground=True, nothreads=True, fsname=FSNAME)
+        fuse.FUSE(operations, folder, foreground=True, nothreads=True, fsname=FSNAME)
     except BaseException as error:  # noqa: BLE001 - it is raised again where the mount is waited for
         failures.append(error)
 
@@ -122,8 +130,9 @@ class _Operations:
 
     use_ns = True
 
-    def __init__(self, overlay: Overlay) -> None:
+    def __init__(self, overlay: Overlay, heard: Heard) -> None:
         self._overlay = overlay
+        self._heard = heard
         self._owner = {"st_uid": os.geteuid(), "st_gid": os.getegid(), "st_nlink": 1}
 
     def getattr(self, path: str, handle: int | None = None) -> dict[str, Any]:
@@ -146,7 +155,9 @@ class _Operations:
     def read(self, path: str, size: int, offset: int, handle: int) -> bytes:
         """What there is of a range."""
         with _as_numbers():
-            return self._overlay.read_at(offset, max(min(size, self._overlay.size - offset), 0))
+            data = self._overlay.read_at(offset, max(min(size, self._overlay.size - offset), 0))
+        self._heard(len(data))
+        return data
 
     def write(self, path: str, data: bytes, offset: int, handle: int) -> int:
         """A write behind the end makes the file longer, as far as its source reaches."""
@@ -154,6 +165,7 @@ class _Operations:
             if offset + len(data) > self._overlay.size:
                 self._overlay.resize(offset + len(data))
             self._overlay.write_at(offset, data)
+        self._heard(len(data))
         return len(data)
 
     def truncate(self, path: str, length: int, handle: int | None = None) -> int:

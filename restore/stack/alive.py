@@ -6,6 +6,7 @@ A node means something only as long as this process holds the stack open; nothin
 from collections.abc import Callable
 
 from core.errors import LiferaftError
+from core.stopping import undisturbed
 
 
 class Alive:
@@ -53,7 +54,8 @@ class Alive:
         self._nodes.clear()
         while self._closers:
             try:
-                self._closers.pop()()
+                with undisturbed():
+                    self._closers.pop()()
             except LiferaftError as error:
                 problems.append(error)
             except BaseException as error:  # noqa: BLE001 - it is raised again when nothing is left open

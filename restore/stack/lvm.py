@@ -17,8 +17,9 @@ from typing import Any
 from core.errors import DamagedError, DeviceError, LiferaftError, ProcessError, RefusedError
 from core.process import Runner
 from images.model.layout import Layout
-from images.model.stack import VolumeGroup
+from images.model.stack import PhysicalVolume, VolumeGroup
 from images.stack.nodes import mapper_name
+from restore.stack.lvm_copies import copies
 
 TOOLS = ("pvcreate", "vgcfgrestore", "vgchange", "lvs", "pvs", "wipefs")
 #: Segment types that come back whole. Others keep content of their own beside the data (raid, mirror, cache, snapshot).
@@ -51,7 +52,7 @@ def create_group(group: VolumeGroup, nodes: Mapping[str, str], runner: Runner, *
             front = _front(node) if member.device in fronts else b""
             # Inside an array or an opened container nobody wiped yet, and pvcreate would ask.
             runner.run(["wipefs", "--all", "--quiet", node], timeout=_TIMEOUT)
-            words = ["--uuid", member.uuid, "--restorefile", str(backup)]
+            words = ["--uuid", member.uuid, "--restorefile", str(backup), *_copies_words(group, member, node)]
             runner.run(["pvcreate", *limits, *words, node], timeout=_TIMEOUT)
             if front:
                 _put_front(node, front)
@@ -177,6 +178,15 @@ def _mapped_names(group: VolumeGroup) -> list[str]:
     pools = [volume.name for volume in group.volumes if "thin-pool" in volume.segments]
     names += [f"{pool}{part}" for pool in pools for part in ("_tdata", "_tmeta")]
     return [_mapped_name(group.name, name) for name in names]
+
+
+def _copies_words(group: VolumeGroup, member: PhysicalVolume, node: str) -> list[str]:
+    """The option for another number of copies of the metadata than pvcreate makes unasked."""
+    if member.metadata_areas == 1:
+        return []
+    with Path(node).open("rb") as stream:
+        room = stream.seek(0, os.SEEK_END)
+    return ["--pvmetadatacopies", str(copies(group, member, room))]
 
 
 def _front(node: str) -> bytes:

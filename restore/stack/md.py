@@ -9,7 +9,10 @@ Parity and mirrors. An array that has just been created knows nothing of what it
   own initial synchronisation runs behind the restore and gives way to it (md(4), "speed_limit_min"); where it stopped
   is in the superblocks, and it goes on when the restored machine starts. Until then the array has no redundancy, as any
   array that was made a moment ago.
-- An array that lacked a member comes back lacking it; there is nothing to synchronise.
+- An array that lacks members is made lacking them. RAID 4 and 5 have nothing to synchronise then, for their parity is
+  what is missing. RAID 6 that lacks one has; mdadm makes it lacking two and gives md the other one to fill, for md does
+  not start an array that is both dirty and degraded (drivers/md/raid5.c, raid5_run), as this one would be after a
+  restart.
 
 It does not decide which devices are members, and writes nothing but superblocks and what md itself synchronises.
 """
@@ -52,6 +55,11 @@ def create_array(array: Array, nodes: Mapping[str, str], runner: Runner, *, fill
         stop_array(node, runner)
         raise
     return node
+
+
+def synchronises(array: Array) -> bool:
+    """Whether md has parity to reckon when an array has been made, and no redundancy, or less, until that is done."""
+    return array.level in _PARITY and array.lacking <= (1 if array.level == 6 else 0)
 
 
 def check_free(array: Array, runner: Runner) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from images.model.filesystem import Filesystem
-from images.model.layout import Layout
-from images.model.stack import Array, Container, Luks
+from images.model.layout import Layout, devices_of_disk
+from images.model.stack import Array, Container, Luks, VolumeGroup
 
 #: md's modules by level (kernel, drivers/md/Makefile).
 _LEVELS = {0: "raid0", 1: "raid1", 4: "raid456", 5: "raid456", 6: "raid456", 10: "raid10"}
@@ -22,12 +22,14 @@ class StackDevice(msgspec.Struct, frozen=True, kw_only=True):
         id: in the layout.
         names: device paths under which an fstab may name it.
         modules: kernel modules that it takes, all layers below included, by their names with ``_``.
+        disks: ids of the disks below all layers, in the order of the layout.
     """
 
     id: str
     filesystem: Filesystem
     names: tuple[str, ...]
     modules: frozenset[str]
+    disks: tuple[str, ...] = ()
 
 
 class OpenedLuks(msgspec.Struct, frozen=True):
@@ -36,6 +38,28 @@ class OpenedLuks(msgspec.Struct, frozen=True):
     luks: Luks
     node: str
     device: str
+
+
+class ListedVolume(msgspec.Struct, frozen=True):
+    """A physical volume that is there. ``pvid``: its UUID as LVM's list of devices has it, without dashes."""
+
+    pvid: str
+    node: str
+
+
+def physical_volumes(layout: Layout, nodes: Mapping[str, str], below: Callable[[str], str]) -> tuple[ListedVolume, ...]:
+    """The physical volumes of the groups that are active.
+
+    Args:
+        nodes: device nodes by device id, of what is alive. below: the node of any device, disks and partitions too.
+    """
+    groups = (container for container in layout.containers if isinstance(container, VolumeGroup))
+    return tuple(
+        ListedVolume(member.uuid.replace("-", ""), below(member.device))
+        for group in groups
+        if any(volume.id in nodes for volume in group.volumes)
+        for member in group.members
+    )
 
 
 def opened_luks(layout: Layout, nodes: Mapping[str, str], below: Callable[[str], str]) -> tuple[OpenedLuks, ...]:
@@ -61,9 +85,28 @@ def stack_devices(layout: Layout, nodes: Mapping[str, str]) -> dict[str, StackDe
     for container in layout.containers:
         for device, filesystem, names in _devices(container):
             if filesystem is not None and device in nodes:
-                modules = modules_below(layout, device)
-                found[nodes[device]] = StackDevice(id=device, filesystem=filesystem, names=names, modules=modules)
+                found[nodes[device]] = StackDevice(
+                    id=device,
+                    filesystem=filesystem,
+                    names=names,
+                    modules=modules_below(layout, device),
+                    disks=disks_below(layout, device),
+                )
     return found
+
+
+def disks_below(layout: Layout, device: str) -> tuple[str, ...]:
+    """Ids of the disks on which a device lies, through all layers, in the order of the layout."""
+    waiting, seen = [device], set[str]()
+    while waiting:
+        here = waiting.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        for container in layout.containers:
+            if here in {name for name, _, _ in _devices(container)}:
+                waiting += container.member_ids
+    return tuple(disk.id for disk in layout.disks if seen & {found.id for found in devices_of_disk(disk)})
 
 
 def modules_below(layout: Layout, device: str) -> frozenset[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from core.errors import DeviceError, ProcessError, RefusedError
 from core.process import Runner
+from images.loop import loop_device
 from images.model.layout import Partition
 
 
@@ -50,13 +51,9 @@ def attached_disk(node: str, sector_size: int, runner: Runner) -> Iterator[str]:
     if stat.S_ISBLK(Path(node).stat().st_mode) or os.geteuid() != 0:
         yield node
         return
-    words = ["losetup", "--find", "--show", "--partscan", f"--sector-size={sector_size}", node]
-    loop = runner.run(words, timeout=60).stdout.strip()
-    try:
+    with loop_device(node, runner, "--partscan", f"--sector-size={sector_size}") as loop:
         reread_table(loop, runner)
         yield loop
-    finally:
-        runner.run(["losetup", "--detach", loop], timeout=60)
 
 
 @contextlib.contextmanager
@@ -76,22 +73,9 @@ def partition_node(node: str, partition: Partition, sector_size: int, runner: Ru
             hint="Run as root, or restore without --grow and boot repair.",
         )
     extent = partition.extent(sector_size)
-    loop = runner.run(
-        [
-            "losetup",
-            "--find",
-            "--show",
-            f"--offset={extent.start}",
-            f"--sizelimit={extent.size}",
-            f"--sector-size={sector_size}",
-            node,
-        ],
-        timeout=60,
-    ).stdout.strip()
-    try:
+    options = (f"--offset={extent.start}", f"--sizelimit={extent.size}", f"--sector-size={sector_size}")
+    with loop_device(node, runner, *options) as loop:
         yield loop
-    finally:
-        runner.run(["losetup", "--detach", loop], timeout=60)
 
 
 def _scans_partitions(loop: str) -> bool:

@@ -6,12 +6,15 @@ taken as bytes. What is rewritten is searched again: an old identity that is sti
 
 import re
 import stat
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from restore.unique.renewal import Renewal, Sort
 
+#: Files of an EFI system partition that name filesystems, as patterns below its top.
+ESP_PLACES = ("EFI/*/*.cfg", "EFI/*/grubenv", "loader/entries/*.conf")
 #: Files that name filesystems, as patterns below the root of the system with /boot and /boot/efi mounted in it.
 PLACES = (
     "etc/fstab",
@@ -24,7 +27,10 @@ PLACES = (
     "etc/initramfs-tools/initramfs.conf",
     "etc/dracut.conf.d/*",
     "etc/lvm/devices/system.devices",
+    # What LVM keeps of them from before.
+    "etc/lvm/devices/backup/*",
     "etc/lvm/backup/*",
+    "etc/lvm/archive/*",
     "etc/mdadm.conf",
     "etc/mdadm/mdadm.conf",
     "etc/systemd/system/*",
@@ -34,18 +40,10 @@ PLACES = (
     "boot/grub/grubenv",
     "boot/grub2/*.cfg",
     "boot/grub2/grubenv",
-    "boot/loader/entries/*.conf",
     "boot/extlinux/extlinux.conf",
     "boot/syslinux/syslinux.cfg",
     # The ESP is mounted at one of three places (systemd's "Boot Loader Specification").
-    "boot/EFI/*/*.cfg",
-    "boot/EFI/*/grubenv",
-    "boot/efi/EFI/*/*.cfg",
-    "boot/efi/EFI/*/grubenv",
-    "boot/efi/loader/entries/*.conf",
-    "efi/EFI/*/*.cfg",
-    "efi/EFI/*/grubenv",
-    "efi/loader/entries/*.conf",
+    *(f"{folder}/{pattern}" for folder in ("boot", "boot/efi", "efi") for pattern in ESP_PLACES),
 )
 #: A dash of a UUID in the name of a unit.
 _DASH = r"\x2d"
@@ -66,6 +64,9 @@ def rewrite(content: bytes, renewals: Iterable[Renewal]) -> bytes:
             content = _escaped_pattern(renewal).sub(partial(_cased_escaped, renewal.new), content)
         if renewal.sort in _BARE:
             content = _bare_pattern(renewal).sub(partial(_cased, _bare(renewal.new)), content)
+        if renewal.sort is Sort.ARRAY:
+            dashed = re.compile(re.escape(_dashed(renewal.old).encode()), re.IGNORECASE)
+            content = dashed.sub(partial(_cased, _dashed(renewal.new)), content)
     return content
 
 
@@ -78,15 +79,16 @@ def _names_old(content: bytes, renewal: Renewal) -> bool:
     if _long(renewal):
         spellings = [renewal.old, renewal.old.replace("-", _DASH)]
         spellings += [_bare(renewal.old)] if renewal.sort in _BARE else []
+        spellings += [_dashed(renewal.old)] if renewal.sort is Sort.ARRAY else []
         return any(spelling.lower().encode() in content.lower() for spelling in spellings)
     return bool(_pattern(renewal).search(content) or ("-" in renewal.old and _escaped_pattern(renewal).search(content)))
 
 
-def rewrite_places(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]:
-    """Rewrite every file of :data:`PLACES` below ``root`` that names an old identity. Gives their paths."""
+def rewrite_places(root: Path, renewals: Sequence[Renewal], places: Sequence[str] = PLACES) -> tuple[str, ...]:
+    """Rewrite every file of ``places`` below ``root`` that names an old identity. Gives their paths."""
     wanted = searched(renewals)
     done = []
-    for path, content in _files(root):
+    for path, content in _files(root, places):
         changed = rewrite(content, wanted)
         if changed != content:
             _replace(path, changed)
@@ -94,11 +96,11 @@ def rewrite_places(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]:
     return tuple(done)
 
 
-def places_still_old(root: Path, renewals: Sequence[Renewal]) -> tuple[str, ...]:
-    """Files of :data:`PLACES` that still name an old identity, in content or in their name, a line each."""
+def places_still_old(root: Path, renewals: Sequence[Renewal], places: Sequence[str] = PLACES) -> tuple[str, ...]:
+    """Files of ``places`` that still name an old identity, in content or in their name, a line each."""
     wanted = searched(renewals)
     found = []
-    for path, content in _files(root):
+    for path, content in _files(root, places):
         shown = f"/{path.relative_to(root)}"
         found += [f"{shown} still names {renewal.old}" for renewal in still_old(content, wanted)]
         name = path.name.replace(_DASH, "-").lower()
@@ -120,6 +122,11 @@ def searched(renewals: Iterable[Renewal]) -> tuple[Renewal, ...]:
 
 def _bare(identity: str) -> str:
     return identity.replace("-", "").replace(":", "")
+
+
+def _dashed(identity: str) -> str:
+    """An array's UUID as the kernel writes it (md/uuid in sysfs), and LVM's list of devices after it."""
+    return str(uuid.UUID(_bare(identity)))
 
 
 def _bare_pattern(renewal: Renewal) -> re.Pattern[bytes]:
@@ -175,10 +182,10 @@ def _in_case(new: str, found: bytes) -> bytes:
     return new.upper().encode() if found.upper() == found else new.encode()
 
 
-def _files(root: Path) -> Iterator[tuple[Path, bytes]]:
+def _files(root: Path, places: Sequence[str]) -> Iterator[tuple[Path, bytes]]:
     """Ordinary files of the places, each once; symbolic links lead to what is listed itself, or out of the root."""
     seen = set()
-    for pattern in PLACES:
+    for pattern in places:
         for path in sorted(root.glob(pattern)):
             if path in seen or _outside(root, path):
                 continue

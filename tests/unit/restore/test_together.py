@@ -12,7 +12,7 @@ from restore.together import Halt, together
 
 
 def test_all_jobs_are_done_at_the_same_time() -> None:
-    barrier, done = threading.Barrier(3, timeout=10), list[str]()
+    barrier, done = threading.Barrier(3, timeout=60), list[str]()
 
     def job(name: str) -> Callable[[], None]:
         def work() -> None:
@@ -72,7 +72,7 @@ def test_whoever_is_stopped_by_the_user_says_so_alone() -> None:
 
 def test_whoever_presses_ctrl_c_twice_waits_for_the_disks_all_the_same() -> None:
     """What is written must be at its end before anything is closed: the threads last longer than two interruptions."""
-    halt, writing, ended = Halt(), threading.Barrier(3, timeout=20), list[str]()
+    halt, writing, ended = Halt(), threading.Barrier(3, timeout=60), list[str]()
     interrupted = threading.Semaphore(0)
 
     def slow() -> None:
@@ -84,7 +84,7 @@ def test_whoever_presses_ctrl_c_twice_waits_for_the_disks_all_the_same() -> None
             except StoppedError:
                 break
         # The write that is under way ends only after the second interruption.
-        assert interrupted.acquire(timeout=20)
+        assert interrupted.acquire(timeout=60)
         ended.append("written")
 
     def press() -> None:

@@ -14,7 +14,7 @@ from images.model.layout import (
     PartitionTable,
     TableKind,
 )
-from restore.boot.bios import bios_disk, read_boot_code
+from restore.boot.bios import bios_disks, read_boot_code
 
 #: Boot code of three kinds, by what it says on the screen; Windows' is from its own MBR (Windows 7 and later).
 GRUB, WINDOWS, NONE = b"\xeb\x63GRUB \0Geom\0Hard Disk", b"\x33\xc0Invalid partition table\0", bytes(440)
@@ -58,7 +58,7 @@ QUIET = _disk(FilesystemKind.EXT4)
         ((NTFS, GRUB), (ACTIVE, GRUB), "/dev/b", "/dev/b"),
         # No boot code that anything could be lost of.
         ((NTFS, NONE), (QUIET, NONE), "/dev/b", "/dev/a"),
-        # Two disks of a mirror, and a root that nothing is started from.
+        # A root on both of which nothing is known.
         ((BIOS_BOOT, GRUB), (BIOS_BOOT, GRUB), "", "/dev/a"),
         ((ACTIVE, NONE), (QUIET, NONE), "/dev/b", "/dev/a"),
         ((ACTIVE, NONE), (QUIET, NONE), "/dev/a", "/dev/a"),
@@ -72,7 +72,34 @@ def test_grub_goes_where_its_system_is_started(
 ) -> None:
     disks = {"/dev/a": first[0], "/dev/b": second[0]}
     codes = {"/dev/a": first[1], "/dev/b": second[1]}
-    assert bios_disk("/dev/a", holder, disks, codes.__getitem__) == wanted
+    below = (holder,) if holder else ()
+    assert bios_disks("/dev/a", below, disks, codes.__getitem__) == ((wanted,) if wanted else ())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        # Debian's installer on a mirror: GRUB on both.
+        ((BIOS_BOOT, GRUB), (BIOS_BOOT, GRUB), ("/dev/a", "/dev/b")),
+        ((ACTIVE, GRUB), (QUIET, GRUB), ("/dev/a", "/dev/b")),
+        # A dos table became a GPT: its boot code is gone, its place is new.
+        ((BIOS_BOOT, NONE), (BIOS_BOOT, NONE), ("/dev/a", "/dev/b")),
+        # It was started from one alone.
+        ((ACTIVE, GRUB), (QUIET, NONE), ("/dev/a",)),
+        ((QUIET, NONE), (ACTIVE, GRUB), ("/dev/b",)),
+        # What starts another system stays.
+        ((ACTIVE, GRUB), (NTFS, WINDOWS), ("/dev/a",)),
+        ((BIOS_BOOT, GRUB), (BIOS_BOOT, WINDOWS), ("/dev/a",)),
+        ((NTFS, WINDOWS), (NTFS, WINDOWS), ()),
+    ],
+)
+def test_every_disk_of_a_mirror_that_started_it_gets_grub(
+    first: tuple[Disk, bytes], second: tuple[Disk, bytes], wanted: tuple[str, ...]
+) -> None:
+    # The third starts something of its own, and /boot does not lie on it.
+    disks = {"/dev/a": first[0], "/dev/b": second[0], "/dev/c": NTFS}
+    codes = {"/dev/a": first[1], "/dev/b": second[1], "/dev/c": WINDOWS}
+    assert bios_disks("/dev/a", ("/dev/a", "/dev/b"), disks, codes.__getitem__) == wanted
 
 
 def test_grub_is_known_by_its_own_boot_code(tmp_path: Path) -> None:
@@ -82,6 +109,5 @@ def test_grub_is_known_by_its_own_boot_code(tmp_path: Path) -> None:
     disk.write_bytes(BOOT_IMG.read_bytes() + bytes(4096))
     # Both start: that it was GRUB's makes the second the one.
     disks = {"/dev/a": NTFS, str(disk): NTFS}
-    assert bios_disk("/dev/a", "", disks, lambda node: WINDOWS if node == "/dev/a" else read_boot_code(node)) == str(
-        disk
-    )
+    found = bios_disks("/dev/a", (), disks, lambda node: WINDOWS if node == "/dev/a" else read_boot_code(node))
+    assert found == (str(disk),)

@@ -192,9 +192,8 @@ def test_a_system_that_may_lie_in_what_nobody_opened_is_said_to(
     assert "md0: encrypted" in sealed(others, opened)
     table = PartitionTable(kind=TableKind.DOS, identifier="0x1234abcd", partitions=(PART,))
     disk = Disk(id="disk0", identity=DiskIdentity(), size=1 << 30, sector_size=512, table=table)
-    done = repair.repair_boot(
-        "/dev/none", disk, Firmware.BIOS, ScriptedRunner(lambda argv: "/dev/loop0\n"), ignore, opened=opened
-    )
+    runner, around = ScriptedRunner(lambda argv: "/dev/loop0\n"), repair.Around(opened=opened)
+    done = repair.repair_boot("/dev/none", disk, Firmware.BIOS, runner, ignore, around=around)
     assert [("partition 5" in line) for line in done.warnings] == [not opened]
 
 
@@ -266,7 +265,8 @@ def test_the_initramfs_is_made_while_the_container_has_its_name_and_looked_into(
     table = PartitionTable(kind=TableKind.DOS, identifier="0x1234abcd", partitions=())
     disk = Disk(id="disk0", identity=DiskIdentity(), size=1 << 30, sector_size=512, table=table)
     others: dict[str, Held] = {"/dev/mapper/vg-root": ROOT}
-    done = repair.repair_boot("/dev/nvme0n1", disk, Firmware.BIOS, runner, ignore, others=others, opened=(OPENED,))
+    around = repair.Around(others=others, opened=(OPENED,))
+    done = repair.repair_boot("/dev/nvme0n1", disk, Firmware.BIOS, runner, ignore, around=around)
     verbs = [word for call in runner.calls for word in call if word in ("rename", "update-initramfs")]
     assert verbs == ["rename", "update-initramfs", "rename"]
     assert f"initramfs of {KERNEL} made again with nvme" in done.actions

@@ -4,13 +4,14 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.errors import LiferaftError, ProcessError
 from images.model.filesystem import Filesystem
 from images.model.layout import FilesystemKind, Partition, PartitionRole
 from restore.boot.held import Held, HeldPartition
-from restore.boot.mounts import Absent, MountedSystem, Root, mount_held, mounted_system
+from restore.boot.mounts import Absent, MountedSystem, Root, find_root, mount_held, mount_point, mounted_system
 from restore.stack.mountable import StackDevice
 from tests.runners import ScriptedRunner
 
@@ -122,3 +123,36 @@ def test_a_label_of_two_is_mounted_by_guess_never() -> None:
 def test_a_partition_of_a_dos_table_is_found_by_its_number() -> None:
     with system("PARTUUID=1234ABCD-02 /boot ext4 defaults 0 0\n") as (mounted, _):
         assert mounted.nodes == {"/": "/dev/one", "/boot": "/dev/two"}
+
+
+def test_no_system_is_looked_for_where_no_filesystem_can_be() -> None:
+    found = msgspec.structs.replace(
+        partition(1, ""), partition=msgspec.structs.replace(partition(1, "").partition, role=PartitionRole.BIOS_BOOT)
+    )
+    told: list[str] = []
+    runner = ScriptedRunner(lambda argv: "")
+    assert find_root({"/dev/one": found}, runner, told.append) is None
+    assert (told, runner.calls) == ([], [])
+    # Any other partition that nobody knows may have one.
+    assert find_root({"/dev/two": partition(2, "")}, runner, told.append) is None
+    assert "mount" in {call[0] for call in runner.calls}
+
+
+def test_what_is_still_mounted_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When not even a lazy umount succeeds: what lies there is the restored system."""
+
+    def answer(argv: tuple[str, ...]) -> str:
+        if argv[0] == "mount":
+            (Path(argv[-1]) / "file").touch()
+            return ""
+        raise ProcessError(argv, 32, "target is busy")
+
+    held = partition(1, "aa")
+    with pytest.raises(ProcessError, match="busy"), mount_point("one-", tmp_path) as folder:
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == folder)
+        with mount_held("/dev/one", held, folder, ScriptedRunner(answer)):
+            pass
+    assert (folder / "file").exists()
+    with mount_point("two-", tmp_path) as other:
+        assert other.parent == tmp_path
+    assert not other.exists()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from restore.boot.repair import has_fallback, own_loader
+from restore.boot.efi import has_fallback, own_loader
 from restore.boot.system import read_system, uefi_names
 
 #: What Debian installs: GRUB's platforms (grub-efi-amd64-bin, grub-efi-arm64-bin), shim's names (shim-signed), and the
@@ -31,13 +31,46 @@ def test_a_system_is_found_by_the_names_of_its_processor(
     root = _system(tmp_path, platform, shim, fallback)
     system = read_system(root)
     assert system.grub_targets == (platform,) and uefi_names(machine).grub == platform
-    assert own_loader(root, system, machine) == rf"\EFI\debian\{shim}"
-    assert has_fallback(root, uefi_names(machine).fallback)
+    assert own_loader(root / "boot/efi", system, machine) == rf"\EFI\debian\{shim}"
+    assert has_fallback(root / "boot/efi", uefi_names(machine).fallback)
     assert uefi_names(machine).fallback == f"EFI/BOOT/{fallback}"
 
 
 @pytest.mark.parametrize(("machine", "other"), [("x86_64", NAMES[1]), ("aarch64", NAMES[0])])
 def test_another_processors_programs_are_none(machine: str, other: tuple[str, str, str, str], tmp_path: Path) -> None:
     root = _system(tmp_path, *other[1:])
-    assert own_loader(root, read_system(root), machine) == ""
-    assert not has_fallback(root, uefi_names(machine).fallback)
+    assert own_loader(root / "boot/efi", read_system(root), machine) == ""
+    assert not has_fallback(root / "boot/efi", uefi_names(machine).fallback)
+
+
+@pytest.mark.parametrize(
+    ("name", "loader"),
+    [
+        # shim-x64 of RHEL and Oracle Linux, of Fedora and Rocky Linux; shim-install of SUSE.
+        ("rhel", "redhat/shimx64.efi"),
+        ("ol", "redhat/shimx64.efi"),
+        ("fedora", "fedora/shimx64.efi"),
+        ("rocky", "rocky/shimx64.efi"),
+        ("opensuse-leap", "opensuse/shim.efi"),
+        ("opensuse-tumbleweed", "opensuse/shim.efi"),
+        ("sles", "sles/shim.efi"),
+    ],
+)
+def test_a_systems_own_loader_is_found_where_its_packages_put_it(name: str, loader: str, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").write_text(f'ID="{name}"\n')
+    made = tmp_path / "boot/efi/EFI" / loader
+    made.parent.mkdir(parents=True)
+    made.touch()
+    made.with_name("grubx64.efi").touch()
+    found = own_loader(tmp_path / "boot/efi", read_system(tmp_path), "x86_64")
+    assert found == "\\EFI\\" + loader.replace("/", "\\")
+
+
+@pytest.mark.parametrize("folder", ["usr/lib/grub", "usr/lib/grub2", "usr/share/grub2"])
+def test_grubs_platforms_are_found_where_distributions_put_them(folder: str, tmp_path: Path) -> None:
+    """SUSE's are in /usr/share/grub2 (openSUSE: grub2.spec, --libdir)."""
+    for platform in ("i386-pc", "x86_64-efi"):
+        (tmp_path / folder / platform).mkdir(parents=True)
+    (tmp_path / folder / "i386-pc/modinfo.sh").touch()
+    assert read_system(tmp_path).grub_targets == ("i386-pc",)

@@ -185,6 +185,21 @@ def test_what_has_to_be_made_anew_is_touched_last() -> None:
     assert [seat.means for seat in fitted.seats] == [Means.REMAKE, Means.SHRINK]
 
 
+def test_a_boot_partition_keeps_its_size_as_long_as_there_is_another_way() -> None:
+    """Debian's installer with LVM, and a /srv of XFS: all give in turn, /boot what is left and no more than it has."""
+    source = disk(5 * GIB, part(1, 1, 500, EXT4), part(2, 501, 3000, EXT4), part(3, 3501, 1000, XFS))
+    needs = {1: 300 * MIB, 2: 1000 * MIB, 3: 600 * MIB}
+    wishes = Wishes(least=lambda part: needs[part.number], boots=lambda part: part.number == 1)
+    assert at(fit(source, 3002 * MIB, 512, wishes)) == {1: (1, 501), 2: (501, 2001), 3: (2001, 3001)}
+    assert at(fit(source, 2302 * MIB, 512, wishes)) == {1: (1, 501), 2: (501, 1501), 3: (1501, 2301)}
+    assert at(fit(source, 2002 * MIB, 512, wishes)) == {1: (1, 401), 2: (401, 1401), 3: (1401, 2001)}
+    assert smallest_target(source, wishes) == (1 + 300 + 1000 + 600) * MIB + 33 * 512
+    assert "the smallest that would do" in fit(source, 1901 * MIB, 512, wishes).reasons[0]
+    # Nobody looks where nothing has to be made smaller.
+    refuse = Wishes(least=lambda part: pytest.fail("asked"), boots=lambda part: pytest.fail("asked"))
+    assert fit(source, 5 * GIB, 512, refuse).reasons == ()
+
+
 def test_rules_share_the_space_by_size() -> None:
     source = disk(10 * GIB, part(1, 1, 1000, EXT4), part(2, 1001, 3000, EXT4), part(3, 4001, 99, SWAP))
     rules = (parse_rule("1=grow"), parse_rule("2=grow"))

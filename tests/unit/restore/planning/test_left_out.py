@@ -119,6 +119,7 @@ def placed(
     containers: tuple[Container, ...],
     *rules: PartitionRule,
     targets: int = 2,
+    degraded: bool = False,
 ) -> Placement:
     layout = Layout(disks=disks, containers=containers)
     below = {found.id for found in disks} | {
@@ -141,7 +142,7 @@ def placed(
         )
         for found in disks[:targets]
     ]
-    return place(cast("Repository", _Point(manifest)), "00", pairs, PlanOptions(rules=rules))
+    return place(cast("Repository", _Point(manifest)), "00", pairs, PlanOptions(rules=rules, degraded=degraded))
 
 
 def drop(number: int, on: str = "disk0") -> PartitionRule:

@@ -202,12 +202,23 @@ def test_what_is_made_anew_in_a_container_has_all_that_its_header_leaves(odd: in
         assert isinstance(made[0], OpenLuks) and made[0].container.size == remade.size
 
 
-@pytest.mark.parametrize(("copies", "told"), [(0, True), (1, False), (2, True)])
-def test_another_number_of_copies_of_the_metadata_is_said(copies: int, told: bool) -> None:
+@pytest.mark.parametrize(
+    ("copies", "target", "told"),
+    [
+        (0, 1536, False),
+        (1, 1536, False),
+        # 383 extents of 4 MiB behind the first MiB end 3 MiB before the disk does.
+        (2, 1536, False),
+        # 12 extents are laid out anew in 50 MiB: 1 MiB is left. In 49 none is.
+        (2, 50, False),
+        (2, 49, True),
+    ],
+)
+def test_a_copy_of_the_metadata_for_which_there_is_no_room_is_said(copies: int, target: int, told: bool) -> None:
     made = group("disk0")
     made = msgspec.structs.replace(made, members=(msgspec.structs.replace(made.members[0], metadata_areas=copies),))
-    notes = planned((made,), 1536 * MIB).notes
-    assert any("one copy of LVM's metadata is made on disk0" in note for note in notes) is told
+    notes = planned((made,), target * MIB).notes
+    assert any("one copy of LVM's metadata is made on disk0, where there were two" in note for note in notes) is told
 
 
 @pytest.mark.parametrize(

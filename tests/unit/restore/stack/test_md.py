@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import DeviceError, LiferaftError, ProcessError
 from images.model.stack import Array, ArrayMember
-from restore.stack.md import create_array, create_words, free_name
+from restore.stack.md import create_array, create_words, free_name, synchronises
 from tests.runners import ScriptedRunner
 
 MIB = 1 << 20
@@ -64,6 +64,24 @@ def test_places_that_were_empty_stay_empty_and_spares_come_last() -> None:
     words = create_words(msgspec.structs.replace(FIVE, members=members), "/dev/md/x", NODES, fill=False)
     assert words[-4:] == ["/dev/a", "missing", "/dev/c", "/dev/d"]
     assert "--spare-devices=1" in words
+
+
+SIX = msgspec.structs.replace(
+    FIVE,
+    level=6,
+    slots=4,
+    members=tuple(ArrayMember(device=name, slot=slot, data_offset=MIB) for slot, name in enumerate("abcd")),
+)
+
+
+def test_who_has_parity_to_reckon() -> None:
+    """What is lacking altogether needs none; see the documentation of the module."""
+    assert synchronises(SIX)
+    assert synchronises(msgspec.structs.replace(SIX, members=SIX.members[1:]))
+    assert not synchronises(msgspec.structs.replace(SIX, members=SIX.members[2:]))
+    assert synchronises(FIVE)
+    assert not synchronises(msgspec.structs.replace(FIVE, members=FIVE.members[1:]))
+    assert not synchronises(MIRROR)
 
 
 def test_members_with_offsets_of_their_own_keep_them() -> None:

@@ -1,11 +1,13 @@
 """Names of the stack's devices as fstab has them, and the kernel's modules below them."""
 
+import msgspec
+
 from images.fstab import FstabLine
 from images.model.filesystem import Filesystem
 from images.model.layout import Disk, DiskIdentity, FilesystemKind, Layout
 from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
 from restore.boot.held import partition_for
-from restore.stack.mountable import modules_below, stack_devices
+from restore.stack.mountable import ListedVolume, disks_below, modules_below, physical_volumes, stack_devices
 
 EXT4 = Filesystem(kind=FilesystemKind.EXT4, uuid="a782f918-b74c-44bb-b474-ce19dc45a3f2", label="rootfs")
 
@@ -61,3 +63,19 @@ def test_fstab_finds_a_volume_by_all_its_names() -> None:
         assert partition_for(FstabLine(spec, "/", "ext4"), devices) == "/dev/my-vg/root"
     assert partition_for(FstabLine("/dev/mapper/my--vg-thin--one", "/", "ext4"), devices) == "/dev/x"
     assert partition_for(FstabLine("/dev/mapper/my-vg-root", "/", "ext4"), devices) is None
+
+
+def test_a_device_knows_the_disks_below_all_layers() -> None:
+    assert stack_devices(LAYOUT, NODES)["/dev/x"].disks == ("disk0", "disk1")
+    assert disks_below(LAYOUT, "md0") == ("disk0", "disk1")
+    assert disks_below(LAYOUT, "disk1") == ("disk1",)
+
+
+def test_physical_volumes_are_those_of_groups_that_are_active() -> None:
+    # LVM's list of devices writes a UUID without its dashes (lvmdevices(8), PVID).
+    group = msgspec.structs.replace(
+        LAYOUT.containers[2], members=(PhysicalVolume(device="luks0", uuid="a-b-c", size=1 << 28),)
+    )
+    layout = msgspec.structs.replace(LAYOUT, containers=(*LAYOUT.containers[:2], group))
+    assert physical_volumes(layout, NODES, NODES.__getitem__) == (ListedVolume("abc", "/dev/mapper/crypt"),)
+    assert physical_volumes(layout, {"md0": "/dev/md/0"}, NODES.__getitem__) == ()

@@ -49,7 +49,7 @@ class Device:
         """Let it read so often, and wait until it has."""
         for _ in range(times):
             self.may_read.release()
-            assert self.has_read.acquire(timeout=10), "nothing was read"
+            assert self.has_read.acquire(timeout=60), "nothing was read"
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_failure_is_raised_to_the_writer_and_at_the_end(
     found = start()
     found.written(slots(*range(ALONE)))
     device.let_read()
-    found._thread.join(10)
+    found._thread.join(60)
     with pytest.raises(type(failure)) as raised:
         found.written(slots(100))
     assert raised.value is failure
@@ -128,7 +128,7 @@ def test_a_flush_that_fails_is_a_failure_too(
     monkeypatch.setattr(device, "flush", flush)
     found = start()
     found.written(slots(*range(ALONE)))
-    found._thread.join(10)
+    found._thread.join(60)
     with pytest.raises(DeviceError, match="flushing failed"):
         found.end()
     assert device.read == []
@@ -154,7 +154,7 @@ def test_the_end_does_not_wait_for_what_still_waits(device: Device, start: Calla
     while not found._closed:
         pass
     device.let_read()
-    ender.join(10)
+    ender.join(60)
     assert not ender.is_alive()
     assert len(device.read) == 1
 
@@ -185,7 +185,7 @@ def test_it_stops_where_reading_costs_as_much_writing_as_it_brings(
     if goes_on:
         device.let_read()
     else:
-        found._thread.join(10)
+        found._thread.join(60)
         assert not found._thread.is_alive()
         found.written(slots(1000))
     device.may_read.release(10)
@@ -216,7 +216,7 @@ def test_what_it_remembers_does_not_grow_with_the_volume(
         device.seconds = 1e9
         found.written(slots(*range(1000)))
         device.let_read(CHUNKS_OF_TRIAL // (trail.LARGEST // CHUNK))
-        found._thread.join(10)
+        found._thread.join(60)
     tracemalloc.start()
     try:
         for number in range(0, 200_000, 100):

@@ -104,6 +104,15 @@ def _dashless(identity: str) -> str:
         (f"cryptomount -u {_dashless(LUKS_OLD)}", f"cryptomount -u {_dashless(LUKS_NEW)}"),
         ("set root='mduuid/0123456789abcdef0123456789abcdef'", "set root='mduuid/fedcba9876543210fedcba9876543210'"),
         (f"set root='lvmid/{VG_OLD}/{LV_OLD}'", f"set root='lvmid/{VG_NEW}/{LV_NEW}'"),
+        # LVM's list of devices (lvmdevices(8)): the kernel writes an array's UUID in a third way (md/uuid in sysfs).
+        (
+            "IDTYPE=md_uuid IDNAME=01234567-89ab-cdef-0123-456789abcdef PVID=x",
+            "IDTYPE=md_uuid IDNAME=fedcba98-7654-3210-fedc-ba9876543210 PVID=x",
+        ),
+        (
+            f"IDTYPE=crypt_uuid IDNAME=CRYPT-LUKS2-{_dashless(LUKS_OLD)}-sda5_crypt PVID={_dashless(VG_OLD)}",
+            f"IDTYPE=crypt_uuid IDNAME=CRYPT-LUKS2-{_dashless(LUKS_NEW)}-sda5_crypt PVID={_dashless(VG_NEW)}",
+        ),
         # mdadm.conf(5).
         (
             f"ARRAY /dev/md/0 metadata=1.2 UUID={MD_OLD} name=a:0",
@@ -176,3 +185,20 @@ def test_the_esp_is_searched_wherever_it_is_mounted(esp: str, name: str, tmp_pat
     stub.write_text(f"search --fs-uuid --set=root {ROOT_OLD}\n")
     assert rewrite_places(tmp_path, ALL) == (f"/{esp}/EFI/fedora/{name}",)
     assert stub.read_text() == f"search --fs-uuid --set=root {ROOT_NEW}\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "devices/system.devices",
+        "devices/backup/system.devices-20261121.210802.0002",
+        "backup/rescue-vg",
+        "archive/rescue-vg_00001-1234.vg",
+    ],
+)
+def test_what_lvm_keeps_of_its_groups_and_devices_is_rewritten(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "etc/lvm" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(f'PVID={_dashless(VG_OLD)} id = "{LV_OLD}"\n')
+    assert rewrite_places(tmp_path, STACK) == (f"/etc/lvm/{name}",)
+    assert path.read_text() == f'PVID={_dashless(VG_NEW)} id = "{LV_NEW}"\n'
