@@ -4,9 +4,10 @@ Everything runs in the boot lab's emulator, so seconds count only against each o
 the emulator directly, so that firmware and boot loader are in nobody's time; for RAM the machine starts from the medium
 as people do (a CD), because firmware and boot loader take their part. The machine must be otherwise idle.
 
-    python -m benchmarks.medium ISO [--boot] [--ram] [--rebuild] [--peer FOLDER] [--rear ISO]
+    python -m benchmarks.medium ISO [--boot] [--ram] [--network SET] [--rebuild] [--peer FOLDER] [--rear ISO]
 
-``--peer`` names a folder with ``vmlinuz``, ``initrd.img`` and ``debian.iso`` of a plain Debian live system (mmdebstrap
+``--network`` names a netboot set (``liferaft build --netboot``), whose ``site/site.cfg`` is written. ``--peer`` names
+a folder with ``vmlinuz``, ``initrd.img`` and ``debian.iso`` of a plain Debian live system (mmdebstrap
 --variant=standard with live-boot and live-config, squashfs as live-build packs it). ``--rear`` names what ``rear
 mkrescue`` made of a host with the same Debian and kernel.
 """
@@ -22,11 +23,13 @@ from builder.boot import base_parameters
 from core.process import SystemRunner
 from core.units import MIB
 from tests.boot.console import LineTimeoutError
-from tests.boot.machine import Controller, Drive, Firmware, Machine
+from tests.boot.machine import Controller, Drive, Firmware, Machine, Netboot
+from tests.boot.server import RepositoryServer
 
 #: MiB that are tried, from the most to the least, until one is too little.
 _MEMORIES = (640, 512, 448, 384, 320, 256)
 _MEMORIES_COPIED = (896, 768, 704, 640, 576)
+_MEMORIES_NETWORK = (1024, 896, 768, 704, 640, 576)
 _QUIET = ("quiet", "loglevel=3", "systemd.show_status=auto")
 _PATIENCE = 240.0
 _DOWN = "\x1b[B"
@@ -93,6 +96,24 @@ def _from_medium(iso: Path, firmware: Firmware) -> Callable[[int], Machine]:
     return lambda memory: Machine(f"figures-{firmware}", firmware, drives, memory=memory)
 
 
+def _over_network(folder: Path, scratch: Path) -> None:
+    """The least memory of machines that start from a netboot set: BIOS by PXE, UEFI by PXE and by HTTP Boot."""
+    with RepositoryServer(scratch, scratch, folder) as server:
+        (folder / "site" / "site.cfg").write_text(f"set base={server.url('').rstrip('/')}\n")
+        starts = {
+            "BIOS, PXE": (Firmware.BIOS, "grub.pxe"),
+            "UEFI, PXE": (Firmware.UEFI, "bootx64.efi"),
+            "UEFI, HTTP Boot": (Firmware.UEFI, server.url("bootx64.efi")),
+        }
+        for name, (firmware, file) in starts.items():
+            boot = Netboot(folder, file)
+
+            def started(memory: int, firmware: Firmware = firmware, boot: Netboot = boot) -> Machine:
+                return Machine("figures-network", firmware, (), memory=memory, netboot=boot)
+
+            least_memory(f"over the network, {name}", _MEMORIES_NETWORK, started)
+
+
 def _rebuild(folder: Path) -> None:
     """Build twice, the second time with other site data (a word of the kernel's command line, the host's name)."""
     seconds = []
@@ -124,6 +145,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.medium", description="The medium's figures.")
     parser.add_argument("iso", type=Path)
     parser.add_argument("--ram", action="store_true", help="the least memory, from the CD and copied to RAM")
+    parser.add_argument("--network", type=Path, metavar="SET", help="the least memory, started from this netboot set")
     parser.add_argument("--boot", action="store_true", help="seconds to the wizard")
     parser.add_argument("--peer", type=Path, help="and to the login prompt of a plain Debian live system")
     parser.add_argument("--rebuild", action="store_true", help="seconds to build after a change of site data")
@@ -140,6 +162,8 @@ def main() -> int:
         files = boot_files(given.iso, Path(folder))
         if given.boot:
             _boot(given.iso, files, given.peer)
+        if given.network:
+            _over_network(given.network, Path(folder))
         if given.ram:
             for firmware in Firmware:
                 least_memory(f"from CD, {firmware}", _MEMORIES, _from_medium(given.iso, firmware))

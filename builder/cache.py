@@ -13,17 +13,24 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from core.errors import DeviceError, ProcessError
+from core.errors import DeviceError, ProcessError, StoppedError
 from core.files import write_atomically
+from core.stopping import is_stopping
 from core.units import format_size
 
 #: Old entries kept per kind, so that going back to an earlier recipe costs nothing.
 KEPT = 3
+#: Of bases more: each of Debian's kernels and each architecture has its own, and making one takes minutes or, where the
+#: processor is emulated, an hour.
+KEPT_OF = {"base": 6}
 #: What programs print when a disk is full: strerror(ENOSPC).
 _FULL = os.strerror(errno.ENOSPC)
+#: Seconds between two tries to get what another build holds.
+_LOOK = 0.2
 
 
 def default_cache() -> Path:
@@ -73,11 +80,19 @@ class Cache:
 
     @contextlib.contextmanager
     def alone(self, name: str) -> Iterator[None]:
-        """Be the only build that works on ``name``; waits for another one."""
+        """Be the only build that works on ``name``; waits for another one.
+
+        Raises:
+            StoppedError: the program was told to stop meanwhile.
+        """
         path = self._root / f"{name}.lock"
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                _wait_for(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
             # The one who held it has removed the file: whoever comes next opens another.
             if _is_at(descriptor, path):
                 break
@@ -140,7 +155,7 @@ class Cache:
             with contextlib.suppress(FileNotFoundError):
                 if path.suffix not in (".partial", ".lock", ".json"):
                     entries.append((path.stat().st_mtime, path))
-        for _, old in sorted(entries, reverse=True)[KEPT:]:
+        for _, old in sorted(entries, reverse=True)[KEPT_OF.get(kind, KEPT) :]:
             with contextlib.suppress(FileNotFoundError, BlockingIOError), _held_alone(old):
                 doomed = old.with_name(f"{old.name}.partial")
                 old.rename(doomed)
@@ -204,6 +219,22 @@ def _held_alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _wait_for(descriptor: int) -> None:
+    """Hold the lock of an opened file alone. It is tried again and again: nothing would interrupt the kernel's own
+    waiting in a thread.
+
+    Raises:
+        StoppedError: the program was told to stop.
+    """
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if is_stopping():
+            raise StoppedError("Waiting for another build was stopped.")
+        time.sleep(_LOOK)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

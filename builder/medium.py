@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,6 +14,7 @@ import msgspec
 from builder.architecture import traits_of
 from builder.archive.loaders import Loaders, fetch_loaders
 from builder.archive.origin import DatedRunner, Origin, find_origin
+from builder.beside import beside
 from builder.boot import (
     INITRD,
     KERNEL,
@@ -33,7 +35,7 @@ from builder.drivers.module_tree import Ground
 from builder.iso import BootImages, replace_iso
 from builder.layer import Layer
 from builder.netboot import refuse_bad_folder, write_netboot
-from builder.payload import build_payload
+from builder.payload import build_own, build_runtime
 from builder.recipe.check import secrets_of
 from builder.recipe.recipe import Recipe
 from builder.rootfs import Base, build_base
@@ -130,10 +132,13 @@ def build_iso(
         origin = find_origin(recipe, cache, runner, sink, offline=offline)
         runner = DatedRunner(runner, origin.epoch)
         site = complete_site(recipe, site, origin.sources, cache, runner, sink)
-        base = build_base(recipe, origin, cache, runner, sink)
+        with beside(partial(build_runtime, recipe, origin, cache, runner, sink)) as made:
+            base = build_base(recipe, origin, cache, runner, sink)
+            runtime = made()
         layers = (
             Layer("base", base.squashfs, reused=base.reused),
-            *build_payload(recipe, base, live, origin, cache, runner, sink),
+            runtime.layer,
+            build_own(recipe, base, runtime.toolchain, live, cache, runner, sink),
             *_drivers(recipe, machines, base, origin, cache, runner, sink),
             *build_site(site, base.squashfs, recipe.compression, cache, runner, sink),
         )

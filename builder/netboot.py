@@ -24,6 +24,7 @@ from core.errors import DeviceError, UsageError
 from core.events import Event, Sink, Stage
 from core.files import sync_folder
 from core.process import Runner
+from core.stopping import undisturbed
 from core.units import format_size
 
 #: The part of the initrd that only machines on the network get.
@@ -56,6 +57,7 @@ def write_netboot(
         DeviceError: it cannot be written.
     """
     refuse_bad_folder(out)
+    _put_back(out)
     partial = out.with_name(f".{out.name}.partial")
     sink(Event(stage=Stage.BUILD, message=f"Writing the netboot set {out}"))
     try:
@@ -208,10 +210,21 @@ def _swap(new: Path, out: Path) -> None:
     """Put the new folder in the old one's place. Servers read it: mode and moment count."""
     for folder in (new, *(path for path in new.rglob("*") if path.is_dir())):
         folder.chmod(0o755)
-    old = out.with_name(f".{out.name}.old")
+    old = _set_aside(out)
     shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    new.rename(out)
+    with undisturbed():
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
     sync_folder(out.absolute().parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(out: Path) -> None:
+    """An older set that a killed build had set aside: the site's settings are in it."""
+    if not out.exists() and _set_aside(out).is_dir():
+        _set_aside(out).rename(out)
+
+
+def _set_aside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")

@@ -1,4 +1,5 @@
-"""The layers above the base: Python's packages, and liferaft with the files that start it.
+"""The layers above the base: Python's packages (which need nothing of the base), and liferaft with the files that
+start it.
 
 Each is a small squashfs that live-boot stacks on the base. A change of liferaft's source, of the host name or of
 a unit makes only the topmost one again.
@@ -6,6 +7,8 @@ a unit makes only the topmost one again.
 
 import shutil
 from pathlib import Path
+
+import msgspec
 
 from builder.architecture import Architecture
 from builder.archive.origin import Origin
@@ -16,6 +19,7 @@ from builder.recipe.recipe import Recipe
 from builder.rootfs import Base, pack
 from builder.telling import tell
 from builder.wheels import (
+    Toolchain,
     build_own_wheel,
     build_toolchain,
     compile_bytecode,
@@ -40,29 +44,42 @@ main()
 """
 
 
-def build_payload(
-    recipe: Recipe, base: Base, live: Path, origin: Origin, cache: Cache, runner: Runner, sink: Sink
-) -> tuple[Layer, ...]:
-    """Both layers for ``recipe``, lower first, from the cache or built.
+class Runtime(msgspec.Struct, frozen=True):
+    """The layer of Python's packages, and the build system in which it was made."""
 
-    Args:
-        live: the folder with the live system's own files: ``root/`` as they lie there, ``links.txt``.
-    """
+    layer: Layer
+    toolchain: Toolchain
+
+
+def build_runtime(recipe: Recipe, origin: Origin, cache: Cache, runner: Runner, sink: Sink) -> Runtime:
+    """What liferaft requires beside Debian, from the cache or built."""
     toolchain = build_toolchain(origin, cache, runner, sink)
-    runtime_key = key_of(("runtime 4", toolchain.key, recipe.compression, *dependencies()))
+    key = key_of(("runtime 4", toolchain.key, recipe.compression, *dependencies()))
 
-    def make_runtime(folder: Path) -> None:
+    def make(folder: Path) -> None:
         with cache.scratch("runtime") as tree:
             install_dependencies(tree / _HOME, toolchain, cache, runner, sink)
             settle_modes(tree)
             (folder / "python.txt").write_text(list_packages(tree / _HOME))
             pack(tree, folder / "runtime.squashfs", recipe.compression, runner)
 
-    runtime_folder, runtime_reused = cache.entry("runtime", runtime_key, make_runtime)
-    font = console_font(base.font.read_bytes())
-    own_key = key_of(("liferaft 3", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
+    folder, reused = cache.entry("runtime", key, make)
+    layer = Layer("runtime", folder / "runtime.squashfs", reused=reused, python=folder / "python.txt")
+    return Runtime(layer, toolchain)
 
-    def make_own(folder: Path) -> None:
+
+def build_own(
+    recipe: Recipe, base: Base, toolchain: Toolchain, live: Path, cache: Cache, runner: Runner, sink: Sink
+) -> Layer:
+    """liferaft itself, from the cache or built.
+
+    Args:
+        live: the folder with the live system's own files: ``root/`` as they lie there, ``links.txt``.
+    """
+    font = console_font(base.font.read_bytes())
+    key = key_of(("liferaft 3", toolchain.key, recipe.compression, recipe.hostname, font, _LAUNCHER, source_key()))
+
+    def make(folder: Path) -> None:
         tell(sink, "Packing liferaft itself")
         with cache.scratch("liferaft") as tree, cache.scratch("wheel") as wheels:
             install_wheels([build_own_wheel(wheels, cache, runner)], tree / _HOME, toolchain.python, runner)
@@ -75,16 +92,8 @@ def build_payload(
             settle_modes(tree)
             pack(tree, folder / "liferaft.squashfs", recipe.compression, runner)
 
-    own_folder, own_reused = cache.entry("liferaft", own_key, make_own)
-    return (
-        Layer(
-            "runtime",
-            runtime_folder / "runtime.squashfs",
-            reused=runtime_reused,
-            python=runtime_folder / "python.txt",
-        ),
-        Layer("liferaft", own_folder / "liferaft.squashfs", reused=own_reused),
-    )
+    folder, reused = cache.entry("liferaft", key, make)
+    return Layer("liferaft", folder / "liferaft.squashfs", reused=reused)
 
 
 def write_settings(tree: Path, hostname: str) -> None:

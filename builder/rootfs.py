@@ -6,14 +6,14 @@ the layer above (``payload``) or on the medium beside it, so that changing those
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import msgspec
 
 from builder.architecture import key_part, traits_of
-from builder.archive.debs import debs_words, stage_debs
+from builder.archive.debs import debs_word, stage_debs
 from builder.archive.mirror import without_user
 from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
@@ -198,7 +198,7 @@ def _bootstrap(
         f"--include={','.join(packages)}",
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in excludes),
-        *debs_words(debs),
+        debs_word(debs),
         f"--essential-hook=sync-in {settings} /",
         f"--customize-hook={_MAKE_INITRD}",
         # What packages switched on by themselves is switched off: see the preset.
@@ -207,15 +207,17 @@ def _bootstrap(
         '--customize-hook=rm -f "$1/var/lib/dbus/machine-id"',
         origin.release,
         str(tree),
-        *origin.sources,
     ]
-    bootstrap(argv, runner, sink, env=_NO_INITRD_YET)
+    bootstrap(argv, origin.sources, runner, sink, env=_NO_INITRD_YET)
 
 
-def bootstrap(argv: list[str], runner: Runner, sink: Sink, *, env: Mapping[str, str] | None = None) -> None:
+def bootstrap(
+    argv: list[str], sources: Sequence[str], runner: Runner, sink: Sink, *, env: Mapping[str, str] | None = None
+) -> None:
     """Run mmdebstrap, telling its steps; its last line says nothing, so an error names the first line that does.
 
     Args:
+        sources: lines of the system's sources.list.
         env: variables for it and for the scripts of packages.
 
     Raises:
@@ -223,7 +225,7 @@ def bootstrap(argv: list[str], runner: Runner, sink: Sink, *, env: Mapping[str, 
             could be made.
     """
     try:
-        runner.run(argv, timeout=_LONGEST, env=env, on_line=lambda line: _tell_step(line, sink))
+        install(argv, sources, runner, lambda line: _tell_step(line, sink), env=env)
     except ProcessError as error:
         before, failed, _ = error.output.partition(_NO_INITRD)
         if failed:
@@ -238,6 +240,25 @@ def bootstrap(argv: list[str], runner: Runner, sink: Sink, *, env: Mapping[str, 
             f"mmdebstrap could not install the system: {without_user(said)}",
             hint="Check the names in packages, and that this machine reaches its Debian mirror; --debug says more.",
         ) from error
+
+
+def install(
+    argv: list[str],
+    sources: Sequence[str],
+    runner: Runner,
+    on_line: Callable[[str], None],
+    *,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run mmdebstrap with lines of a sources.list, which nobody sees in the list of processes: a mirror's address may
+    have a password in it.
+
+    Raises:
+        ProcessError: it failed.
+    """
+    # As mmdebstrap writes lines that are words of its command: with an empty one between them.
+    text = "\n".join(f"{line}\n" for line in sources)
+    runner.run([*argv, "-"], timeout=_LONGEST, env=env, stdin=text, on_line=on_line)
 
 
 def _tell_step(line: str, sink: Sink) -> None:

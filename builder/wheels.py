@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from builder.architecture import Architecture, key_part, traits_of
-from builder.archive.debs import debs_words, stage_debs
+from builder.archive.debs import debs_word, stage_debs
 from builder.archive.origin import Origin
 from builder.cache import Cache, key_of
 from builder.foreign import bootstrap_words, refuse_foreign
@@ -84,13 +84,18 @@ def build_toolchain(origin: Origin, cache: Cache, runner: Runner, sink: Sink) ->
         debs = folder / "debs"
         stage_debs(_TOOLCHAIN.split(","), origin, debs, cache, runner, sink)
         argv = ["mmdebstrap", "--mode=unshare", "--variant=apt", f"--include={_TOOLCHAIN}"]
-        argv += [*bootstrap_words(origin.architecture), *debs_words(debs)]
+        argv += [*bootstrap_words(origin.architecture), debs_word(debs)]
         argv += ['--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
-        bootstrap([*argv, origin.release, str(folder / "tree"), *origin.sources], runner, sink)
+        bootstrap([*argv, origin.release, str(folder / "tree")], origin.sources, runner, _of_build_system(sink))
         debs.rmdir()
 
     folder, _ = cache.entry("toolchain", key, make)
     return Toolchain(folder / "tree", key, MediumPython(Release(origin.release), origin.architecture))
+
+
+def _of_build_system(sink: Sink) -> Sink:
+    """A sink for mmdebstrap's steps: the base is being installed meanwhile, and tells the same."""
+    return lambda event: sink(msgspec.structs.replace(event, message=f"  build system: {event.message.strip()}"))
 
 
 def dependencies() -> tuple[str, ...]:

@@ -196,6 +196,7 @@ def open_archive(
         sink(Event(stage=Stage.BUILD, message="Reading Debian's package lists"))
         for name in ("state/lists/partial", "cache/archives/partial", "trusted"):
             (folder / name).mkdir(parents=True)
+        (folder / "sources.list").touch(0o600)
         (folder / "sources.list").write_text("\n".join(lines) + "\n")
         (folder / "trusted" / "debian.gpg").write_bytes(_KEYRING.read_bytes())
         argv = ["apt-get", *_options(folder, architecture), "-o", "APT::Update::Error-Mode=any", "update"]

@@ -26,15 +26,11 @@ _DAYS = 30
 _DAY = 24 * 3600
 
 
-def stage_debs(
-    wanted: Sequence[str], origin: Origin, folder: Path, cache: Cache, runner: Runner, sink: Sink
-) -> tuple[Path, ...]:
-    """Make ``folder`` with everything that apt would install for ``wanted``: kept files, and the others fetched.
+def stage_debs(wanted: Sequence[str], origin: Origin, folder: Path, cache: Cache, runner: Runner, sink: Sink) -> None:
+    """Make ``folder`` with everything that apt would install for ``wanted``, under the names by which apt looks for it:
+    kept files, and the others fetched.
 
     What a mirror in a folder (``file:``) has is not copied: apt installs it from there.
-
-    Returns:
-        the files, by the names under which apt looks for them.
 
     Raises:
         UnreachableError: the mirror does not answer.
@@ -52,17 +48,16 @@ def stage_debs(
     for file in missing:
         _keep(store, file, folder)
     _forget(store)
-    return tuple(folder / file.name for file in files)
 
 
-def debs_words(folder: Path) -> tuple[str, ...]:
-    """mmdebstrap's words for installing from the files in ``folder``; they are moved from there.
+def debs_word(folder: Path) -> str:
+    """mmdebstrap's word for installing from the files in ``folder``; they are moved from there.
 
     It removes them with apt's own cache at its end, and fetches what is not among them.
     """
     place = '"$1/var/cache/apt/archives"'
     move = f"find {shlex.quote(str(folder))} -name '*.deb' -exec mv -t {place} {{}} +"
-    return (f"--setup-hook=mkdir -p {place}; {move}",)
+    return f"--setup-hook=mkdir -p {place}; {move}"
 
 
 def _take(store: Path, file: PackageFile, folder: Path, sink: Sink) -> bool:

@@ -10,6 +10,7 @@ import datetime
 import email.utils
 import hashlib
 import re
+import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import msgspec
 from builder.architecture import Architecture, key_part
 from builder.cache import Cache, key_of
 from core.documents import decode_stored, encode
-from core.errors import DamagedError, ProcessError, UnreachableError
+from core.errors import DamagedError, ProcessError, UnreachableError, UsageError
 from core.events import Event, Sink, Stage
 from core.process import Runner, find_tool
 
@@ -179,8 +180,31 @@ def parse_release(content: bytes, uri: str, suite: str) -> PackageSource:
 
 def _fetch(uri: str, suite: str, folder: Path, runner: Runner) -> PackageSource:
     """apt's own downloader: it knows the proxies that apt is configured with."""
-    address, target = f"{uri}/dists/{suite}/InRelease", folder / suite.replace("/", "_")
-    runner.run([_APT_HELPER, "download-file", address, str(target)], timeout=120)
+    address, target = f"{without_user(uri)}/dists/{suite}/InRelease", folder / suite.replace("/", "_")
+    runner.run([_APT_HELPER, *_login_words(uri, folder), "download-file", address, str(target)], timeout=120)
     if not target.is_file() or target.stat().st_size > _LARGEST:
-        raise DamagedError(f"{without_user(address)}: expected a file of at most {_LARGEST} bytes, found none.")
+        raise DamagedError(f"{address}: expected a file of at most {_LARGEST} bytes, found none.")
     return parse_release(target.read_bytes(), uri, suite)
+
+
+def _login_words(uri: str, folder: Path) -> list[str]:
+    """apt's words for the user and password in an address: everybody may read the list of processes, and so they go
+    into a file in ``folder`` (apt_auth.conf(5)).
+
+    Raises:
+        UsageError: such a file cannot say them.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    if parts.username is None:
+        return []
+    user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
+    if not user or len((user + password).split()) != 1:
+        raise UsageError(
+            f"{without_user(uri)}: the mirror's user has no name, or there is a space in it or in the password. apt "
+            "cannot be told those without everybody on this machine seeing them.",
+            hint="apt_auth.conf(5) has no way to write them: choose another password for the mirror.",
+        )
+    path = folder / "login"
+    path.touch(0o600)
+    path.write_text(f"machine {without_user(uri)} login {user}" + (f" password {password}\n" if password else "\n"))
+    return ["-o", f"Dir::Etc::netrc={path}", "-o", "Dir::Etc::netrcparts=/dev/null"]

@@ -17,15 +17,13 @@ from builder.archive.mirror import without_user
 from builder.cache import Cache, key_of
 from builder.drivers.kernel_module import is_module
 from builder.foreign import bootstrap_words, refuse_foreign
-from builder.rootfs import refuse_without_root
+from builder.rootfs import install, refuse_without_root
 from core.errors import LiferaftError, ProcessError, UsageError
 from core.events import Event, Sink, Stage
 from core.process import Runner
 
 _SETTING = re.compile(r"^\s*(PACKAGE_NAME|PACKAGE_VERSION)=[\"']?([A-Za-z0-9._+~:-]+)[\"']?\s*$", re.MULTILINE)
 _LOG_LINES = 15
-#: Seconds that compiling may take: minutes, and much more where another processor is emulated.
-_LONGEST = 2 * 3600
 #: Shown when a driver does not compile: what the compiler said, not only that make failed.
 _SHOW_LOGS = (
     f'tail -v -n {_LOG_LINES} "$1"/var/lib/dkms/*/*/build/make.log "$1"/var/lib/dkms/*/*/*/*/log/make.log 2>/dev/null'
@@ -125,7 +123,7 @@ def _compile(
     argv += [f"--customize-hook={step} || {{ {_SHOW_LOGS}; exit 1; }}" for step in steps]
     lines = [f"{line} contrib non-free non-free-firmware" for line in sources]
     try:
-        runner.run([*argv, release, str(scratch / "tree"), *lines], timeout=_LONGEST, on_line=lambda line: None)
+        install([*argv, release, str(scratch / "tree")], lines, runner, lambda line: None)
     except ProcessError as error:
         raise LiferaftError(_why(error.output, kernel), hint="--debug shows all that was printed.") from error
 

@@ -7,6 +7,7 @@ not opened here, and modprobe.d's blacklists do not count: none on the medium hi
 
 import fnmatch
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
@@ -15,6 +16,15 @@ import msgspec
 
 _WILD = re.compile(r"[*?\[]")
 _SUFFIX = re.compile(r"\.ko(?:\.(?:xz|zst|gz))?$")
+#: What drivers claim that some of Debian's kernels have in their image: by their device tables in Linux
+#: (drivers/nvme/host/pci.c, virtio/virtio_pci_common.c, ata/ahci.c, usb/host/*-pci.c), in the words of modules.alias.
+_BUILT_IN = {
+    "nvme": "pci:v*d*sv*sd*bc01sc08i02*",
+    "virtio_pci": "pci:v00001AF4d*sv*sd*bc*sc*i*",
+    "ahci": "pci:v*d*sv*sd*bc01sc06i01*",
+    "xhci_pci": "pci:v*d*sv*sd*bc0Csc03i30*",
+    "ehci_pci": "pci:v*d*sv*sd*bc0Csc03i20*",
+}
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -43,14 +53,15 @@ class ModuleIndex:
         """From the texts of the five files.
 
         ``modules.builtin.modinfo`` has the aliases of few drivers (the kernel writes those of device tables for modules
-        only), so the names in ``modules.builtin`` count, too.
+        only), so the names in ``modules.builtin`` count, too, and of those that a rescue hangs on what they claim.
         """
         self.built_in = frozenset(module_name(line) for line in builtin.splitlines())
         self.paths = dict(_paths(dep))
         self._needs = dict(_needs(dep))
         self._soft = dict(_softdeps(softdep))
         self._modules = _by_prefix(_aliases(alias))
-        self._built_in = _by_prefix(_builtin_aliases(builtin_modinfo))
+        known = ((pattern, name) for name, pattern in _BUILT_IN.items() if name in self.built_in)
+        self._built_in = _by_prefix(itertools.chain(_builtin_aliases(builtin_modinfo), known))
 
     def claims(self, modalias: str) -> Claims:
         """Who claims a device."""

@@ -15,6 +15,8 @@ _WANTED = "Give the medium its driver: liferaft inject ISO --driver FOLDER, or k
 #: What a rescue can do without: sound, cameras, sensors, and pictures (consoles use what firmware set up).
 _SPARED = frozenset({Role.DISPLAY, Role.OTHER, Role.NONE})
 _MENTIONED = 4
+#: In the release of the kernel whose flavour has the drivers of virtual machines only.
+_CLOUD = "-cloud-"
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -50,7 +52,7 @@ def driver_findings(judged: tuple[Judged, ...], abilities: MediumAbilities, mach
     Raises:
         DamagedError: a module on the medium cannot be read.
     """
-    yield from _undriven(judged)
+    yield from _undriven(judged, abilities.document.kernel)
     yield from _raid_modes(judged)
     needed = [one for one in judged if one.role is not Role.NONE and one.claims.modules]
     yield from _missing_firmware(needed, abilities)
@@ -66,7 +68,7 @@ def _judge(device: MachineDevice, abilities: MediumAbilities) -> Judged:
     return Judged(device, role_of(device.modalias), claims)
 
 
-def _undriven(judged: tuple[Judged, ...]) -> Iterator[Finding]:
+def _undriven(judged: tuple[Judged, ...], kernel: str) -> Iterator[Finding]:
     """Devices without a driver. Those that a rescue can spare are one note together."""
     wired = any(one.driven and one.role is Role.NETWORK for one in judged)
     input_works = any(one.driven and one.role is Role.INPUT for one in judged)
@@ -86,7 +88,8 @@ def _undriven(judged: tuple[Judged, ...]) -> Iterator[Finding]:
                 severity = Severity.NOTE if wired else Severity.WARNING
             case _:
                 severity = Severity.NOTE if input_works else Severity.WARNING
-        yield _finding(one, FindingKind.DRIVER, severity, f"The {one.title} has no driver on the medium.", _remedy(one))
+        message, remedy = f"The {one.title} has no driver on the medium.", _remedy(one, kernel)
+        yield _finding(one, FindingKind.DRIVER, severity, message, remedy)
     if spared:
         names = ", ".join(one.title for one in spared[:_MENTIONED])
         more = f" and {len(spared) - _MENTIONED} more" if len(spared) > _MENTIONED else ""
@@ -97,7 +100,9 @@ def _undriven(judged: tuple[Judged, ...]) -> Iterator[Finding]:
         )
 
 
-def _remedy(one: Judged) -> str:
+def _remedy(one: Judged, kernel: str) -> str:
+    if _CLOUD in kernel:
+        return "The medium has the kernel of virtual machines; build one with the stock kernel (kernel.flavour)."
     driver = f" (this machine drives it with {one.device.driver})" if one.device.driver else ""
     if is_raid_mode(one.device.modalias):
         return f"Set the controller to AHCI in the firmware's setup, or bring its driver. {_WANTED}{driver}."

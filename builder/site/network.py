@@ -4,6 +4,7 @@ Text only. The numbers in the names put what the recipe names before the live sy
 for an address on every other card.
 """
 
+import hashlib
 from collections.abc import Iterable
 
 from builder.recipe.network import Addresses, Bond, BondMode, Dhcp, Interface, Network, Vlan, Wifi, is_mac
@@ -59,7 +60,18 @@ def _join(wifi: Wifi) -> Iterable[str]:
         # WPA3 asks for protected management frames; WPA2 takes them where both sides can.
         yield "key_mgmt=WPA-PSK WPA-PSK-SHA256 SAE"
         yield "ieee80211w=1"
+        yield from _secret(wifi)
+
+
+def _secret(wifi: Wifi) -> Iterable[str]:
+    if '"' not in wifi.passphrase:
         yield f'psk="{wifi.passphrase}"'
+        return
+    # Behind a second quote wpa_supplicant takes a # for a comment (wpa_config_get_line in its config_file.c), and knows
+    # no other way to write a quote. So WPA2's key (IEEE 802.11, "PSK mapping"), and for WPA3 the passphrase as digits.
+    key = hashlib.pbkdf2_hmac("sha1", wifi.passphrase.encode(), wifi.ssid.encode(), 4096, 32)
+    yield f"psk={key.hex()}"
+    yield f"sae_password={wifi.passphrase.encode().hex()}"
 
 
 def _rank(match: str) -> str:

@@ -72,6 +72,13 @@ def stick_table(stick: BlockSource) -> PartitionTable | None:
         return None
 
 
+def without_data(table: PartitionTable) -> PartitionTable:
+    """A stick's table without its partition for data: what of it is the ISO's, for another stick."""
+    return msgspec.structs.replace(
+        table, partitions=tuple(part for part in table.partitions if part.name != DATA_NAME), notes=()
+    )
+
+
 def plain_layout(iso: int, table: PartitionTable | None, size: int) -> StickLayout:
     """The ISO alone.
 

@@ -1,20 +1,25 @@
-"""The ISO that goes onto a stick: whole, sound, and a rescue medium, before anything is lost for it."""
+"""The ISO that goes onto a stick: whole, sound, and a rescue medium, before anything is lost for it.
+
+It is a file, or lies at the start of a CD or of a stick: a medium that starts machines makes another.
+"""
 
 import contextlib
 import hashlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from builder.finished.iso9660 import read_volume
 from builder.finished.opened import OpenedMedium, open_medium
-from builder.stick.layout import SECTOR, iso_table
+from builder.stick.layout import SECTOR, iso_table, without_data
 from builder.stick.stick import HEAD
 from core.errors import DamagedError, UsageError
 from core.events import Meter, Sink, Stage, ticking
 from core.units import counted, format_size
 from images.model.layout import PartitionTable
-from images.sources import FileSource, open_source
+from images.sources import BlockSource, open_source
 
 _PIECE = 4 << 20
 
@@ -23,8 +28,9 @@ class StickSource(msgspec.Struct, frozen=True, kw_only=True):
     """An ISO, judged.
 
     Attributes:
-        size: bytes. sha256: of the whole file.
-        title: what it is, for people. table: its GPT; None where it has none.
+        path: of the file, or the node of the CD or stick.
+        size: bytes of the ISO. sha256: of all of it, as it is read there: a stick has a table of its own in it.
+        title: what it is, for people. table: its GPT, without a stick's partition for data; None where it has none.
     """
 
     path: str
@@ -34,14 +40,43 @@ class StickSource(msgspec.Struct, frozen=True, kw_only=True):
     table: PartitionTable | None
 
 
+class _Sectors:
+    """The first ``size`` bytes of a device in the ISO's sectors, whatever its own are: a CD's have 2048 bytes."""
+
+    def __init__(self, inner: BlockSource, size: int) -> None:
+        self._inner = inner
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def sector_size(self) -> int:
+        return SECTOR
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self._inner.read_at(offset, length)
+
+
 @contextlib.contextmanager
-def open_iso(path: Path) -> Iterator[FileSource]:
-    """The file of an ISO as a source.
+def open_iso(path: Path) -> Iterator[BlockSource]:
+    """An ISO as a source: a file, or what a CD or stick has of it, without what lies behind.
 
     Raises:
-        UsageError: there is no such file, or it is no plain file.
-        DamagedError: it is empty.
+        UsageError: there is no such file or device, or it is something else.
+        DamagedError: it is empty, or the device holds no ISO or only a part of one.
     """
+    if on_device(path):
+        with open_source(path) as device:
+            size = read_volume(device, str(path)).size
+            if size > device.size:
+                raise DamagedError(
+                    f"{path} is cut short: the ISO on it has {size} bytes, and the device {device.size}.",
+                    hint="Take another medium, or an ISO file.",
+                )
+            yield _Sectors(device, size)
+        return
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file.", hint="Name an ISO; liferaft build -o rescue.iso makes one.")
     if path.exists() and path.stat().st_size == 0:
@@ -67,9 +102,24 @@ def judge_iso(path: Path, sink: Sink, *, strange: bool) -> StickSource:
                 hint="Was it copied or downloaded whole?",
             )
         title = "an image that is not liferaft's" if strange else _judge_medium(path, sink)
-        return StickSource(
-            path=str(path), size=source.size, sha256=digest_of(source), title=title, table=iso_table(source)
-        )
+        table = _table(path, source)
+        return StickSource(path=str(path), size=source.size, sha256=digest_of(source, sink), title=title, table=table)
+
+
+def on_device(path: Path) -> bool:
+    """Whether the ISO is a CD, a stick or a loop device, and no file."""
+    return path.exists() and stat.S_ISBLK(path.stat().st_mode)
+
+
+def _table(path: Path, source: BlockSource) -> PartitionTable | None:
+    """The ISO's own table; a stick's is another, over the whole stick and with its partition for data."""
+    if not on_device(path):
+        return iso_table(source)
+    with open_source(path) as device:
+        if device.size == source.size or device.sector_size != SECTOR:
+            return iso_table(source)
+        table = iso_table(device)
+        return without_data(table) if table is not None else None
 
 
 def _judge_medium(path: Path, sink: Sink) -> str:
@@ -113,9 +163,13 @@ def _compare(medium: OpenedMedium, sink: Sink) -> str:
     )
 
 
-def digest_of(source: FileSource) -> str:
-    """SHA-256 of a whole file."""
+def digest_of(source: BlockSource, sink: Sink) -> str:
+    """SHA-256 of a whole ISO."""
     digest = hashlib.sha256()
-    for at in range(0, source.size, _PIECE):
-        digest.update(source.read_at(at, min(_PIECE, source.size - at)))
+    meter = Meter(sink, Stage.CHECK, source.size)
+    with ticking(meter):
+        for at in range(0, source.size, _PIECE):
+            piece = source.read_at(at, min(_PIECE, source.size - at))
+            digest.update(piece)
+            meter.advance(len(piece))
     return digest.hexdigest()

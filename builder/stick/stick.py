@@ -150,7 +150,7 @@ class _Writing:
         """The data partition: no signature of an earlier life at its ends, then the new filesystem."""
         place = data_extent(self._layout)
         assert place is not None
-        self._sink(Event(stage=Stage.STICK, message=f"Making the data partition ({format_size(place.size)})"))
+        self._sink(Event(stage=Stage.LAYOUT, message=f"Making the data partition ({format_size(place.size)})"))
         for at in (place.start, place.end - MIB):
             self._target.write_zeros(at, MIB)
         for at, piece in _used(data):

@@ -14,6 +14,8 @@ from core.events import Event, ignore
 from core.process import Result
 from rescue.jobs.build import build_medium
 
+_SOURCES = ("deb http://mirror.example/debian trixie main",)
+
 
 class _Runner:
     """Records what would run; mmdebstrap fails with ``said``."""
@@ -50,7 +52,7 @@ def test_without_root_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 def test_mmdebstraps_own_reason_is_named_not_its_last_line() -> None:
     said = "I: working\nE: Unable to locate package rsyncc\nI: cleaning\nE: mmdebstrap failed to run"
     with pytest.raises(LiferaftError, match="Unable to locate package rsyncc"):
-        bootstrap(["mmdebstrap", "trixie"], _Runner(said), ignore)
+        bootstrap(["mmdebstrap", "trixie"], _SOURCES, _Runner(said), ignore)
 
 
 def test_mmdebstraps_steps_are_told_without_the_scripts_of_hooks() -> None:
@@ -64,7 +66,7 @@ def test_mmdebstraps_steps_are_told_without_the_scripts_of_hooks() -> None:
                 on_line(line)
             return Result(0, "", "")
 
-    bootstrap(["mmdebstrap", "trixie"], Runner(), lambda event: told.append(event.message))
+    bootstrap(["mmdebstrap", "trixie"], _SOURCES, Runner(), lambda event: told.append(event.message))
     assert told == ["  running apt-get update...", "  success in 9.1 seconds"]
 
 
@@ -78,7 +80,7 @@ def test_an_initrd_that_could_not_be_made_is_told_with_its_reason() -> None:
         "E: command failed: chroot\nE: mmdebstrap failed to run"
     )
     with pytest.raises(LiferaftError) as caught:
-        bootstrap(["mmdebstrap", "trixie"], _Runner(said), ignore)
+        bootstrap(["mmdebstrap", "trixie"], _SOURCES, _Runner(said), ignore)
     assert caught.value.message == (
         "The medium's initrd could not be made: /etc/initramfs-tools/hooks/zz-liferaft failed with return 1."
     )

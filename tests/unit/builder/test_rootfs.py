@@ -39,7 +39,7 @@ class _Mmdebstrap:
 def _told_mmdebstrap(folder: Path, monkeypatch: pytest.MonkeyPatch) -> _Mmdebstrap:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(Origin, "packages", lambda *words: ("bash 5.2",))
-    monkeypatch.setattr(rootfs, "stage_debs", lambda *words: ())
+    monkeypatch.setattr(rootfs, "stage_debs", lambda *words: None)
     when = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
     origin = Origin(Mirror(_HOST, ""), "trixie", (PackageSource("http://m", "trixie", when, "0" * 64),))
     told = _Mmdebstrap()

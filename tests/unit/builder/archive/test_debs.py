@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from builder.archive.debs import debs_words, stage_debs
+from builder.archive.debs import debs_word, stage_debs
 from builder.archive.mirror import Mirror, PackageSource
 from builder.archive.origin import Origin
 from builder.cache import Cache, open_cache
@@ -63,10 +63,8 @@ class _Apt:
 def _stage(cache: Cache, folder: Path, apt: _Apt) -> tuple[dict[str, bytes], list[str]]:
     """What is in ``folder`` then, and what was told."""
     told: list[Event] = []
-    staged = stage_debs(("bash",), _ORIGIN, folder, cache, apt, told.append)
-    found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(found) == {path.name for path in staged}
-    return found, [event.message for event in told]
+    stage_debs(("bash",), _ORIGIN, folder, cache, apt, told.append)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}, [event.message for event in told]
 
 
 def test_packages_are_fetched_once_and_kept_by_their_digest(tmp_path: Path) -> None:
@@ -125,8 +123,7 @@ def test_mmdebstraps_hook_moves_the_files_where_apt_looks(tmp_path: Path) -> Non
     folder, tree = tmp_path / "it's a folder", tmp_path / "tree"
     folder.mkdir()
     tree.mkdir()
-    (word,) = debs_words(folder)
-    script = word.removeprefix("--setup-hook=")
+    script = debs_word(folder).removeprefix("--setup-hook=")
     for name in ("", "bash_5_amd64.deb"):
         if name:
             (folder / name).touch()

@@ -13,7 +13,7 @@ from builder.archive.origin import DatedRunner
 from builder.cache import open_cache
 from builder.drivers.dkms import build_dkms
 from builder.rootfs import forget_user
-from core.errors import DamagedError, LiferaftError, ProcessError, UnreachableError
+from core.errors import DamagedError, LiferaftError, ProcessError, UnreachableError, UsageError
 from core.events import Event, ignore
 from core.process import Result
 from tests.runners import ScriptedRunner
@@ -172,12 +172,15 @@ TOKEN = "http://user:t0ken@mirror.example/debian"
 
 
 def test_the_password_of_the_mirror_is_asked_with_and_told_nobody(tmp_path: Path) -> None:
-    asked: list[str] = []
+    """Neither in an error nor in the list of processes. What the file says is written as apt_auth.conf(5) has it."""
+    logins: list[tuple[str, int]] = []
     told: list[Event] = []
 
     def answer(argv: Sequence[str]) -> str:
-        asked.append(argv[2])
-        Path(argv[3]).write_text("Suite: stable\nDate: Sat, 12 Sep 2026 07:55:41 UTC\n")
+        assert "t0ken" not in " ".join(argv)
+        login = Path(argv[argv.index("-o") + 1].removeprefix("Dir::Etc::netrc="))
+        logins.append((login.read_text(), login.stat().st_mode & 0o777))
+        Path(argv[-1]).write_text("Suite: stable\nDate: Sat, 12 Sep 2026 07:55:41 UTC\n")
         return ""
 
     def refuse(argv: Sequence[str]) -> str:
@@ -189,10 +192,18 @@ def test_the_password_of_the_mirror_is_asked_with_and_told_nobody(tmp_path: Path
             read_state(mirror, "trixie", cache, ScriptedRunner(refuse), told.append)
         first = read_state(mirror, "trixie", cache, ScriptedRunner(answer), told.append)
         again = read_state(mirror, "trixie", cache, ScriptedRunner(refuse), told.append)
-    assert asked and all(address.startswith(TOKEN) for address in asked)
+    assert set(logins) == {("machine http://mirror.example/debian login user password t0ken\n", 0o600)}
     assert first == again and {source.uri for source in first} == {"http://mirror.example/debian"}
     said = " ".join([caught.value.message, *(event.message for event in told)])
     assert "mirror.example" in said and "t0ken" not in said
+
+
+@pytest.mark.parametrize("user", ["u:a%20b", "u:a%0Ab", ":token"])
+def test_a_login_that_apt_cannot_read_from_a_file_is_refused(user: str, tmp_path: Path) -> None:
+    mirror = Mirror(f"http://{user}@mirror.example/debian", "")
+    with open_cache(tmp_path) as cache, pytest.raises(UsageError, match="space") as caught:
+        read_state(mirror, "trixie", cache, _NoRunner(), ignore)
+    assert "http://mirror.example/debian" in caught.value.message
 
 
 def test_apts_own_line_is_told_without_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ Expected lines are those of systemd.network(5), systemd.netdev(5) and wpa_suppli
 """
 
 import configparser
+import json
 
 import pytest
 
@@ -160,11 +161,11 @@ def test_a_gateway_outside_is_for_addresses_that_stand_alone() -> None:
 
 
 def test_wifi_is_what_wpa_supplicant_reads() -> None:
-    hidden, raw = 'say "hi" \\\\ there', "ab" * 32
+    hidden, raw = "say 'hi' #1 there", "ab" * 32
     files = network_files(
         _network(
             'carry_secrets = true\n[network]\ncountry = "DE"\n'
-            f"[[network.wifi]]\nssid = \"Büro\"\npassphrase = '{hidden}'\nhidden = true\n"
+            f'[[network.wifi]]\nssid = "Büro"\npassphrase = {json.dumps(hidden)}\nhidden = true\n'
             f'[[network.wifi]]\nssid = "raw"\npassphrase = "{raw}"\n[[network.wifi]]\nssid = "open"\n'
         )
     )
@@ -175,6 +176,15 @@ def test_wifi_is_what_wpa_supplicant_reads() -> None:
     assert "key_mgmt=NONE" in third and "psk" not in third
     assert "country=DE" in files[WPA_CONFIG]
     assert _section(files, "40-wifi.network", "Match") == {"Type": ["wlan"]}
+
+
+def test_a_quote_in_a_passphrase_cannot_be_read_as_the_end_of_it() -> None:
+    """wpa_supplicant 2.10 takes the file of psk="a"b#c defgh" for one with a comment, and refuses all of it."""
+    recipe = 'carry_secrets = true\n[[network.wifi]]\nssid = "Büro"\npassphrase = \'a"b#c defgh\'\n'
+    lines = network_files(_network(recipe))[WPA_CONFIG].split()
+    # As wpa_passphrase(8) answers for this SSID and passphrase; and its bytes, as wpa_supplicant.conf(5) takes them.
+    assert "psk=77ede4fce20d60c361d7637bf79eae319d708fed8b03d79b4b4fd2f67144f64b" in lines
+    assert "sae_password=6122622363206465666768" in lines
 
 
 def test_files_are_sections_of_keys() -> None:

@@ -1,0 +1,129 @@
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builder.beside import beside
+from builder.cache import open_cache
+from core.errors import LiferaftError, ProcessError
+from core.process import SystemRunner
+from core.stopping import SIGNALS, stoppable
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Whoever runs the tests (nohup, a shell in the background) may have it ignored; afterwards all is as it was."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_what_both_make_is_there() -> None:
+    with beside(lambda: 7) as made:
+        assert made() == 7
+
+
+def test_an_error_of_the_work_comes_where_its_result_is_asked_for() -> None:
+    def fail() -> None:
+        raise LiferaftError("no")
+
+    reached = False
+    with pytest.raises(LiferaftError, match="no"), beside(fail) as made:
+        reached = True
+        made()
+    assert reached
+
+
+def test_a_failing_body_ends_the_programs_of_the_work_and_is_what_is_told() -> None:
+    errors: list[ProcessError] = []
+    started = threading.Event()
+
+    def work() -> None:
+        try:
+            SystemRunner().run(["sh", "-c", "echo started; sleep 60"], on_line=lambda line: started.set())
+        except ProcessError as error:
+            errors.append(error)
+            raise
+
+    before = time.monotonic()
+    with pytest.raises(ZeroDivisionError), beside(work):
+        started.wait(20)
+        raise ZeroDivisionError
+    assert time.monotonic() - before < 30
+    assert [error.returncode for error in errors] == [-signal.SIGTERM]
+
+
+def test_work_that_starts_another_program_after_one_was_ended_is_ended_too() -> None:
+    ends: list[int] = []
+    started = threading.Event()
+
+    def work() -> None:
+        for _ in range(2):
+            try:
+                SystemRunner().run(["sh", "-c", "echo started; sleep 60"], on_line=lambda line: started.set())
+            except ProcessError as error:
+                ends.append(error.returncode)
+
+    with pytest.raises(ZeroDivisionError), beside(work):
+        started.wait(20)
+        raise ZeroDivisionError
+    assert ends == [-signal.SIGTERM, -signal.SIGTERM]
+
+
+def test_the_programs_of_the_body_are_left_alone() -> None:
+    with beside(lambda: None) as made:
+        assert SystemRunner().run(["echo", "here"]).stdout == "here\n"
+        made()
+
+
+def test_an_interruption_while_the_thread_starts_leaves_no_work_behind(
+    interruptible: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = threading.Thread.start
+    started = threading.Event()
+
+    def start(self: threading.Thread) -> None:
+        begin(self)
+        if self.name == "beside":
+            assert started.wait(20)
+            signal.raise_signal(signal.SIGINT)
+
+    def work() -> None:
+        SystemRunner().run(["sh", "-c", "echo started; sleep 60"], on_line=lambda line: started.set())
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    before = time.monotonic()
+    with stoppable(), pytest.raises(KeyboardInterrupt), beside(work):
+        raise AssertionError("the body began")
+    assert not [thread for thread in threading.enumerate() if thread.name == "beside"]
+    assert time.monotonic() - before < 30
+
+
+def test_an_interruption_before_the_thread_starts_waits_for_nobody(
+    interruptible: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start"), beside(lambda: None):
+        raise AssertionError("the body began")
+
+
+def test_an_interruption_ends_work_that_waits_for_another_build(interruptible: None, tmp_path: Path) -> None:
+    def wait() -> None:
+        with open_cache(tmp_path) as cache, cache.alone("base-k1"):
+            raise AssertionError("both had it")
+
+    with open_cache(tmp_path) as other, other.alone("base-k1"):
+        before = time.monotonic()
+        with stoppable(), pytest.raises(KeyboardInterrupt), beside(wait) as made:
+            threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,)).start()
+            made()
+        assert not [thread for thread in threading.enumerate() if thread.name == "beside"]
+    assert time.monotonic() - before < 20
