@@ -45,6 +45,12 @@ def choice_options(command: Callable[..., T]) -> Callable[..., T]:
         help="For a clone that runs beside its source: new identities of disks, partitions and filesystems, a new "
         "machine-id and SSH host keys, and everything rewritten that refers to the old ones.",
     )
+    @click.option(
+        "--degraded",
+        is_flag=True,
+        help="Let RAID arrays come back without the members on disks (--skip) and partitions (--rule N=drop) that are "
+        "left out, as far as their redundancy allows.",
+    )
     @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
     @click.option(
         "--boot",
@@ -62,6 +68,7 @@ def choice_options(command: Callable[..., T]) -> Callable[..., T]:
         rules: tuple[str, ...],
         table: str,
         unique: bool,
+        degraded: bool,
         no_verify: bool,
         boot: str,
         onto_source: bool,
@@ -75,6 +82,7 @@ def choice_options(command: Callable[..., T]) -> Callable[..., T]:
             rules=tuple(parse_rule(rule) for rule in rules),
             table=TableChoice(table),
             unique=unique,
+            degraded=degraded,
             verify=not no_verify,
             boot=BootChoice(boot),
             onto_source=onto_source,

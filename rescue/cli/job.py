@@ -10,7 +10,7 @@ from typing import TextIO
 
 import click
 
-from core.errors import LiferaftError, UsageError
+from core.errors import LiferaftError, StoppedError, UsageError
 from core.events import Event
 from core.process import SystemRunner
 from rescue.cli.terminal import TerminalSink
@@ -66,6 +66,9 @@ def command(source: str | None, from_boot: bool, consoles: tuple[Path, ...]) -> 
             result = run_job(job, runner, lambda event: _each(faces, event), lambda plan: _tell(faces, render(plan)))
         except LiferaftError as error:
             result = failed(error, time.monotonic() - started)
+        except KeyboardInterrupt:
+            stopped = StoppedError("The job was stopped.", hint="Run it again: it goes on where it stopped.")
+            result = failed(stopped, time.monotonic() - started)
         except Exception as error:
             # Whoever watches the serial line waits for a result: a bug must give one too.
             logging.exception("the job failed")

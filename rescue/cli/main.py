@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from core.errors import ExitCode, LiferaftError, RefusedError
+from core.stopping import stoppable
 
 #: Command name -> module that holds it as ``command``. A module is imported when its command is called,
 #: because every import counts on a machine that boots from a CD.
@@ -85,30 +86,51 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    debug = "--debug" in sys.argv
-    code = _run(debug)
-    problem = _lost_output()
-    if problem is not None:
-        code = _lose_output(problem) if code in (ExitCode.DONE, ExitCode.WARNINGS) else code
-    sys.exit(int(code))
+    _take_standard_numbers()
+    code: int = ExitCode.STOPPED
+    # Suppressed is what strikes between the two: then there is nothing left to say or to do.
+    with contextlib.suppress(KeyboardInterrupt), stoppable():
+        try:
+            code = _run(debug="--debug" in sys.argv)
+        except KeyboardInterrupt:
+            code = _stop()
+    sys.exit(code)
+
+
+def _take_standard_numbers() -> None:
+    """Where a standard stream was closed by whoever started us, no file that is opened later gets its number: what is
+    said to the one would be written into the other. What is said is lost then, as it was meant to be."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is taken (open(2)).
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
 
 
 def _run(debug: bool) -> int:
+    """Run the command, and see that what it printed is written; returns the exit code."""
+    code = _called(debug)
+    problem = _lost_output()
+    if problem is None:
+        return code
+    lost = _lose_output(problem)
+    return lost if code in (ExitCode.DONE, ExitCode.WARNINGS) else code
+
+
+def _called(debug: bool) -> int:
     """Run the command and say its error, if any; returns the exit code."""
     try:
         return int(cli.main(standalone_mode=False) or ExitCode.DONE)
     except click.Abort as error:
         # click makes one of a KeyboardInterrupt, too; without a cause it is the answer to a question.
-        at_work = isinstance(error.__cause__, KeyboardInterrupt)
-        _say(f"Stopped.{_AGAIN if at_work else ''}")
-        return ExitCode.STOPPED
+        return _stop(at_work=isinstance(error.__cause__, KeyboardInterrupt))
     except click.ClickException as error:
         with contextlib.suppress(OSError):
             error.show()
         return ExitCode.USAGE
-    except KeyboardInterrupt:
-        _say(f"Stopped.{_AGAIN}")
-        return ExitCode.STOPPED
     except LiferaftError as error:
         if debug:
             logging.exception("failed")
@@ -116,12 +138,21 @@ def _run(debug: bool) -> int:
         return error.code
     except Exception as error:
         if isinstance(error, OSError) and _printing(error):
-            return _lose_output(error)
+            # On the way from one to the other click prints a line, and the terminal may be what went away.
+            return _stop() if isinstance(error.__context__, KeyboardInterrupt) else _lose_output(error)
         if debug:
             raise
         _say(f"Error: liferaft itself failed: {type(error).__name__}: {error}")
         _say("Hint: run it again with --debug and report what it prints.")
         return ExitCode.FAILED
+
+
+def _stop(*, at_work: bool = True) -> int:
+    """Say that the command was stopped; nothing that is not printed yet is waited for."""
+    if sys.stdout is not None:
+        _to_nowhere()
+    _say(f"Stopped.{_AGAIN if at_work else ''}")
+    return ExitCode.STOPPED
 
 
 def _printing(error: OSError) -> bool:
@@ -144,13 +175,17 @@ def _lost_output() -> OSError | None:
 
 def _lose_output(problem: OSError) -> int:
     """Say that the result is lost; Python's own last attempt to write it comes to nothing."""
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    _to_nowhere()
     # Who closes a pipe early (head, less) has seen enough.
     if not isinstance(problem, BrokenPipeError):
         _say(f"Error: What was to be printed cannot be written: {problem.strerror}.")
         _say("Hint: Send it to another place. What the command does beside printing may be done already.")
     return ExitCode.FAILED
+
+
+def _to_nowhere() -> None:
+    with Path(os.devnull).open("wb") as nowhere, contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def show_error(error: LiferaftError) -> None:

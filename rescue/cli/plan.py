@@ -6,15 +6,17 @@ import click
 import msgspec
 
 from core.documents import encode_readable
-from core.errors import UsageError
+from core.errors import ExitCode, UsageError
+from core.events import Event, Stage
 from core.files import write_atomically
 from core.process import SystemRunner
 from images.model.machine import Machine
 from images.store.access import Access
 from rescue.cli.choosing import choice_options
 from rescue.cli.targeting import ask_matching, target_options
-from rescue.cli.terminal import access_options, json_option
-from rescue.jobs.restore import RestoreChoices, check_plan, plan_restore, read_machine, read_plan
+from rescue.cli.terminal import access_options, json_option, open_sink, progress_option, tell
+from rescue.jobs.restore import RestoreChoices, plan_restore
+from rescue.jobs.restore_check import check_plan, read_machine, read_plan
 from restore.plan.plan import Plan
 from restore.plan.render import render
 
@@ -37,6 +39,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @choice_options
 @click.option("-o", "--output", type=_FILE, help="Save the plan for `restore`.")
 @json_option
+@progress_option
 def command(
     point: str | None,
     repository: str,
@@ -49,7 +52,8 @@ def command(
     choices: RestoreChoices,
     output: Path | None,
     as_json: bool,
-) -> None:
+    progress: str,
+) -> int:
     """Plan the restore of recovery point ID; writes nothing to any disk.
 
     ID is the beginning of an id, a name, or "latest". The plan says what will be destroyed, what the
@@ -69,13 +73,20 @@ def command(
                 "--check stands alone: the plan says what goes where, and how.",
                 hint="Leave out --target, -o and what else makes a plan.",
             )
-        _check(checked, point, repository, access, machine, as_json)
-        return
+        return _check(checked, point, repository, access, machine, as_json, progress)
     if not (point and repository and (targets or match)):
         raise UsageError("Nothing says what to restore where.", hint="Give ID --repo REPO --target TARGET, or --match.")
     choices = msgspec.structs.replace(choices, skip=skip, match=match)
     plan = plan_restore(
-        repository, point, targets, choices, SystemRunner(), access, machine=machine, ask=ask_matching()
+        repository,
+        point,
+        targets,
+        choices,
+        SystemRunner(),
+        access,
+        machine=machine,
+        ask=ask_matching(),
+        sink=open_sink(progress),
     )
     if output is not None:
         try:
@@ -84,26 +95,36 @@ def command(
             raise UsageError(f"{output} cannot be written: {error.strerror}.", hint="Name another file.") from None
     if as_json:
         click.echo(encode_readable(plan), nl=False)
-        return
+        return ExitCode.DONE
     click.echo(render(plan), nl=False)
     saved = f"--plan {output}" if output else "--plan FILE (save it with -o FILE)"
-    click.echo(f"\nNothing was written. To do it:\n  liferaft restore {saved} --confirm {plan.digest}", err=True)
+    tell(progress, f"\nNothing was written. To do it:\n  liferaft restore {saved} --confirm {plan.digest}")
+    return ExitCode.DONE
 
 
 def _check(
-    path: Path, point: str | None, repository: str, access: Access, machine: Machine | None, as_json: bool
-) -> None:
+    path: Path,
+    point: str | None,
+    repository: str,
+    access: Access,
+    machine: Machine | None,
+    as_json: bool,
+    progress: str,
+) -> int:
     if point:
         raise UsageError("--check stands alone: the plan says what goes where.", hint="Leave out ID.")
-    plan = load_plan(path)
-    check_plan(plan, repository, SystemRunner(), access, machine=machine)
+    plan, sink = load_plan(path), open_sink(progress)
+    warnings = check_plan(plan, repository, SystemRunner(), access, machine=machine, sink=sink)
     if as_json:
         click.echo(encode_readable(plan), nl=False)
-        return
-    click.echo(render(plan), nl=False)
-    click.echo(
-        f"\nNothing speaks against it. To do it:\n  liferaft restore --plan {path} --confirm {plan.digest}", err=True
-    )
+    else:
+        click.echo(render(plan), nl=False)
+    for warning in warnings:
+        sink(Event(stage=Stage.PREFLIGHT, message=warning, warning=True))
+    if not as_json:
+        against = "It can be carried out, with warnings" if warnings else "Nothing speaks against it"
+        tell(progress, f"\n{against}. To do it:\n  liferaft restore --plan {path} --confirm {plan.digest}")
+    return ExitCode.WARNINGS if warnings else ExitCode.DONE
 
 
 def load_plan(path: Path) -> Plan:

@@ -87,7 +87,7 @@ def command(
     liferaft restore --plan plan.json --confirm 0123456789abcdef
     liferaft restore latest --repo R --target /dev/sda --yes
     """
-    runner = SystemRunner()
+    runner, sink = SystemRunner(), open_sink(progress)
     if plan_file is not None:
         if any((point, targets, skip, match, yes, choices != RestoreChoices())):
             raise UsageError(
@@ -106,10 +106,9 @@ def command(
         choices = msgspec.structs.replace(choices, skip=skip, match=match, estimate=not yes)
         # Whoever says --yes is not there to be asked.
         ask = None if yes else ask_matching()
-        plan = plan_restore(repository, point, targets, choices, runner, access, ask=ask)
+        plan = plan_restore(repository, point, targets, choices, runner, access, ask=ask, sink=sink)
         tell(progress, render(plan))
         confirm = confirm or (plan.digest if yes else _ask(plan))
-    sink = open_sink(progress)
     report = run_plan(
         plan,
         confirm,

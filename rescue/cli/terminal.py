@@ -104,7 +104,9 @@ def progress_text(event: Event) -> str:
     if event.rate:
         words.append(f"{format_size(int(event.rate))}/s")
     if event.stalled:
-        words.append(f"NO PROGRESS for {format_duration(event.stalled)}")
+        # What is waited for, where the stage has no figures of its own. Behind: a narrow terminal cuts the end.
+        waiting = f": {event.message}" if event.message and not event.total and not event.done else ""
+        words.append(f"NO PROGRESS for {format_duration(event.stalled)}{waiting}")
     elif event.eta is not None and event.done < event.total:
         words.append(f"{format_duration(event.eta)} left")
     return "  ".join(words)

@@ -4,8 +4,8 @@ import click
 
 
 @click.command("tui")
-def command() -> None:
+def command() -> int:
     """The restore wizard: repository, recovery point, target disk, plan, confirm, restore, reboot."""
     from rescue.tui.app import run_wizard
 
-    run_wizard()
+    return run_wizard()

@@ -79,7 +79,7 @@ def kept_as_asked(survey: DiskSurvey) -> DiskSurvey:
     """The same disk, whose containers are kept whole for no other reason than that it was asked for."""
     reason = "it is kept as it lies, as --part-only asks"
     volumes = tuple(
-        msgspec.structs.replace(volume, used=msgspec.structs.replace(volume.used, reason=reason))
+        msgspec.structs.replace(volume, used=msgspec.structs.replace(volume.used, reason=reason, expected=True))
         if volume.used.filesystem.detail in CONTAINERS
         else volume
         for volume in survey.volumes

@@ -1,4 +1,5 @@
-"""Mounting a filesystem that a person chose to be written, for as long as something of ours is written there."""
+"""Mounting a filesystem that a person chose to be written, or making one writable that is mounted already, for as long
+as something of ours is written there."""
 
 import contextlib
 import os
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from core.errors import DeviceError
 from core.process import Runner
+from core.stopping import lasting
 from rescue.jobs.repositories import PLACE
 
 _OPTIONS = "rw,nosuid,nodev,noexec"
@@ -29,12 +31,26 @@ def mounted_to_write(device: str, kind: str, purpose: str, runner: Runner) -> It
     except OSError as error:
         raise DeviceError(f"{folder} cannot be made: {error.strerror}.") from None
     try:
-        runner.run(["mount", "-t", kind, "-o", _OPTIONS, device, str(folder)], timeout=60)
-        try:
+        with lasting(
+            lambda: runner.run(["mount", "-t", kind, "-o", _OPTIONS, device, str(folder)], timeout=60),
+            lambda _: runner.run(["umount", str(folder)], timeout=120),
+        ):
             yield folder
-        finally:
-            runner.run(["umount", str(folder)], timeout=120)
     finally:
         # Where it could not be unmounted, that has its own error.
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+@contextlib.contextmanager
+def writable_meanwhile(folder: Path, runner: Runner) -> Iterator[Path]:
+    """A filesystem that is mounted read-only and in use, writable; read-only again in the end, and all of it written.
+
+    Raises:
+        ProcessError: the kernel does not allow one of the two.
+    """
+    with lasting(
+        lambda: runner.run(["mount", "-o", "remount,rw", str(folder)], timeout=60),
+        lambda _: runner.run(["mount", "-o", "remount,ro", str(folder)], timeout=120),
+    ):
+        yield folder

@@ -17,7 +17,7 @@ from images.model.layout import Disk
 from images.model.machine import Machine, MachineDisk
 from images.model.manifest import Manifest
 from restore.planning.matching import CLEAR, Matching, Pair, match, same_disks, score_lines
-from restore.target.candidates import Candidate
+from restore.target.candidates import Candidate, disk_candidate
 
 #: Whether a person takes the assignment that is proposed.
 Ask = Callable[[Matching], bool]
@@ -201,6 +201,15 @@ def recorded_disk(machine: Machine, name: str) -> MachineDisk:
         if found:
             raise UsageError(f"{name} is the {key} of {len(found)} disks of that machine.", hint=_disks(machine))
     raise UsageError(f"That machine has no disk {name}.", hint=_disks(machine))
+
+
+def recorded_candidate(disk: MachineDisk, address: str) -> Candidate:
+    """A disk of a recorded machine as a target: whether it is free is asked of the machine itself, when it is written.
+
+    Args:
+        address: of the repository.
+    """
+    return disk_candidate(msgspec.structs.replace(disk, obstacles=()), address, ())
 
 
 def live_name(name: str, machine: Callable[[], Machine]) -> Path:

@@ -1,24 +1,24 @@
 """The restore jobs: make a plan, carry out a confirmed plan."""
 
+import contextlib
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
-from core.documents import decode_stored, decode_written
-from core.errors import DamagedError, LiferaftError, RefusedError
-from core.events import Sink, Stage, Watch, watching
+from core.errors import LiferaftError, RefusedError
+from core.events import Sink, Stage, Watch, ignore, watching
 from core.process import Runner
 from images.model.layout import Disk
 from images.model.machine import Firmware, Machine, MachineDisk
 from images.probe import block_devices, probe_machine
 from images.stack.keys import Keys
 from images.store.access import Access
-from images.store.connect import open_repository
 from images.store.repository import Repository
 from images.store.second_try import SecondTry
+from images.store.watched import open_watched
 from rescue.jobs.placing import (
     Ask,
     Assigned,
@@ -28,6 +28,7 @@ from rescue.jobs.placing import (
     place_assigned,
     place_matched,
     place_named,
+    recorded_candidate,
     recorded_disk,
     target_disk,
     wanted_disks,
@@ -38,20 +39,19 @@ from restore.fit.fitting import smallest_target
 from restore.fit.wishes import Wishes
 from restore.perform.work import Conduct
 from restore.plan.forecast import remember, with_estimate
-from restore.plan.plan import PLAN_VERSION, Plan, TargetDisk
+from restore.plan.plan import Plan
 from restore.plan.rates import book_path, read_book
-from restore.plan.review import review
 from restore.planning.contents import Contents
 from restore.planning.draft import Draft, draft
 from restore.planning.matching import Matching, Pair
-from restore.planning.placement import PlanOptions, only_disks, place
+from restore.planning.placement import PlanOptions, place
 from restore.planning.planner import make_plan
 from restore.planning.rules import Growth, PartitionRule, TableChoice
+from restore.planning.surveyed import of_steps
 from restore.report import Report
-from restore.target.candidates import Candidate, disk_candidate, find_target, meant_disk, name_target
+from restore.target.candidates import Candidate, disk_candidate, name_target
 
-#: Bytes of the smallest sector there is.
-_SECTOR = 512
+_LOOKING = "Looking at the disks of this machine"
 _RECORDED = "Made for a recorded machine: what is on its disks, and whether they are free, is looked at again then."
 
 
@@ -73,6 +73,7 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
         rules: for single partitions; they decide before the two.
         skip: ids of disks that are not restored.
         match: targets that nobody named are found by what the disks are.
+        degraded: arrays come back without the members that are left out, as far as their redundancy allows.
         estimate: measure, in under a second, how long it may take; nobody waits for that who does not read the plan.
     """
 
@@ -86,6 +87,7 @@ class RestoreChoices(msgspec.Struct, frozen=True, kw_only=True):
     unique: bool = False
     skip: tuple[str, ...] = ()
     match: bool = False
+    degraded: bool = False
     estimate: bool = True
 
     @property
@@ -106,6 +108,7 @@ def plan_restore(
     *,
     machine: Machine | None = None,
     ask: Ask | None = None,
+    sink: Sink = ignore,
 ) -> Plan:
     """The plan for restoring a recovery point to disks or files.
 
@@ -114,17 +117,20 @@ def plan_restore(
             ``choices.match`` there may be none.
         machine: a recorded machine that the targets are disks of, instead of this one.
         ask: whether a person takes an assignment that is not clear; None when nobody can be asked.
+        sink: is told when the repository, or a disk, does not answer.
 
     Raises:
         UsageError, RefusedError, DamagedError, UnreachableError: with every reason. Nothing is written.
     """
-    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, machine)
-    names = [str(target) for target in targets]
-    if choices.match and not names:
+    with _planning(repository, point, choices, runner, access, sink, machine) as planning:
+        names = [str(target) for target in targets]
+        patient = planning.patient(ask)
+        if choices.match and not names:
+            free = planning.all_candidates()
+            return planning.plan(place_matched(planning.manifest, planning.disks, free, planning.least, patient))
         return planning.plan(
-            place_matched(planning.manifest, planning.disks, planning.all_candidates(), planning.least, ask)
+            place_named(planning.manifest, planning.disks, names, planning.find, planning.least, patient)
         )
-    return planning.plan(place_named(planning.manifest, planning.disks, names, planning.find, planning.least, ask))
 
 
 def plan_restore_assigned(
@@ -136,8 +142,8 @@ def plan_restore_assigned(
     access: Access | None = None,
 ) -> Plan:
     """The same for disks that a person assigned, as the wizard does; the others are left out."""
-    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
-    return planning.plan(place_assigned(planning.disks, assigned, planning.candidate))
+    with _planning(repository, point, choices, runner, access) as planning:
+        return planning.plan(place_assigned(planning.disks, assigned, planning.candidate))
 
 
 def draft_restore(
@@ -149,8 +155,8 @@ def draft_restore(
     access: Access | None = None,
 ) -> Draft:
     """What would become of each partition of disks that a person assigned: no chunk is looked for, no fault raises."""
-    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
-    return planning.draft(place_assigned(planning.disks, assigned, planning.candidate))
+    with _planning(repository, point, choices, runner, access) as planning:
+        return planning.draft(place_assigned(planning.disks, assigned, planning.candidate))
 
 
 def plan_restore_by_rules(
@@ -160,35 +166,55 @@ def plan_restore_by_rules(
     choices: RestoreChoices,
     runner: Runner,
     access: Access | None = None,
+    sink: Sink = ignore,
 ) -> Plan:
     """The same by a job's rules. What they leave open is matched, if ``choices.match`` allows it and it is clear."""
     # The targets first: a machine in which they are missing need not fetch a passphrase or a manifest.
     machine = probe_machine(runner)
     assigned = [Assigned(disk=rule.disk, target=target_disk(machine, rule)) for rule in rules]
-    planning = _Planning(open_repository(repository, access), repository, point, choices, runner, None)
-    pairs = place_assigned(planning.disks, assigned, planning.candidate)
-    ruled = {pair.disk for pair in pairs}
-    left = [disk for disk in planning.disks if disk.id not in ruled]
-    if left and not choices.match:
-        names = ", ".join(disk.id for disk in left)
-        raise RefusedError(
-            f"The job does not say where {names} of the recovery point goes.",
-            hint='Name a target for each in "targets", leave disks out with "skip", or allow "match".',
-        )
-    if left:
-        taken = {pair.candidate.node for pair in pairs}
-        free = [candidate for candidate in planning.all_candidates() if candidate.node not in taken]
-        pairs = (*pairs, *place_matched(planning.manifest, left, free, planning.least, None))
-    return planning.plan(pairs)
+    with _planning(repository, point, choices, runner, access, sink) as planning:
+        pairs = place_assigned(planning.disks, assigned, planning.candidate)
+        ruled = {pair.disk for pair in pairs}
+        left = [disk for disk in planning.disks if disk.id not in ruled]
+        if left and not choices.match:
+            names = ", ".join(disk.id for disk in left)
+            raise RefusedError(
+                f"The job does not say where {names} of the recovery point goes.",
+                hint='Name a target for each in "targets", leave disks out with "skip", or allow "match".',
+            )
+        if left:
+            taken = {pair.candidate.node for pair in pairs}
+            free = [candidate for candidate in planning.all_candidates() if candidate.node not in taken]
+            pairs = (*pairs, *place_matched(planning.manifest, left, free, planning.least, None))
+        return planning.plan(pairs)
 
 
 def match_disks(
     repository: str, point: str, machine: Machine, runner: Runner, access: Access | None = None
 ) -> tuple[tuple[Disk, ...], Matching]:
     """The disks of a recovery point, and how well the free disks of this machine suit them."""
-    planning = _Planning(open_repository(repository, access), repository, point, RestoreChoices(), runner, None)
-    candidates = [planning.candidate(disk) for disk in machine.disks]
-    return planning.disks, matched(planning.manifest, planning.disks, candidates, planning.least)
+    with _planning(repository, point, RestoreChoices(), runner, access) as planning:
+        candidates = [planning.candidate(disk) for disk in machine.disks]
+        return planning.disks, matched(planning.manifest, planning.disks, candidates, planning.least)
+
+
+@contextlib.contextmanager
+def _planning(
+    repository: str,
+    point: str,
+    choices: RestoreChoices,
+    runner: Runner,
+    access: Access | None,
+    sink: Sink = ignore,
+    recorded: Machine | None = None,
+) -> Iterator["_Planning"]:
+    """A plan in the making, under a watch: whoever looks at ``sink`` is told what is waited for."""
+    watch = Watch(sink, Stage.PREFLIGHT, "Making the plan")
+    with watching(watch):
+        opened = open_watched(repository, access, watch, sink)
+        with watch.doing(f"Reading the recovery points of {opened.backend.location}"):
+            planning = _Planning(opened, repository, point, choices, runner, recorded, watch)
+        yield planning
 
 
 class _Planning:
@@ -202,7 +228,9 @@ class _Planning:
         choices: RestoreChoices,
         runner: Runner,
         recorded: Machine | None,
+        watch: Watch,
     ) -> None:
+        self._watch = watch
         self._opened = opened
         # A pack that its parity brings back is no reason against a restore; it is said in the plan.
         self._second = opened.otherwise = SecondTry(opened)
@@ -218,19 +246,32 @@ class _Planning:
         """The target that a person named."""
         if self._recorded is not None:
             return self.candidate(recorded_disk(self._recorded, name))
-        return name_target(live_name(name, lambda: probe_machine(self._runner)), self._address, self._runner)
+        with self._watch.doing(_LOOKING):
+            return name_target(live_name(name, lambda: probe_machine(self._runner)), self._address, self._runner)
 
     def all_candidates(self) -> list[Candidate]:
         """Every disk of the machine."""
-        machine = self._recorded or probe_machine(self._runner)
-        return [self.candidate(disk) for disk in machine.disks]
+        with self._watch.doing(_LOOKING):
+            machine = self._recorded or probe_machine(self._runner)
+            return [self.candidate(disk) for disk in machine.disks]
 
     def candidate(self, disk: MachineDisk) -> Candidate:
         """A disk of the machine. What spoke against one of a recorded machine was true then, and is asked again when
         the plan is carried out."""
         if self._recorded is not None:
-            return _recorded_candidate(disk, self._address)
+            return recorded_candidate(disk, self._address)
         return disk_candidate(disk, self._address, block_devices(self._runner))
+
+    def patient(self, ask: Ask | None) -> Ask | None:
+        """Who is asked about an assignment; while a person thinks about it, nothing is missed."""
+        if ask is None:
+            return None
+
+        def answer(found: Matching) -> bool:
+            with self._watch.asking():
+                return ask(found)
+
+        return answer
 
     def least(self, disk: Disk) -> int:
         """Bytes of the smallest target that takes a disk, by its rules, read from the image as the fit does."""
@@ -252,12 +293,14 @@ class _Planning:
             firmware=self._firmware(pairs),
             onto_source=choices.onto_source,
             unique=choices.unique,
+            degraded=choices.degraded,
         )
 
     def plan(self, pairs: Sequence[Pair]) -> Plan:
         """The plan, with an estimate."""
-        choices = self._choices
-        plan = make_plan(self._opened, self._point, pairs, self._options(pairs))
+        choices, location = self._choices, self._opened.backend.location
+        with self._watch.doing(f"Making the plan from what {location} holds"):
+            plan = make_plan(self._opened, self._point, pairs, self._options(pairs), self._watch)
         plan = msgspec.structs.replace(plan, notes=(*plan.notes, *self._second.warnings))
         if self._recorded is not None:
             nodes = {pair.candidate.node for pair in pairs}
@@ -265,9 +308,10 @@ class _Planning:
             plan = msgspec.structs.replace(plan, notes=(*plan.notes, *notes))
         if not choices.estimate:
             return plan
-        restored = only_disks(self.manifest, [pair.disk for pair in pairs])
+        restored = of_steps(plan, self.manifest)
         here = self._recorded is None
-        return with_estimate(plan, self._opened, restored, pairs, read_book(book_path()), here=here)
+        with self._watch.doing(f"Measuring how fast {location} and the targets are read"):
+            return with_estimate(plan, self._opened, restored, pairs, read_book(book_path()), here=here)
 
     def _firmware(self, pairs: Sequence[Pair]) -> Firmware | None:
         """An image file is not the disk of this machine: its boot loader is left alone unless asked for."""
@@ -279,67 +323,8 @@ class _Planning:
         return None if choice is BootChoice.NO else Firmware(choice.value)
 
 
-def _recorded_candidate(disk: MachineDisk, address: str) -> Candidate:
-    """A disk of a recorded machine: whether it is free is asked of the machine itself, when it is written."""
-    return disk_candidate(msgspec.structs.replace(disk, obstacles=()), address, ())
-
-
 def _obstacles(machine: Machine, nodes: Collection[str]) -> list[str]:
     return [why for disk in machine.disks if disk.node in nodes for why in disk.obstacles]
-
-
-def check_plan(
-    plan: Plan, repository: str, runner: Runner, access: Access | None = None, *, machine: Machine | None = None
-) -> None:
-    """Look for everything that speaks against a plan, which somebody may have edited. Nothing is written.
-
-    Args:
-        repository: where it is now; empty for where the plan says.
-        machine: a recorded machine that the plan's targets are disks of, instead of this one.
-
-    Raises:
-        RefusedError: with every reason.
-    """
-    address = repository or plan.repository
-    opened = open_repository(address, access)
-
-    def find(target: TargetDisk) -> Candidate:
-        if machine is None:
-            return find_target(target, address, runner)
-        return _recorded_candidate(meant_disk(target, machine.disks), address)
-
-    reasons = review(plan, opened, find)
-    if reasons:
-        raise RefusedError(f"The plan cannot be carried out: {reasons[0]}.", reasons=tuple(reasons))
-
-
-def read_machine(content: bytes, name: str) -> Machine:
-    """A recorded machine, as ``liferaft probe --json`` prints it.
-
-    Raises:
-        DamagedError: it is none, naming the field.
-    """
-    machine = decode_stored(content, Machine, name=name)
-    for number, disk in enumerate(machine.disks):
-        if disk.size < 0 or disk.sector_size < _SECTOR or disk.sector_size & (disk.sector_size - 1):
-            raise DamagedError(
-                f"{name} is not a valid machine: no disk has {disk.size} bytes in sectors of {disk.sector_size} "
-                f"- at `$.disks[{number}]`.",
-                hint="liferaft probe --json makes one.",
-            )
-    return machine
-
-
-def read_plan(content: bytes, name: str) -> Plan:
-    """A plan from a file.
-
-    Raises:
-        UsageError: it is not a plan, naming the field. RefusedError: it needs a newer liferaft.
-    """
-    plan = decode_written(content, Plan, name=name)
-    if plan.version > PLAN_VERSION:
-        raise RefusedError(f"{name} needs plan version {plan.version}.", hint="Use a newer liferaft.")
-    return plan
 
 
 def run_plan(
@@ -366,8 +351,9 @@ def run_plan(
         discard: tell the targets which ranges nobody needs.
         scratch: the folder for scratch files, which making filesystems smaller takes; None: TMPDIR's.
     """
-    with watching(Watch(sink, Stage.PREFLIGHT, "Opening the repository")):
-        opened = open_repository(repository or plan.repository, access)
+    watch = Watch(sink, Stage.PREFLIGHT, "Checking the plan")
+    with watching(watch):
+        opened = open_watched(repository or plan.repository, access, watch, sink)
     journal = journal or book_path().with_name(f"{plan.digest}.journal")
     conduct = Conduct(journal=journal, discard=discard, scratch=scratch)
     keep_record("plan", plan)

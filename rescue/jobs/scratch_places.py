@@ -11,10 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import ProcessError
+from core.errors import ProcessError, RefusedError
 from core.process import Runner
 from core.units import format_size
-from images.probe import BlockDevice, block_devices
+from images.model.layout import DiskIdentity
+from images.probe import BlockDevice, block_devices, identity_of
 from rescue.jobs.mounting import mounted_to_write
 from rescue.jobs.repositories import PLACE
 from restore.plan.plan import Plan
@@ -31,6 +32,7 @@ class ScratchPlace(msgspec.Struct, frozen=True, kw_only=True):
         name: for people.
         folder: where it is mounted already; empty when it is not.
         device: the node to mount otherwise; kind: its filesystem.
+        identity: of the disk that the device is on.
         reason: why it will not do; empty when nothing is known against it.
     """
 
@@ -38,6 +40,7 @@ class ScratchPlace(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = ""
     device: str = ""
     kind: str = ""
+    identity: DiskIdentity = DiskIdentity()
     reason: str = ""
 
 
@@ -58,10 +61,14 @@ def scratch_places(plan: Plan, targets: Collection[str], runner: Runner) -> tupl
     return tuple(found)
 
 
-def scratch_reason(plan: Plan, place: ScratchPlace | None) -> str:
-    """Why the scratch files of a plan do not fit there; empty when they do, or when it is not mounted yet."""
+def scratch_reason(plan: Plan, place: ScratchPlace | None, targets: Collection[str], runner: Runner) -> str:
+    """Why the scratch files of a plan cannot lie there; empty when they can, as far as is known of what is not mounted.
+
+    Args:
+        targets: nodes of the disks that the plan writes. The place may have been chosen when they were others.
+    """
     if place is not None and place.device:
-        return ""
+        return _against_device(place, targets, runner)
     folder = Path(place.folder) if place is not None else None
     return next(iter(too_little_scratch(plan, scratch_folder(folder))), "")
 
@@ -71,11 +78,15 @@ def scratch_in(place: ScratchPlace | None, runner: Runner) -> Iterator[Path | No
     """The folder of a place, mounted if it has to be; None for where scratch files go by themselves.
 
     Raises:
+        RefusedError: the device is another one than that which was chosen, or in use.
         ProcessError: it cannot be mounted.
     """
     if place is None or not place.device:
         yield Path(place.folder) if place is not None else None
         return
+    against = _against_device(place, (), runner)
+    if against:
+        raise RefusedError(f"{against[0].upper()}{against[1:]}. Nothing was written.", hint="Choose the place again.")
     stack = contextlib.ExitStack()
     folder = stack.enter_context(mounted_to_write(place.device, place.kind, "scratch", runner))
     try:
@@ -84,6 +95,20 @@ def scratch_in(place: ScratchPlace | None, runner: Runner) -> Iterator[Path | No
         # Nothing of scratch is needed any more: what became of the restore is what counts.
         with contextlib.suppress(ProcessError):
             stack.close()
+
+
+def _against_device(place: ScratchPlace, targets: Collection[str], runner: Runner) -> str:
+    """Between choosing and mounting somebody may have plugged in another disk, which has the name now."""
+    for disk in block_devices(runner):
+        for device in disk.descendants():
+            if device.name == place.device:
+                same = _name_of(device, disk) == place.name and identity_of(disk) == place.identity
+                if not same:
+                    return f"{place.device} is another disk now than the one that was chosen"
+                if disk.name in targets:
+                    return f"{place.device} is on a disk that will be erased"
+                return f"{place.device} is mounted by now" if any(device.mountpoints) else ""
+    return f"{place.device} is not there any more"
 
 
 def _folder(plan: Plan, folder: Path, name: str) -> ScratchPlace:
@@ -109,12 +134,18 @@ def _unmounted(disk: BlockDevice, needed: int) -> Iterator[ScratchPlace]:
     for device in disk.descendants():
         if device.fstype not in _KINDS or device.ro or device.children or any(device.mountpoints):
             continue
-        model = (disk.model or "").strip() or disk.name
-        label = f' "{device.label}"' if device.label else ""
         small = "" if device.size > needed else f"it has {format_size(device.size)}"
         yield ScratchPlace(
-            name=f"{device.fstype}{label}, {format_size(device.size)}, on {model} ({device.name})",
+            name=_name_of(device, disk),
             device=device.name,
             kind=device.fstype,
+            identity=identity_of(disk),
             reason=small,
         )
+
+
+def _name_of(device: BlockDevice, disk: BlockDevice) -> str:
+    """A filesystem that is not mounted, for people."""
+    model = (disk.model or "").strip() or disk.name
+    label = f' "{device.label}"' if device.label else ""
+    return f"{device.fstype}{label}, {format_size(device.size)}, on {model} ({device.name})"

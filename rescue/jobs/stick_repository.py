@@ -6,7 +6,6 @@ that running it again goes on where it stopped.
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from builder.stick.layout import SECTOR
 from core.errors import DeviceError, ProcessError
 from core.events import Event, Sink, Stage
 from core.process import Runner, find_tool
+from core.stopping import lasting
 from core.units import counted, format_size
 from images.model.layout import Partition
 from images.store.access import Access
@@ -26,6 +26,7 @@ from images.store.document import DOCUMENT
 from images.store.passphrase import AskPassphrase, Passphrase
 from rescue.jobs.copy import copy_repository
 from rescue.jobs.keys import init_repository
+from restore.boot.mounts import mount_point
 from restore.target.partitions import partition_node
 
 #: The repository's folder on the data partition.
@@ -36,13 +37,15 @@ class PlannedRepository(msgspec.Struct, frozen=True, kw_only=True):
     """What the data partition will hold.
 
     Attributes:
-        source: whose recovery points are copied; empty for a new, empty repository.
+        source: whose recovery points are copied; empty for a new, empty repository. shown: it for people, without the
+            password that its address may hold.
         access: opens it. passphrase: of the new one, when it will be encrypted.
         points: recovery points in the source. stored: its bytes; None when nobody can say.
         parity_blocks, chunk_size: of the source, which the copy takes over; chunk_size 0 for a new one.
     """
 
     source: str = ""
+    shown: str = ""
     access: Access | None = None
     passphrase: Passphrase | None = None
     points: int = 0
@@ -55,7 +58,7 @@ class PlannedRepository(msgspec.Struct, frozen=True, kw_only=True):
         how much is free."""
         if not kept and self.stored is not None and self.stored > size:
             yield (
-                f"{self.source} takes {format_size(self.stored)}, and the data partition would have {format_size(size)}"
+                f"{self.shown} takes {format_size(self.stored)}, and the data partition would have {format_size(size)}"
             )
         if os.geteuid() != 0:
             yield "a repository can only be put on the stick by root, who may mount it: run it with sudo, or copy later"
@@ -66,7 +69,7 @@ class PlannedRepository(msgspec.Struct, frozen=True, kw_only=True):
         if not self.source:
             return f"An empty repository{sealed} is made on it."
         size = f", {format_size(self.stored)}" if self.stored is not None else ""
-        return f"{counted(self.points, 'recovery point')} of {self.source}{size} are copied to it{sealed}."
+        return f"{counted(self.points, 'recovery point')} of {self.shown}{size} are copied to it{sealed}."
 
 
 class StickRepository(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,6 +106,7 @@ def plan_repository(
     parity = opened.document.parity
     return PlannedRepository(
         source=source,
+        shown=opened.backend.location,
         access=access,
         passphrase=new_passphrase() if encrypt or opened.keys is not None else None,
         points=len(opened.points()),
@@ -155,15 +159,14 @@ def fill_repository(
 @contextlib.contextmanager
 def _mounted(node: str, part: Partition, runner: Runner) -> Iterator[Path]:
     with (
-        tempfile.TemporaryDirectory(prefix="liferaft-stick-") as folder,
+        mount_point("liferaft-stick-") as folder,
         partition_node(node, part, SECTOR, runner) as device,
+        # umount returns when all is on the stick.
+        lasting(
+            lambda: _mount(device, str(folder), runner), lambda _: runner.run(["umount", str(folder)], timeout=1800)
+        ),
     ):
-        _mount(device, folder, runner)
-        try:
-            yield Path(folder)
-        finally:
-            # Returns when all is on the stick.
-            runner.run(["umount", folder], timeout=1800)
+        yield folder
 
 
 def _mount(device: str, folder: str, runner: Runner) -> None:

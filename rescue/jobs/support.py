@@ -71,9 +71,10 @@ _FILES = {
 #: Where a medium has its job, and the files with passphrases that the job names.
 _MEDIUM_FOLDER = "run/live/medium/liferaft"
 _PASSPHRASES = "*.passphrase"
-#: The site's Wi-Fi (builder/site/network.py), and the keys in it.
+#: The site's Wi-Fi (builder/site/network.py), and the keys in it; some are a passphrase's bytes as digits.
 _WIFI = "etc/wpa_supplicant/liferaft.conf"
-_WIFI_KEY = re.compile(r'^\s*psk="?(?P<key>.*?)"?$', re.MULTILINE)
+_WIFI_KEY = re.compile(r'^\s*(?:psk|sae_password)="?(?P<key>.*?)"?$', re.MULTILINE)
+_DIGITS = re.compile(r"(?:[0-9a-f]{2}){8,63}")
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -168,7 +169,11 @@ def known_secrets(root: Path) -> tuple[str, ...]:
     for path in sorted({*folder.glob(_PASSPHRASES), *_named_by_job(folder, root)}):
         text = _beginning(path, _SECRET_LIMIT)
         found += [line for line in text.splitlines() if line.strip()]
-    found += [match["key"] for match in _WIFI_KEY.finditer(_beginning(root / _WIFI, MIB))]
+    for match in _WIFI_KEY.finditer(_beginning(root / _WIFI, MIB)):
+        found.append(match["key"])
+        if _DIGITS.fullmatch(match["key"]):
+            # As builder/site/network.py writes a passphrase with quotes; other digits stand for no text.
+            found.append(bytes.fromhex(match["key"]).decode(errors="replace"))
     return tuple(found)
 
 

@@ -1,7 +1,8 @@
 """Where a support bundle can be saved by someone who has a stick and knows no path.
 
-Offered are FAT and exFAT filesystems on removable or USB disks, which are mounted for the moment of writing, and what
-the person has mounted to write themselves. Not offered is what a machine boots from (an ESP on a USB disk too) and what
+Offered are FAT and exFAT filesystems on removable or USB disks, which are mounted for the moment of writing, the stick
+on which the medium lies as a file, which is made writable for that moment, and what the person has mounted to write
+themselves. Not offered is what a machine boots from (an ESP on a USB disk too) and what
 has a journal: that may be the machine's own disk in a USB case.
 """
 
@@ -17,11 +18,13 @@ from core.events import Sink
 from core.process import Runner
 from core.units import format_size
 from images.probe import BlockDevice, block_devices
-from rescue.jobs.mounting import mounted_to_write
+from rescue.jobs.mounting import mounted_to_write, writable_meanwhile
 from rescue.jobs.repositories import PLACE
 from rescue.jobs.support import bundle_path, save_support_bundle
 
 _STICKS = ("vfat", "exfat")
+#: Where live-boot mounts the filesystem with the ISO in it, read-only (findiso=).
+_FINDISO = "/run/live/findiso"
 #: The ESP, as lsblk names it on GPT and on dos tables.
 _ESP = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef")
 
@@ -33,12 +36,14 @@ class SupportPlace(msgspec.Struct, frozen=True, kw_only=True):
         name: for people.
         folder: where it is mounted already; empty when it is not.
         device: the node to mount otherwise; kind: its filesystem.
+        carries_medium: the running system's ISO lies on it, so it is mounted already and must stay attached.
     """
 
     name: str
     folder: str = ""
     device: str = ""
     kind: str = ""
+    carries_medium: bool = False
 
 
 def support_places(runner: Runner) -> tuple[SupportPlace, ...]:
@@ -52,10 +57,12 @@ def save_to_place(place: SupportPlace, runner: Runner, sink: Sink) -> str:
     """Save the bundle there; returns the name of the file. What was mounted for it is unmounted, so it is on the stick.
 
     Raises:
-        ProcessError: the stick cannot be mounted, or not unmounted. DeviceError: it cannot be written.
+        ProcessError: the stick cannot be mounted or made writable, or not be let go. DeviceError: it cannot be written.
     """
     with ExitStack() as stack:
         folder = Path(place.folder) if place.folder else None
+        if place.carries_medium:
+            folder = stack.enter_context(writable_meanwhile(Path(_FINDISO), runner))
         folder = folder or stack.enter_context(mounted_to_write(place.device, place.kind, "support", runner))
         path = bundle_path(folder, datetime.datetime.now(datetime.UTC))
         save_support_bundle(path, runner, sink)
@@ -66,12 +73,14 @@ def _sticks(disk: BlockDevice) -> Iterator[SupportPlace]:
     if not (disk.rm or disk.tran == "usb") or disk.ro:
         return
     for device in disk.descendants():
-        used = device.ro or device.children or any(device.mountpoints)
+        places = [place for place in device.mountpoints if place]
+        carries = places == [_FINDISO]
+        used = device.ro or device.children or (places and not carries)
         if device.fstype not in _STICKS or used or (device.parttype or "").lower() in _ESP:
             continue
         words = (device.label or "", format_size(device.size), "on", (disk.model or "").strip() or disk.name)
         name = " ".join(word for word in words if word)
-        yield SupportPlace(name=name, device=device.name, kind=device.fstype)
+        yield SupportPlace(name=name, device=device.name, kind=device.fstype, carries_medium=carries)
 
 
 def _mounted(disk: BlockDevice) -> Iterator[SupportPlace]:

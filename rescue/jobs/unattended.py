@@ -58,7 +58,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         skip: ids of disks of the recovery point that are not restored.
         match: disks without a target go where they match, when that is clear (docs/job.md).
         recovery_point: id, name or ``latest``.
-        grow, grow_all, table, verify, boot, onto_source, unique: as for ``liferaft plan``.
+        grow, grow_all, table, verify, boot, onto_source, unique, degraded: as for ``liferaft plan``.
         rules: what becomes of single partitions (docs/job.md).
         passphrase_file: where the passphrase of an encrypted repository is: a file of the rescue system, or an
             ``https://`` address. A relative path begins at the folder of the job document.
@@ -85,6 +85,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     boot: BootChoice = BootChoice.AUTO
     onto_source: bool = False
     unique: bool = False
+    degraded: bool = False
     passphrase_file: str = ""
     luks_passphrase_file: str = ""
     passphrase_over_http: bool = False
@@ -227,10 +228,11 @@ def run_job(job: Job, runner: Runner, sink: Sink, show: Callable[[Plan], None]) 
             boot=job.boot,
             onto_source=job.onto_source,
             unique=job.unique,
+            degraded=job.degraded,
             skip=job.skip,
             match=job.match,
         )
-        plan = plan_restore_by_rules(job.repository, job.recovery_point, rules, choices, runner, access)
+        plan = plan_restore_by_rules(job.repository, job.recovery_point, rules, choices, runner, access, sink)
         digest = plan.digest
         show(plan)
         scratch = Path(job.scratch) if job.scratch else None

@@ -25,7 +25,7 @@ from builder.stick.layout import (
     plain_layout,
     stick_table,
 )
-from builder.stick.source import StickSource, digest_of, judge_iso, open_iso
+from builder.stick.source import StickSource, digest_of, judge_iso, on_device, open_iso
 from builder.stick.stick import UnprovenError, Written, write_stick
 from core.errors import DeviceError, RefusedError, UsageError
 from core.events import Event, Sink, Stage
@@ -122,6 +122,7 @@ def plan_stick(
     """What writing would do, or every reason against. Nothing is written.
 
     Args:
+        iso: a file, or the CD or stick that a medium is on, also the one that runs.
         device: a whole disk, or a plain file that is as large as a stick.
 
     Raises:
@@ -161,11 +162,13 @@ def write_planned(plan: StickPlan, runner: Runner, sink: Sink) -> StickReport:
                 f"{plan.iso.path} has {iso.size} bytes now, and had {plan.iso.size}. Nothing was written."
             )
         # Built again while somebody was asked, it may have the same size.
-        if digest_of(iso) != plan.iso.sha256:
+        sink(Event(stage=Stage.CHECK, message=f"Reading {plan.iso.path} once more"))
+        if digest_of(iso, sink) != plan.iso.sha256:
             raise RefusedError(f"{plan.iso.path} is not what it was when it was looked at. Nothing was written.")
         # Before the stick is opened: a filesystem that cannot be made costs nobody a stick.
         data = stack.enter_context(_new_data(plan, runner))
         target = stack.enter_context(open_target(plan.stick))
+        sink(Event(stage=Stage.PREFLIGHT, message=f"Taking away what {plan.stick.node} starts now"))
         try:
             written = write_stick(iso, target, plan.layout, data, sink, suspect=not plan.stick.plain)
         except UnprovenError:
@@ -173,6 +176,8 @@ def write_planned(plan: StickPlan, runner: Runner, sink: Sink) -> StickReport:
         except DeviceError as error:
             hint = "It starts nothing now. Write it again; if that fails too, take another stick."
             raise DeviceError(error.message, hint=hint) from None
+    if plan.repository is not None:
+        sink(Event(stage=Stage.COPY, message=f"{plan.stick.node} starts now; its repository comes next"))
     warnings = _tell_kernel(plan, runner)
     repository = None
     if plan.repository is not None and plan.layout.data is not None:
@@ -207,7 +212,7 @@ def _against(stick: Candidate, iso: Path, choices: StickChoices) -> Iterator[str
         yield f"{stick.node} does not say that it is removable; if it is the right one, say so with --not-removable"
     if is_device and not os.access(stick.node, os.W_OK):
         yield f"writing {stick.node} needs root: run it with sudo, or write an image file"
-    if stick.inode and stick.inode == inode_of(iso):
+    if (stick.inode and stick.inode == inode_of(iso)) or (on_device(iso) and _is_on(iso, stick)):
         yield f"{stick.node} is the ISO itself"
     elif iso.is_file() and iso.stat().st_size > stick.size:
         yield (
@@ -221,6 +226,13 @@ def _against(stick: Candidate, iso: Path, choices: StickChoices) -> Iterator[str
         )
     elif stick.size % SECTOR:
         yield f"{stick.node} has {stick.size} bytes, which are not whole sectors of {SECTOR}"
+
+
+def _is_on(iso: Path, stick: Candidate) -> bool:
+    """Whether the medium that is to be written lies on the stick, which is a device, or a part of it."""
+    node = Path(os.path.realpath(iso)).name
+    parts = Path("/sys/class/block") / Path(stick.node).name
+    return node == Path(stick.node).name or (parts / node).exists()
 
 
 def _refused(stick: Candidate, reasons: list[str]) -> RefusedError:

@@ -17,9 +17,11 @@ from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from core.errors import LiferaftError, UsageError
+from core.errors import ExitCode, LiferaftError, UsageError
 from core.process import SystemRunner, run_on_terminal
+from core.stopping import told_to_stop, undisturbed
 from rescue.tui import messages
+from rescue.tui.decisions import Memory
 from rescue.tui.jobs import LATER, Jobs, SystemJobs
 from rescue.tui.journal import JournalHandler
 from rescue.tui.screen import WizardScreen
@@ -41,9 +43,16 @@ SCREENS: dict[type[messages.Destination], tuple[str, str]] = {
     messages.ToResult: ("rescue.tui.screens.result", "ResultScreen"),
     messages.ToProblem: ("rescue.tui.screens.problem", "ProblemScreen"),
     messages.ToSupport: ("rescue.tui.screens.support", "SupportScreen"),
+    messages.ToStick: ("rescue.tui.screens.stick", "StickScreen"),
+    messages.ToStickPlan: ("rescue.tui.screens.stick_plan", "StickPlanScreen"),
+    messages.ToStickWriting: ("rescue.tui.screens.stick_writing", "StickWritingScreen"),
+    messages.ToStickResult: ("rescue.tui.screens.stick_result", "StickResultScreen"),
     messages.ToEnding: ("rescue.tui.screens.ending", "EndingScreen"),
 }
 
+#: Beginnings of modules that no restore needs: loaded when somebody comes to them. Two wizards run on a machine,
+#: and what they load stays in its memory.
+_SELDOM = ("rescue.tui.screens.stick", "rescue.jobs.stick", "rescue.jobs.write_usb", "rescue.jobs.attached_media")
 _SHELL = ("/bin/bash", "--login")
 #: A Linux console has no second screen to return to: what the wizard drew would stand there still.
 _CLEAR = "\x1b[H\x1b[2J"
@@ -68,15 +77,34 @@ class Wizard(App[None]):
         super().__init__()
         self.animation_level = "none"
         self._jobs = jobs
+        self._memory = Memory()
         self._shell_behind = shell_behind
+        self._events: asyncio.AbstractEventLoop | None = None
+        #: Somebody ended the program from outside.
+        self.stopped = False
 
     def get_default_screen(self) -> Screen[None]:
-        return StartScreen(self._jobs)
+        start = StartScreen(self._jobs)
+        start.memory = self._memory
+        return start
+
+    def on_mount(self) -> None:
+        self._events = asyncio.get_running_loop()
+        if self.stopped:
+            self.exit()
+
+    def stop_soon(self) -> None:
+        """End in order: a running job stops at its next event, and the terminal is given back as it was. Called by a
+        signal, between any two steps of this thread."""
+        self.stopped = True
+        if self._events is not None:
+            self._events.call_soon_threadsafe(self.exit)
 
     async def on_go(self, message: messages.Go) -> None:
         """Show a screen. Its module is loaded beside the event loop; keys that are typed meanwhile wait for it."""
         module, name = SCREENS[type(message.to)]
         made = getattr(await asyncio.to_thread(importlib.import_module, module), name)(self._jobs, message.to)
+        made.memory = self._memory
         if message.replace and len(self.screen_stack) > 1:
             await self.switch_screen(made)
         else:
@@ -120,12 +148,16 @@ class Wizard(App[None]):
 
 def _load_the_rest() -> None:
     for module in (*(module for module, _ in SCREENS.values()), *LATER.values()):
-        importlib.import_module(module)
+        if not module.startswith(_SELDOM):
+            importlib.import_module(module)
 
 
-def run_wizard() -> None:
+def run_wizard() -> ExitCode:
     """Run the wizard on this terminal until the person leaves it. As a service of the rescue system it has no end,
     and what it starts is told to the journal.
+
+    Returns:
+        STOPPED when a signal has ended it. Nothing is said then: the machine may be on its way down, as was chosen.
 
     Raises:
         UsageError: standard input is not a terminal.
@@ -139,10 +171,14 @@ def run_wizard() -> None:
     if service:
         _log_to_journal()
     jobs = SystemJobs(SystemRunner())
+    wizard = Wizard(jobs, shell_behind=not service)
     try:
-        Wizard(jobs, shell_behind=not service).run(mouse=False)
+        with told_to_stop(wizard.stop_soon):
+            wizard.run(mouse=False)
     finally:
-        jobs.close()
+        with undisturbed():
+            jobs.close()
+    return ExitCode.STOPPED if wizard.stopped else ExitCode.DONE
 
 
 def _log_to_journal() -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from builder.site.document import site_hooks
 from core.events import Sink
 from core.process import Runner
 from images.model.machine import Machine
@@ -21,16 +20,18 @@ from images.probe import probe_machine
 from images.probe_hardware import read_devices
 from images.stack.keys import AskKey, Keys
 from images.store.passphrase import Passphrase
-from rescue.tui.messages import Ending, Placed, Wanted
+from rescue.tui.messages import Ending, Placed, StickWish, Wanted
 
 if TYPE_CHECKING:
     from images.model.layout import Disk
     from images.store.access import Access
     from images.store.catalogue import PointSummary
+    from rescue.jobs.attached_media import AttachedMedium
     from rescue.jobs.repositories import AttachedRepositories, Findings
     from rescue.jobs.restore import RestoreChoices
     from rescue.jobs.scratch_places import ScratchPlace
     from rescue.jobs.support_places import SupportPlace
+    from rescue.jobs.write_usb import StickPlan, StickReport
     from restore.plan.plan import Plan
     from restore.planning.draft import Draft
     from restore.planning.matching import Matching
@@ -44,6 +45,11 @@ LATER = {
     "restore": "rescue.jobs.restore",
     "scratch": "rescue.jobs.scratch_places",
     "support": "rescue.jobs.support_places",
+    "site": "builder.site.document",
+    "running": "rescue.jobs.running",
+    "media": "rescue.jobs.attached_media",
+    "stick repository": "rescue.jobs.stick_repository",
+    "stick": "rescue.jobs.write_usb",
 }
 
 
@@ -81,8 +87,9 @@ class Jobs(Protocol):
         """The plan for restoring a recovery point to disks; disks without a target are left out. Nothing is written."""
         ...
 
-    def scratch_reason(self, plan: "Plan", scratch: "ScratchPlace | None") -> str:
-        """Why the plan's scratch files do not fit there, as far as can be seen; empty when they do."""
+    def scratch_reason(self, plan: "Plan", scratch: "ScratchPlace | None", targets: Sequence[str]) -> str:
+        """Why the plan's scratch files cannot lie there, as far as can be seen; empty when they can. ``targets``: as
+        below."""
         ...
 
     def scratch_places(self, plan: "Plan", targets: Sequence[str]) -> "tuple[ScratchPlace, ...]":
@@ -99,6 +106,31 @@ class Jobs(Protocol):
 
     def save_support(self, place: "SupportPlace", sink: Sink) -> str:
         """Save the support bundle there, and let go of the stick; the name of the file."""
+        ...
+
+    def media(self, repository: str) -> "tuple[AttachedMedium, ...]":
+        """The rescue media that are attached, the running one first. What a search for repositories has mounted is let
+        go, but for what ``repository`` lies on.
+        """
+        ...
+
+    def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> "StickPlan":
+        """What writing a rescue stick would do. Nothing is written.
+
+        Args:
+            passphrase: of the repository that is to be copied; the copy gets the same.
+
+        Raises:
+            RefusedError: with every reason. PassphraseNeededError, WrongPassphraseError: of the repository.
+        """
+        ...
+
+    def write_stick(self, plan: "StickPlan", sink: Sink) -> "StickReport":
+        """Write the stick that the person has confirmed, and prove it."""
+        ...
+
+    def running(self) -> tuple[str, ...]:
+        """A few words for each job that runs on this machine just now, of this wizard or of others."""
         ...
 
     def end(self, ending: Ending) -> None:
@@ -162,8 +194,8 @@ class SystemJobs:
         self._typed[plan.repository] = repository
         return plan
 
-    def scratch_reason(self, plan: "Plan", scratch: "ScratchPlace | None") -> str:
-        reason: str = _load("scratch").scratch_reason(plan, scratch)
+    def scratch_reason(self, plan: "Plan", scratch: "ScratchPlace | None", targets: Sequence[str]) -> str:
+        reason: str = _load("scratch").scratch_reason(plan, scratch, targets, self._runner)
         return reason
 
     def scratch_places(self, plan: "Plan", targets: Sequence[str]) -> "tuple[ScratchPlace, ...]":
@@ -172,13 +204,14 @@ class SystemJobs:
 
     def run(self, plan: "Plan", sink: Sink, ask: AskKey, scratch: "ScratchPlace | None" = None) -> "Report":
         repository = self._typed.get(plan.repository, plan.repository)
-        with _load("scratch").scratch_in(scratch, self._runner) as folder:
+        said = f"restoring {plan.name} to {', '.join(target.shown for target in plan.targets)}"
+        with _load("running").announced(said), _load("scratch").scratch_in(scratch, self._runner) as folder:
             report: Report = _load("restore").run_plan(
                 plan,
                 plan.digest,
                 self._runner,
                 sink,
-                hooks=site_hooks(),
+                hooks=_load("site").site_hooks(),
                 repository=repository,
                 access=self._access(repository),
                 keys=Keys(ask=ask),
@@ -191,8 +224,39 @@ class SystemJobs:
         return found
 
     def save_support(self, place: "SupportPlace", sink: Sink) -> str:
-        name: str = _load("support").save_to_place(place, self._runner, sink)
+        with _load("running").announced("saving a support bundle"):
+            name: str = _load("support").save_to_place(place, self._runner, sink)
         return name
+
+    def media(self, repository: str) -> "tuple[AttachedMedium, ...]":
+        if self._attached is not None:
+            self._attached.keep(repository)
+        found: tuple[AttachedMedium, ...] = _load("media").attached_media(self._runner)
+        return found
+
+    def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> "StickPlan":
+        if self._attached is not None:
+            # A search has mounted what the stick holds, too.
+            self._attached.keep(wish.repository)
+        planned = None
+        if wish.repository or wish.empty:
+            access = _load("access").access_from(passphrase)
+            planned = _load("stick repository").plan_repository(
+                wish.repository, access, lambda: passphrase, encrypt=False
+            )
+        stick = _load("stick")
+        choices = stick.StickChoices(data=wish.data, keep_data=wish.keep)
+        plan: StickPlan = stick.plan_stick(Path(wish.iso), Path(node), choices, self._runner, sink, repository=planned)
+        return plan
+
+    def write_stick(self, plan: "StickPlan", sink: Sink) -> "StickReport":
+        with _load("running").announced(f"writing a rescue stick, {plan.stick.node}"):
+            report: StickReport = _load("stick").write_planned(plan, self._runner, sink)
+        return report
+
+    def running(self) -> tuple[str, ...]:
+        found: tuple[str, ...] = _load("running").running_jobs()
+        return found
 
     def end(self, ending: Ending) -> None:
         self._runner.run(["systemctl", "--no-block", ending.value], timeout=60)

@@ -1,14 +1,15 @@
 """What screens say to the app: where to go. A destination carries what its screen needs, typed.
 
-Importing this loads no job: the types are for the checker only.
+Importing this loads no job: the types are for the checker only. Structs, for the first screen waits for this module:
+two dozen data classes take a tenth of a second on a slow machine.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import msgspec
 from textual.message import Message
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from images.model.machine import Machine, MachineDisk
     from images.store.catalogue import PointSummary
     from rescue.jobs.scratch_places import ScratchPlace
+    from rescue.jobs.write_usb import StickPlan, StickReport
     from restore.plan.plan import Plan
     from restore.planning.matching import Matching
     from restore.planning.rules import PartitionRule
@@ -30,65 +32,56 @@ class Ending(StrEnum):
     POWEROFF = "poweroff"
 
 
-@dataclass(frozen=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """A screen and what it is given."""
 
 
-@dataclass(frozen=True)
-class ToMachine(Destination):
+class ToMachine(Destination, frozen=True):
     """Everything about this machine."""
 
     machine: Machine
 
 
-@dataclass(frozen=True)
-class ToRepository(Destination):
+class ToRepository(Destination, frozen=True):
     """Choose among the repositories on attached disks. ``network`` is a line about the network interfaces."""
 
     network: str
 
 
-@dataclass(frozen=True)
-class ToAddress(Destination):
+class ToAddress(Destination, frozen=True):
     """Type a URL or a path."""
 
     network: str
 
 
-@dataclass(frozen=True)
-class ToPassphrase(Destination):
+class ToPassphrase(Destination, frozen=True):
     """Type the passphrase of an encrypted repository."""
 
     repository: str
 
 
-@dataclass(frozen=True)
-class ToPoints(Destination):
+class ToPoints(Destination, frozen=True):
     """Choose a recovery point. ``points``: when they have been read already, oldest first."""
 
     repository: str
     points: tuple[PointSummary, ...] | None = None
 
 
-@dataclass(frozen=True)
-class ToTarget(Destination):
+class ToTarget(Destination, frozen=True):
     """Choose a disk for the recovery point."""
 
     repository: str
     point: PointSummary
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """A disk of the recovery point, by its id, and its target; empty when the point has one disk."""
 
     source: str
     target: MachineDisk
 
 
-@dataclass(frozen=True)
-class ToAssign(Destination):
+class ToAssign(Destination, frozen=True):
     """Choose a target for each of several disks. The machine as it was looked at, and what matching proposes."""
 
     repository: str
@@ -98,8 +91,7 @@ class ToAssign(Destination):
     matching: Matching
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """How a person wants it restored.
 
     Attributes:
@@ -113,8 +105,7 @@ class Wanted:
     rules: tuple[PartitionRule, ...] = ()
 
 
-@dataclass(frozen=True)
-class ToPartitions(Destination):
+class ToPartitions(Destination, frozen=True):
     """Decide about single partitions."""
 
     repository: str
@@ -123,8 +114,7 @@ class ToPartitions(Destination):
     wanted: Wanted
 
 
-@dataclass(frozen=True)
-class ToPlan(Destination):
+class ToPlan(Destination, frozen=True):
     """Make the plan, show it, have it confirmed. ``scratch``: as chosen; None for where it goes by itself."""
 
     repository: str
@@ -134,8 +124,7 @@ class ToPlan(Destination):
     scratch: ScratchPlace | None = None
 
 
-@dataclass(frozen=True)
-class ToScratch(Destination):
+class ToScratch(Destination, frozen=True):
     """Choose where scratch files go, for the plan that is gone back to. ``why``: what is wrong with where they went."""
 
     back: ToPlan
@@ -143,8 +132,7 @@ class ToScratch(Destination):
     why: str = ""
 
 
-@dataclass(frozen=True)
-class ToRestoring(Destination):
+class ToRestoring(Destination, frozen=True):
     """Carry out a confirmed plan. ``disk`` is the target's short name, for showing. ``scratch`` as in ToPlan."""
 
     plan: Plan
@@ -152,8 +140,7 @@ class ToRestoring(Destination):
     scratch: ScratchPlace | None = None
 
 
-@dataclass(frozen=True)
-class ToResult(Destination):
+class ToResult(Destination, frozen=True):
     """How the restore ended. ``disk`` as above; ``begun`` when something may have been written to it."""
 
     outcome: Report | LiferaftError
@@ -161,23 +148,62 @@ class ToResult(Destination):
     begun: bool = True
 
 
-@dataclass(frozen=True)
-class ToProblem(Destination):
+class ToProblem(Destination, frozen=True):
     """An error, before anything was written."""
 
     error: LiferaftError
 
 
-@dataclass(frozen=True)
-class ToSupport(Destination):
+class ToSupport(Destination, frozen=True):
     """Save the support bundle to a stick."""
 
 
-@dataclass(frozen=True)
-class ToEnding(Destination):
-    """Ask before the machine is restarted or switched off."""
+class StickWish(msgspec.Struct, frozen=True):
+    """A rescue stick as a person wants it.
+
+    Attributes:
+        iso: the file, or the node of the medium, that is written; empty: not chosen yet.
+        data: a new partition for data. keep: the one that is there stays.
+        repository: whose recovery points are copied there; empty for none. empty: a new repository instead.
+    """
+
+    iso: str = ""
+    data: bool = False
+    keep: bool = False
+    repository: str = ""
+    empty: bool = False
+
+
+class ToStick(Destination, frozen=True):
+    """Make another rescue stick: what is written, and onto which."""
+
+
+class ToStickPlan(Destination, frozen=True):
+    """Confirm what is written, and what is lost for it."""
+
+    plan: StickPlan
+
+
+class ToStickWriting(Destination, frozen=True):
+    """Write the stick that was confirmed."""
+
+    plan: StickPlan
+
+
+class ToStickResult(Destination, frozen=True):
+    """How that ended. ``begun`` when something may have been written; ``starts`` when all of the medium is there."""
+
+    outcome: StickReport | LiferaftError
+    node: str
+    begun: bool = True
+    starts: bool = False
+
+
+class ToEnding(Destination, frozen=True):
+    """Ask before the machine is restarted or switched off. ``loses``: what would be lost, in a sentence, or empty."""
 
     ending: Ending
+    loses: str = ""
 
 
 class Go(Message):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
+from rescue.tui.decisions import Decisions
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, Placed, ToPartitions, ToPlan, Wanted
 from rescue.tui.screen import WizardScreen
@@ -26,18 +27,22 @@ class OptionsScreen(WizardScreen):
         Binding("p", "switch_each", show=False),
     ]
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, repository: str, point: PointSummary) -> None:
         super().__init__(jobs)
-        self._grow = False
-        self._verify = True
-        self._each = False
+        self._repository = repository
+        self._point = point
+
+    @property
+    def decided(self) -> Decisions:
+        """What was decided about the recovery point that is to be restored."""
+        return self.memory.about(self._repository, self._point.id)
 
     def option_rows(self, which: str) -> list[Row]:
         """The switches. ``which``: the disk that may be larger, in words."""
         return [
-            Row(_GROW, (f"{_box(self._grow)} Grow the last filesystem when {which} is larger",)),
-            Row(_VERIFY, (f"{_box(self._verify)} Read everything back and compare it",)),
-            Row(_EACH, (f"{_box(self._each)} Decide about each partition: keep, grow, shrink, leave out",)),
+            Row(_GROW, (f"{_box(self.decided.grow)} Grow the last filesystem when {which} is larger",)),
+            Row(_VERIFY, (f"{_box(self.decided.verify)} Read everything back and compare it",)),
+            Row(_EACH, (f"{_box(self.decided.each)} Decide about each partition: keep, grow, shrink, leave out",)),
         ]
 
     def switch(self, key: str) -> bool:
@@ -47,27 +52,28 @@ class OptionsScreen(WizardScreen):
             switches[key]()
         return key in switches
 
-    def to_plan(self, repository: str, point: PointSummary, placed: tuple[Placed, ...]) -> None:
+    def to_plan(self, placed: tuple[Placed, ...]) -> None:
         """Go on: to the plan, or to the partitions before it."""
-        wanted = Wanted(self._grow, self._verify)
-        to = (
-            ToPartitions(repository, point, placed, wanted) if self._each else ToPlan(repository, point, placed, wanted)
-        )
-        self.post_message(Go(to))
+        decided, repository, point = self.decided, self._repository, self._point
+        wanted = Wanted(decided.grow, decided.verify)
+        if decided.each:
+            self.post_message(Go(ToPartitions(repository, point, placed, wanted)))
+        else:
+            self.post_message(Go(ToPlan(repository, point, placed, wanted, decided.scratch)))
 
     def switched(self) -> None:
         """Show the switches as they are now."""
 
     def action_switch_grow(self) -> None:
-        self._grow = not self._grow
+        self.decided.grow = not self.decided.grow
         self.switched()
 
     def action_switch_verify(self) -> None:
-        self._verify = not self._verify
+        self.decided.verify = not self.decided.verify
         self.switched()
 
     def action_switch_each(self) -> None:
-        self._each = not self._each
+        self.decided.each = not self.decided.each
         self.switched()
 
 

@@ -18,6 +18,7 @@ from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from core.errors import LiferaftError
+from rescue.tui.decisions import Memory
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Back, Failed, Go, ToProblem, WantShell
 from rescue.tui.text import plain
@@ -30,6 +31,7 @@ class WizardScreen(Screen[None]):
     Attributes:
         HEADLINE: what the screen is for; tests and the boot lab find it by this.
         KEYS: what the keys do here.
+        memory: what the person decided on any screen; the app gives all screens the same before it shows them.
     """
 
     HEADLINE: ClassVar[str] = ""
@@ -42,7 +44,9 @@ class WizardScreen(Screen[None]):
     def __init__(self, jobs: Jobs) -> None:
         super().__init__()
         self.jobs = jobs
+        self.memory = Memory()
         self._doing: Timer | None = None
+        self._doing_what = ""
         self._left = False
 
     def compose(self) -> ComposeResult:
@@ -77,14 +81,20 @@ class WizardScreen(Screen[None]):
         """
         self._stop_counting()
         started = time.monotonic()
+        self._doing_what = doing
 
         def count() -> None:
             seconds = int(time.monotonic() - started)
-            self.say(f"{doing} ..." + (f" {seconds} s" if seconds else ""))
+            self.say(f"{self._doing_what} ..." + (f" {seconds} s" if seconds else ""))
 
         count()
         self._doing = self.set_interval(1.0, count)
         self.run_worker(lambda: self._bridge(work), thread=True, exclusive=True, group="job", exit_on_error=False)
+
+    def doing(self, what: str) -> None:
+        """Say something else of the work that goes on."""
+        if self._doing is not None:
+            self._doing_what = what
 
     def finished(self) -> None:
         """The work has answered: be quiet again."""

@@ -50,6 +50,11 @@ def cut(text: str, width: int) -> str:
     return line if len(line) <= width else line[: max(width - 2, 0)] + ".."[:width]
 
 
+def short_node(node: str) -> str:
+    """What a person reads and types for a disk: ``sda`` for its node; of an image file its name."""
+    return plain_line(node.removeprefix("/dev/") if node.startswith("/dev/") else node.rsplit("/", 1)[-1])
+
+
 def columns(cells: Sequence[str], widths: Sequence[int]) -> str:
     """Cells side by side, each cut or padded to its width; a negative width aligns to the right."""
     padded = (

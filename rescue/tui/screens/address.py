@@ -20,7 +20,7 @@ Where is the repository? For example:
 
 
 class AddressScreen(WizardScreen):
-    """One field. What was typed stays when the person comes back from an error."""
+    """One field. What was typed stays when the person comes back."""
 
     HEADLINE = "Type the address of a repository"
     KEYS = "Enter: go on   Esc: back"
@@ -31,10 +31,13 @@ class AddressScreen(WizardScreen):
 
     def body(self) -> Iterable[Widget]:
         yield Static(_HELP, classes="text", markup=False)
-        field = Input(id="address")
+        field = Input(self.memory.address, id="address")
         field.cursor_blink = False
         yield field
         yield Static(plain_line(self._to.network), classes="text", markup=False)
+
+    def on_input_changed(self, message: Input.Changed) -> None:
+        self.memory.address = message.value
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         address = complete_address(message.value)

@@ -42,7 +42,7 @@ class AssignScreen(OptionsScreen):
             self.matching = matching
 
     def __init__(self, jobs: Jobs, to: ToAssign) -> None:
-        super().__init__(jobs)
+        super().__init__(jobs, to.repository, to.point)
         self._to = to
         self._disks: dict[str, Disk] = {}
         self._targets: dict[str, MachineDisk] = {}
@@ -68,11 +68,28 @@ class AssignScreen(OptionsScreen):
         self._disks = {disk.id: disk for disk in disks}
         self._targets = {disk.node: disk for disk in machine.disks}
         self._scores = {(score.disk, score.node): score for score in matching.scores}
-        self._assigned = {pair.disk: pair.candidate.node for pair in matching.pairs}
+        self._assigned = self._decided_before()
+        taken = set(self._assigned.values())
+        for pair in matching.pairs:
+            if pair.candidate.node not in taken:
+                self._assigned.setdefault(pair.disk, pair.candidate.node)
         # Targets that are shown for a disk may be others now.
         self._leave()
-        if matching.doubts:
+        if matching.doubts and not self.decided.assigned:
             self.say(f"Check what goes where: {matching.doubts[0]}.", warning=True)
+
+    def _decided_before(self) -> dict[str, str]:
+        """What was decided when the person was here before; not for a target that is another disk now, or in use."""
+        found: dict[str, str] = {}
+        for disk, target in self.decided.assigned.items():
+            if target is None:
+                found[disk] = ""
+                continue
+            now = self._targets.get(target.node, target)
+            free = target.node in self._targets and not now.obstacles and not self._against(disk, now.node)
+            if free and (now.identity, now.size) == (target.identity, target.size):
+                found[disk] = now.node
+        return found
 
     def chosen(self, key: str) -> None:
         if self._changing:
@@ -112,6 +129,7 @@ class AssignScreen(OptionsScreen):
         for disk in [disk for disk, taken in self._assigned.items() if node and taken == node]:
             del self._assigned[disk]
         self._assigned[self._changing] = node
+        self.decided.assigned = {disk: self._targets.get(taken) for disk, taken in self._assigned.items()}
         self._leave()
 
     def _leave(self) -> None:
@@ -120,9 +138,8 @@ class AssignScreen(OptionsScreen):
         self._show(changed)
 
     def _go_on(self) -> None:
-        to = self._to
         placed = tuple(Placed(disk, self._targets[node]) for disk, node in sorted(self._assigned.items()) if node)
-        self.to_plan(to.repository, to.point, placed)
+        self.to_plan(placed)
 
     def _look_again(self) -> None:
         def look() -> Message:

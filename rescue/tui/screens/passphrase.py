@@ -9,6 +9,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from builder.archive.mirror import without_user
 from core.errors import LiferaftError
 from images.store.passphrase import Passphrase, WrongPassphraseError
 from rescue.tui.jobs import Jobs
@@ -47,7 +48,7 @@ class PassphraseScreen(WizardScreen):
         self._trying = False
 
     def body(self) -> Iterable[Widget]:
-        yield Static(cut(f"Repository: {self._repository}", 78), classes="text", markup=False)
+        yield Static(cut(f"Repository: {without_user(self._repository)}", 78), classes="text", markup=False)
         yield Static(f"\n{_HELP}\n", classes="text", markup=False)
         yield Secret(id="passphrase")
 

@@ -68,7 +68,8 @@ class PlanScreen(WizardScreen):
 
         def plan() -> Message:
             made = self.jobs.plan(to.repository, to.point.id, to.placed, to.wanted)
-            return self.Planned(made, self.jobs.scratch_reason(made, to.scratch))
+            nodes = tuple(one.target.node for one in to.placed)
+            return self.Planned(made, self.jobs.scratch_reason(made, to.scratch, nodes))
 
         self.start(plan, "Making the plan: checking that every chunk is there")
 

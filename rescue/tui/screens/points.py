@@ -9,6 +9,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from builder.archive.mirror import without_user
 from core.errors import LiferaftError, RefusedError
 from core.units import format_size
 from images.store.passphrase import PassphraseNeededError
@@ -43,7 +44,7 @@ class PointsScreen(WizardScreen):
         self._points: dict[str, PointSummary] = {}
 
     def body(self) -> Iterable[Widget]:
-        yield Static(cut(f"Repository: {self._repository}", 78), classes="text", markup=False)
+        yield Static(cut(f"Repository: {without_user(self._repository)}", 78), classes="text", markup=False)
         yield Picker()
 
     def on_mount(self) -> None:
@@ -62,7 +63,7 @@ class PointsScreen(WizardScreen):
         self.finished()
         if not message.points:
             error = RefusedError(
-                f"{self._repository} holds no recovery points.",
+                f"{without_user(self._repository)} holds no recovery points.",
                 hint="Is it the right repository? liferaft capture puts a recovery point into one.",
             )
             self.failed(error)

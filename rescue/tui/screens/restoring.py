@@ -1,47 +1,32 @@
-"""The restore while it runs: stages, figures, messages, and a way to stop."""
+"""The restore while it runs."""
 
 import queue
-import threading
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
 
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from core.errors import LiferaftError, StoppedError
-from core.events import Event, Stage
+from core.events import Stage
 from rescue.tui.board import Board
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, ToRestoring, ToResult
-from rescue.tui.screen import WizardScreen
+from rescue.tui.running_screen import RunningScreen
 from rescue.tui.text import cut
-from rescue.tui.widgets.log import Log
 from rescue.tui.widgets.secret import Secret
 from restore.plan.plan import Plan
-from restore.plan.steps import GrowFilesystem, RepairBoot, VerifyVolume
+from restore.plan.steps import GrowFilesystem, RepairBoot, ShrinkVolume, VerifyVolume
 from restore.report import Report
 
-_RUNNING = "Esc: stop"
 
-
-class RestoringScreen(WizardScreen):
-    """Runs the plan in a worker. Stopping is cooperative: the next event raises in the worker.
-
-    An encrypted disk of the recovery point has its passphrase asked for before anything is written.
-    """
+class RestoringScreen(RunningScreen):
+    """Runs the plan. The passphrase of an encrypted disk is asked for before anything is written."""
 
     HEADLINE = "Restoring"
-    KEYS = _RUNNING
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "stop", show=False)]
-
-    class Told(Message):
-        """An event of the restore."""
-
-        def __init__(self, event: Event) -> None:
-            super().__init__()
-            self.event = event
+    QUESTION = "Stop the restore? Running it again later goes on where it stopped."
+    STOP = "stop the restore"
+    GO_ON = "go on restoring"
 
     class Ended(Message):
         """The restore came to its end."""
@@ -58,41 +43,30 @@ class RestoringScreen(WizardScreen):
             self.container = container
 
     def __init__(self, jobs: Jobs, to: ToRestoring) -> None:
-        super().__init__(jobs)
+        super().__init__(jobs, Board(_stages(to.plan)))
         self._to = to
         self._locked = ""
         self._answers = queue.SimpleQueue[str]()
-        self._board = Board(_stages(to.plan))
-        self._stop = threading.Event()
-        self._asks = False
 
-    def body(self) -> Iterable[Widget]:
-        text = f"{self._to.plan.name} to {self._to.disk}. Do not switch this machine off."
-        yield Static(cut(text, 78), classes="text", markup=False)
-        yield Static("", id="stages", classes="text", markup=False)
+    def about(self) -> str:
+        return f"{self._to.plan.name} to {self._to.disk}. Do not switch this machine off."
+
+    def fields(self) -> Iterable[Widget]:
         field = Secret(id="passphrase")
         field.display = False
         yield field
-        yield Log(id="log")
 
-    def on_mount(self) -> None:
-        self.set_interval(1.0, self._refresh)
-        self._refresh()
-        self.run_worker(
-            lambda: self._bridge(
-                lambda: self.Ended(self.jobs.run(self._to.plan, self._sink, self._ask, self._to.scratch))
-            ),
-            thread=True,
-            exclusive=True,
-            group="job",
-            exit_on_error=False,
+    def work(self) -> Message:
+        return self.Ended(self.jobs.run(self._to.plan, self.sink, self._ask, self._to.scratch))
+
+    def stopped(self) -> StoppedError:
+        return StoppedError(
+            "The restore was stopped as you asked.",
+            hint="Choose the same recovery point and the same disk again to go on.",
         )
 
-    def _sink(self, event: Event) -> None:
-        """Called from the restore's threads. Posting is safe from them; raising ends the restore."""
-        if self._stop.is_set() and event.stage is not Stage.DONE:
-            raise _stopped()
-        self.post_message(self.Told(event))
+    def wanted(self) -> str:
+        return cut(f"Type the passphrase of the encrypted disk {self._locked}", 78) if self._locked else ""
 
     def _ask(self, container: str) -> str:
         """Called from the restore's thread: waits for a person, or until they stop. A second call says it was wrong."""
@@ -101,8 +75,8 @@ class RestoringScreen(WizardScreen):
             try:
                 return self._answers.get(timeout=0.2)
             except queue.Empty:
-                if self._stop.is_set():
-                    raise _stopped() from None
+                if self.stopping:
+                    raise self.stopped() from None
 
     def on_restoring_screen_locked(self, message: Locked) -> None:
         message.stop()
@@ -111,10 +85,10 @@ class RestoringScreen(WizardScreen):
         field.clear()
         field.display = True
         field.focus()
-        self._refresh()
+        self.draw()
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        if self._asks:
+        if self.asks:
             self.action_stop()
         elif message.value:
             field = self.query_one(Secret)
@@ -122,58 +96,19 @@ class RestoringScreen(WizardScreen):
             self._answers.put(message.value)
             field.clear()
             field.display = False
-            self._refresh()
-
-    def on_restoring_screen_told(self, message: Told) -> None:
-        message.stop()
-        self._board.take(message.event)
-        self._refresh()
+            self.draw()
 
     def on_restoring_screen_ended(self, message: Ended) -> None:
         message.stop()
         self.post_message(Go(ToResult(message.report, self._to.disk), replace=True))
 
     def failed(self, error: LiferaftError) -> None:
-        self.post_message(Go(ToResult(error, self._to.disk, self._board.begun), replace=True))
-
-    def action_back(self) -> None:
-        """Ask first; a second Esc goes on restoring."""
-        if self._stop.is_set():
-            return
-        self._asks = not self._asks
-        self.keys("Enter: stop the restore   Esc: go on restoring" if self._asks else _RUNNING)
-        self._refresh()
-
-    def action_stop(self) -> None:
-        if self._asks:
-            self._asks = False
-            self._stop.set()
-            self.keys("Stopping: the step under way comes to a safe point first")
-            self._refresh()
-
-    def _refresh(self) -> None:
-        width = max(self.size.width - 2, 20)
-        self.query_one("#stages", Static).update("\n".join(self._board.stages(width)))
-        self.query_one(Log).show(self._board.log)
-        if self._asks:
-            self.say("Stop the restore? Running it again later goes on where it stopped.", warning=True)
-        elif self._stop.is_set():
-            self.say("Stopping ...", warning=True)
-        elif self._locked:
-            self.say(cut(f"Type the passphrase of the encrypted disk {self._locked}", 78), warning=True)
-        else:
-            self.say(self._board.silence(), warning=True)
-
-
-def _stopped() -> StoppedError:
-    return StoppedError(
-        "The restore was stopped as you asked.",
-        hint="Choose the same recovery point and the same disk again to go on.",
-    )
+        self.post_message(Go(ToResult(error, self._to.disk, self.board.begun), replace=True))
 
 
 def _stages(plan: Plan) -> Iterator[Stage]:
     yield from (Stage.PREFLIGHT, Stage.LAYOUT, Stage.STREAM)
     for kind, stage in ((VerifyVolume, Stage.VERIFY), (GrowFilesystem, Stage.GROW), (RepairBoot, Stage.BOOT)):
-        if any(isinstance(step, kind) for step in plan.steps):
+        smaller = stage is Stage.VERIFY and any(isinstance(step, ShrinkVolume) and step.verify for step in plan.steps)
+        if smaller or any(isinstance(step, kind) for step in plan.steps):
             yield stage

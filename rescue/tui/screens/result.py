@@ -18,6 +18,7 @@ from rescue.tui.widgets.picker import Picker, Row
 from restore.report import Report, render_report
 
 _ENDINGS = (Row("reboot", ("Reboot",)), Row("poweroff", ("Power off",)), Row("home", ("Back to the start screen",)))
+_BUNDLE = "A support bundle, from the start screen, keeps the logs."
 
 
 class ResultScreen(WizardScreen):
@@ -35,6 +36,7 @@ class ResultScreen(WizardScreen):
         self._outcome = to.outcome
         self._disk = to.disk
         self._begun = to.begun
+        self._loses = ""
 
     def body(self) -> Iterable[Widget]:
         verdict = Static(cut(_verdict(self._outcome, self._disk), 78), classes="text", markup=False)
@@ -46,9 +48,17 @@ class ResultScreen(WizardScreen):
 
     def on_mount(self) -> None:
         self.head(headline(self._outcome))
+        if isinstance(self._outcome, Report):
+            self.memory.restored()
+            if self._outcome.warnings:
+                self._loses = f"The warnings are in the memory of this rescue system alone. {_BUNDLE}"
+        elif self._begun:
+            self.memory.unfinished = f"The restore to {self._disk} did not come to its end. {_BUNDLE}"
+        else:
+            self._loses = f"Why the restore did not begin is in the memory of this rescue system alone. {_BUNDLE}"
 
     def chosen(self, key: str) -> None:
-        self.post_message(Home() if key == "home" else Go(ToEnding(Ending(key))))
+        self.post_message(Home() if key == "home" else Go(ToEnding(Ending(key), self._loses)))
 
     def action_back(self) -> None:
         self.post_message(Home())

@@ -91,7 +91,7 @@ class ScratchScreen(WizardScreen):
         """The places, at the one that was asked about."""
         asked, self._asked = self._asked, None
         self.query_one(Picker).show(_rows(self._places.values()), at=asked.device if asked is not None else "")
-        self.say(f"There is too little room: {self._to.why}." if self._to.why else "", warning=True)
+        self.say(f"Choose another place: {self._to.why}." if self._to.why else "", warning=True)
 
     def _ask(self, place: ScratchPlace) -> None:
         self._asked = place
@@ -104,6 +104,7 @@ class ScratchScreen(WizardScreen):
 
     def _use(self, place: ScratchPlace) -> None:
         back = self._to.back
+        self.memory.about(back.repository, back.point.id).scratch = place
         to = ToPlan(back.repository, back.point, back.placed, back.wanted, place)
         self.post_message(Go(to, replace=True))
 

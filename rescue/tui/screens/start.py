@@ -11,7 +11,7 @@ from core.errors import LiferaftError
 from core.units import format_size
 from images.model.machine import Machine
 from rescue.tui.jobs import Jobs
-from rescue.tui.messages import Ending, Go, ToEnding, ToMachine, ToRepository, ToSupport, WantShell
+from rescue.tui.messages import Ending, Go, ToEnding, ToMachine, ToRepository, ToStick, ToSupport, WantShell
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import cut
 from rescue.tui.widgets.picker import Picker, Row
@@ -20,6 +20,7 @@ _CHOICES = (
     Row("restore", ("Restore a machine from a recovery point",)),
     Row("machine", ("Show this machine: disks and network",)),
     Row("support", ("Save a support bundle: logs and hardware, without secrets",)),
+    Row("stick", ("Make another rescue stick: a copy of this medium, or from an ISO file",)),
     Row("shell", ("Shell: a command line; exit comes back",)),
     Row("reboot", ("Reboot",)),
     Row("poweroff", ("Power off",)),
@@ -27,7 +28,7 @@ _CHOICES = (
 
 
 class StartScreen(WizardScreen):
-    """Restore, look, shell, reboot, power off."""
+    """Restore, look, make a stick, shell, reboot, power off."""
 
     HEADLINE = "Rescue system"
     KEYS = "Up/Down: choose   Enter: go on   F2: a shell, on every screen"
@@ -76,6 +77,8 @@ class StartScreen(WizardScreen):
                 self.post_message(Go(ToMachine(self._machine)))
             case "shell":
                 self.post_message(WantShell(leave=True))
+            case "stick":
+                self.post_message(Go(ToStick()))
             case "support":
                 self.post_message(Go(ToSupport()))
             case "reboot" | "poweroff":

@@ -66,6 +66,8 @@ class SupportScreen(WizardScreen):
     def on_support_screen_saved(self, message: Saved) -> None:
         self.finished()
         end = "The stick can be taken out." if message.place.device else f"It is in {message.place.folder}."
+        if message.place.carries_medium:
+            end = "Leave the stick in: the rescue system runs from it."
         self.say(f"Saved {message.name}. {end}")
 
     def chosen(self, key: str) -> None:

@@ -12,7 +12,7 @@ from images.model.machine import Machine, MachineDisk
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, Placed, ToAssign, ToTarget
 from rescue.tui.options import OptionsScreen
-from rescue.tui.text import columns, cut
+from rescue.tui.text import columns, cut, short_node
 from rescue.tui.widgets.picker import Picker, Row
 from restore.planning.matching import Matching
 
@@ -36,7 +36,7 @@ class TargetScreen(OptionsScreen):
             self.matching = matching
 
     def __init__(self, jobs: Jobs, to: ToTarget) -> None:
-        super().__init__(jobs)
+        super().__init__(jobs, to.repository, to.point)
         self._to = to
         self._disks: dict[str, MachineDisk] = {}
 
@@ -66,7 +66,7 @@ class TargetScreen(OptionsScreen):
         if key == _AGAIN:
             self._probe()
         elif not self.switch(key):
-            self.to_plan(self._to.repository, self._to.point, (Placed("", self._disks[key]),))
+            self.to_plan((Placed("", self._disks[key]),))
 
     def refused(self, row: Row) -> None:
         disk = self._disks[row.key]
@@ -103,4 +103,4 @@ def disk_row(disk: MachineDisk) -> Row:
 
 def short_name(disk: MachineDisk) -> str:
     """What a person types and reads for a disk: ``sda``; of an image file its name."""
-    return disk.node.removeprefix("/dev/") if disk.node.startswith("/dev/") else disk.node.rsplit("/", 1)[-1]
+    return short_node(disk.node)

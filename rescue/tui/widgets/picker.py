@@ -5,9 +5,9 @@ rows are hidden the border says which one the cursor is on.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
+import msgspec
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
@@ -18,8 +18,7 @@ from textual.widget import Widget
 from rescue.tui.text import cut
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """``key`` names it in :class:`Picker.Chosen`; ``lines`` is its text, the first beside the cursor."""
 
     key: str
@@ -100,6 +99,8 @@ class Picker(Widget, can_focus=True):
         found = next((number for number, row in enumerate(rows) if row.key == before and row.enabled), None)
         self._cursor = self._first() if found is None else found
         self._changed()
+        # A height that follows the rows is reckoned anew only when that is asked for.
+        self.refresh(layout=True)
 
     def action_move(self, steps: int) -> None:
         if self._rows:

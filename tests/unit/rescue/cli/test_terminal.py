@@ -25,8 +25,12 @@ def test_a_stall_is_told_of_a_stage_without_figures(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(TerminalSink, "QUIET_INTERVAL", 0.0)
     stream = io.StringIO()
     sink = TerminalSink(stream)
-    sink(Event(stage=Stage.PREFLIGHT, message="Checking the targets", stalled=75.0))
-    assert stream.getvalue() == "Checking before the first write  NO PROGRESS for 1 min 15 s\n"
+    sink(Event(stage=Stage.PREFLIGHT, message="Opening the repository s3://b/r", stalled=75.0))
+    sink(Event(stage=Stage.PREFLIGHT, message="Opening the repository s3://b/r: it goes on after 1 min 20 s"))
+    assert stream.getvalue().splitlines() == [
+        "Checking before the first write  NO PROGRESS for 1 min 15 s: Opening the repository s3://b/r",
+        "Opening the repository s3://b/r: it goes on after 1 min 20 s",
+    ]
 
 
 def test_a_log_gets_lines_and_no_control_characters() -> None:

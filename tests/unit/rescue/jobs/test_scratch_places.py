@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import ProcessError
+from core.errors import ProcessError, RefusedError
 from core.process import Result
 from images.model.layout import DiskIdentity, FilesystemKind
 from rescue.jobs.scratch_places import ScratchPlace, scratch_in, scratch_places, scratch_reason
@@ -67,8 +67,17 @@ def lsblk(argv: tuple[str, ...]) -> str:
     return json.dumps({"blockdevices": DISKS}) if argv[0] == "lsblk" else ""
 
 
+#: The second partition of /dev/sdc, as it is offered.
+SPARE = ScratchPlace(
+    name='ext4 "spare", 40.00 GiB, on T7 (/dev/sdc2)',
+    device="/dev/sdc2",
+    kind="ext4",
+    identity=DiskIdentity(model="T7", transport="usb"),
+)
+
+
 def test_what_is_said_to_a_person_names_no_option_of_the_command_line(tmp_path: Path) -> None:
-    why = scratch_reason(plan(1 << 60), ScratchPlace(name="here", folder=str(tmp_path)))
+    why = scratch_reason(plan(1 << 60), ScratchPlace(name="here", folder=str(tmp_path)), (), ScriptedRunner(lsblk))
     assert f"and {tmp_path} has " in why
     assert "--scratch" not in why
 
@@ -85,11 +94,12 @@ def test_what_is_offered() -> None:
 
 
 def test_a_folder_has_room_or_a_reason(tmp_path: Path) -> None:
-    place = ScratchPlace(name="x", folder=str(tmp_path))
-    assert scratch_reason(plan(1), place) == ""
-    assert "takes about 1048576.00 TiB" in scratch_reason(plan(1 << 60), place)
-    assert "cannot be used" in scratch_reason(plan(1), ScratchPlace(name="x", folder=str(tmp_path / "none")))
-    assert scratch_reason(plan(1 << 60), ScratchPlace(name="x", device="/dev/sdc2", kind="ext4")) == ""
+    place, runner = ScratchPlace(name="x", folder=str(tmp_path)), ScriptedRunner(lsblk)
+    assert scratch_reason(plan(1), place, (), runner) == ""
+    assert "takes about 1048576.00 TiB" in scratch_reason(plan(1 << 60), place, (), runner)
+    nowhere = ScratchPlace(name="x", folder=str(tmp_path / "none"))
+    assert "cannot be used" in scratch_reason(plan(1), nowhere, (), runner)
+    assert scratch_reason(plan(1 << 60), SPARE, (), runner) == ""
 
 
 def test_a_filesystem_without_holes_is_no_place_for_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,21 +109,53 @@ def test_a_filesystem_without_holes_is_no_place_for_scratch(tmp_path: Path, monk
         os.posix_fallocate(descriptor, 0, size)
 
     monkeypatch.setattr("restore.shrink.room.os.ftruncate", allocating)
-    assert "files have no holes" in scratch_reason(plan(1), ScratchPlace(name="x", folder=str(tmp_path)))
+    place = ScratchPlace(name="x", folder=str(tmp_path))
+    assert "files have no holes" in scratch_reason(plan(1), place, (), ScriptedRunner(lsblk))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_device_is_mounted_for_as_long_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rescue.jobs.mounting.PLACE", tmp_path)
-    runner = ScriptedRunner(lambda argv: "")
-    with scratch_in(ScratchPlace(name="x", device="/dev/sdc2", kind="ext4"), runner) as folder:
+    runner = ScriptedRunner(lsblk)
+    with scratch_in(SPARE, runner) as folder:
         assert folder is not None and folder.is_dir()
-        assert runner.calls == [("mount", "-t", "ext4", "-o", "rw,nosuid,nodev,noexec", "/dev/sdc2", str(folder))]
-    assert runner.calls[1:] == [("umount", str(folder))]
+        assert runner.calls[1:] == [("mount", "-t", "ext4", "-o", "rw,nosuid,nodev,noexec", "/dev/sdc2", str(folder))]
+    assert runner.calls[2:] == [("umount", str(folder))]
     assert not folder.exists()
     with scratch_in(None, runner) as nowhere, scratch_in(ScratchPlace(name="x", folder="/mnt"), runner) as mounted:
         assert (nowhere, mounted) == (None, Path("/mnt"))
-    assert len(runner.calls) == 2
+    assert len(runner.calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ([], "/dev/sdc2 is not there any more"),
+        (
+            [disk("/dev/sdc", part("/dev/sdc2", "ext4", label="spare"), tran="usb", model="T7", serial="B")],
+            "another disk",
+        ),
+        ([disk("/dev/sdc", part("/dev/sdc2", "ext4", label="photos"), tran="usb", model="T7")], "another disk"),
+        (
+            [disk("/dev/sdc", part("/dev/sdc2", "ext4", label="spare", mountpoints=["/m"]), tran="usb", model="T7")],
+            "is mounted by now",
+        ),
+    ],
+    ids=["gone", "another of that model", "another filesystem", "mounted"],
+)
+def test_what_has_its_name_by_then_is_not_mounted(now: list[dict[str, Any]], said: str) -> None:
+    runner = ScriptedRunner(lambda argv: json.dumps({"blockdevices": now}) if argv[0] == "lsblk" else "")
+    assert said in scratch_reason(plan(1), SPARE, (), runner)
+    with pytest.raises(RefusedError, match=said), scratch_in(SPARE, runner):
+        raise AssertionError("it was used")
+    assert {call[0] for call in runner.calls} == {"lsblk"}
+
+
+def test_what_is_on_a_target_by_then_is_no_place() -> None:
+    """It was chosen for another target: the person has gone back, and taken its own disk instead."""
+    runner = ScriptedRunner(lsblk)
+    assert scratch_reason(plan(1), SPARE, ("/dev/sda",), runner) == ""
+    assert "/dev/sdc2 is on a disk that will be erased" in scratch_reason(plan(1), SPARE, ("/dev/sdc",), runner)
 
 
 @pytest.mark.parametrize("failing", ["mount", "umount"])
@@ -126,9 +168,9 @@ def test_only_what_keeps_it_from_being_used_is_an_error(
     def answer(argv: tuple[str, ...]) -> Result | str:
         if argv[0] == failing:
             raise ProcessError(argv, 32, "target is busy")
-        return ""
+        return lsblk(argv)
 
-    place, used = ScratchPlace(name="x", device="/dev/sdc2", kind="ext4"), False
+    place, used = SPARE, False
     if failing == "mount":
         with pytest.raises(ProcessError), scratch_in(place, ScriptedRunner(answer)):
             used = True

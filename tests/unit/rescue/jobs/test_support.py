@@ -29,6 +29,7 @@ SECRETS = (
     "lies on the medium",
     "opens the disks",
     "of the office",
+    "has a quote",
     "xK-record",
     "xK-smart",
     "xK-said-by-error",
@@ -47,7 +48,7 @@ Nov 21 09:30:00 liferaft[7]: core.process: run: curl https://me:xK-journal-url@b
 Nov 21 09:30:01 kernel: ata1.00: failed command: READ FPDMA QUEUED
 Nov 21 09:30:02 liferaft[7]: the passphrase was lies on the medium, really
 Nov 21 09:30:02 cryptsetup[8]: opens the disks
-Nov 21 09:30:02 wpa_supplicant[9]: of the office
+Nov 21 09:30:02 wpa_supplicant[9]: of the office, has a quote
 Nov 21 09:30:03 sshd[9]: Accepted key ssh-ed25519 AAAAC3NzaC1lZDI1NTE5xK admin
 -----BEGIN OPENSSH PRIVATE KEY-----
 b3BlbnNzaC1rZXktdjEAAAAA
@@ -89,7 +90,9 @@ def root(tmp_path: Path) -> Path:
         "run/live/medium/liferaft/job.json": '{"passphrase": "xK-job-pass", "passphrase_file": "web.passphrase", '
         '"luks_passphrase_file": "disks.txt"}\n',
         "run/live/medium/liferaft/disks.txt": "opens the disks\n",
-        "etc/wpa_supplicant/liferaft.conf": 'network={\n\tssid=00\n\tpsk="of the office"\n}\n',
+        "etc/wpa_supplicant/liferaft.conf": 'network={\n\tssid=00\n\tpsk="of the office"\n}\n'
+        # "has a quote", as wpa_supplicant.conf(5) takes any bytes.
+        "network={\n\tssid=00\n\tsae_password=68617320612071756f7465\n}\n",
         "run/live/medium/liferaft/web.passphrase": "lies on the medium\n",
         "var/log/liferaft/20261121T093000Z-report.json": '{"repository": "https://u:xK-record@h/r", "seconds": 7}\n',
     }
@@ -185,6 +188,16 @@ def test_sticks_with_fat_are_offered_and_nothing_that_boots_or_has_a_journal() -
     assert _places(_stick() | {"rm": False, "tran": "sata"}) == ()
 
 
+def test_the_stick_that_the_medium_lies_on_as_a_file_is_offered_as_such() -> None:
+    (place,) = _places(_stick(mountpoints=["/run/live/findiso"]))
+    assert (place.device, place.kind, place.carries_medium) == ("/dev/sdb1", "vfat", True)
+    (place,) = _places(_stick())
+    assert not place.carries_medium
+    # Not when it is in use elsewhere, too, and not the machine's own disk.
+    assert _places(_stick(mountpoints=["/run/live/findiso", "/run/live/medium"])) == ()
+    assert _places(_stick(mountpoints=["/run/live/findiso"]) | {"rm": False, "tran": "sata"}) == ()
+
+
 def test_what_the_person_mounted_is_offered_and_the_medium_is_not(tmp_path: Path) -> None:
     (place,) = _places(_stick(fstype="ext4", mountpoints=[str(tmp_path)]))
     assert (place.folder, place.device) == (str(tmp_path), "")
@@ -211,6 +224,25 @@ def test_a_stick_is_mounted_for_the_moment_of_writing(monkeypatch: pytest.Monkey
     assert runner.calls[-1][0] == "umount"
     assert written == [name]
     assert not list((tmp_path / "run").glob("*/*"))
+
+
+def test_the_stick_with_the_medium_is_writable_for_the_moment_of_writing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rescue.jobs.support_places._FINDISO", str(tmp_path / "findiso"))
+    (tmp_path / "findiso").mkdir()
+    runner = ScriptedRunner(_answer)
+    place = SupportPlace(name="x", device="/dev/sdb1", kind="vfat", carries_medium=True)
+    name = save_to_place(place, runner, ignore)
+    assert [path.name for path in (tmp_path / "findiso").iterdir()] == [name]
+    mounts = [call for call in runner.calls if call[0] in ("mount", "umount")]
+    assert [call[:3] for call in mounts] == [("mount", "-o", "remount,rw"), ("mount", "-o", "remount,ro")]
+    # Whatever goes wrong between.
+    runner = ScriptedRunner(_answer)
+    monkeypatch.setattr("rescue.jobs.support_places._FINDISO", str(tmp_path / "gone" / "findiso"))
+    with pytest.raises(UsageError, match="gone does not exist"):
+        save_to_place(place, runner, ignore)
+    assert runner.calls[-1][:3] == ("mount", "-o", "remount,ro")
 
 
 def test_records_are_kept_where_there_is_a_place_for_them(tmp_path: Path) -> None:

@@ -130,7 +130,9 @@ def test_planning_and_restoring_get_what_the_job_says(tmp_path: Path, monkeypatc
     (tmp_path / "pass").write_text("one two three")
     given: list[Access] = []
 
-    def plan(repository: str, point: str, rules: object, choices: object, runner: object, access: Access) -> Plan:
+    def plan(
+        repository: str, point: str, rules: object, choices: object, runner: object, access: Access, sink: object
+    ) -> Plan:
         given.append(access)
         return Plan(recovery_point="p", name="n", created="c", repository="r", targets=(), steps=(), notes=())
 

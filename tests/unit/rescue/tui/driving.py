@@ -64,7 +64,7 @@ class Driver:
         return self.text
 
 
-_KEYS = {" ": "space", ".": "full_stop", "-": "minus", "/": "slash", ":": "colon", "_": "underscore"}
+_KEYS = {" ": "space", ".": "full_stop", "-": "minus", "/": "slash", ":": "colon", "_": "underscore", "@": "at"}
 
 
 @contextlib.asynccontextmanager

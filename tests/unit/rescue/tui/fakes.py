@@ -16,13 +16,16 @@ from images.store.catalogue import PointSummary
 from images.store.connect import open_repository
 from images.store.passphrase import Passphrase
 from rescue.jobs.access import access_from
+from rescue.jobs.attached_media import AttachedMedium
 from rescue.jobs.placing import Assigned
 from rescue.jobs.points import list_points
 from rescue.jobs.repositories import Findings, FoundRepository
 from rescue.jobs.restore import BootChoice, RestoreChoices, draft_restore, match_disks, plan_restore, run_plan
 from rescue.jobs.scratch_places import ScratchPlace, scratch_reason
+from rescue.jobs.stick_repository import plan_repository
 from rescue.jobs.support_places import SupportPlace
-from rescue.tui.messages import Ending, Placed, Wanted
+from rescue.jobs.write_usb import StickChoices, StickPlan, StickReport, plan_stick, write_planned
+from rescue.tui.messages import Ending, Placed, StickWish, Wanted
 from restore.plan.plan import Plan
 from restore.planning.draft import Draft
 from restore.planning.matching import Matching
@@ -55,7 +58,10 @@ def disk(node: str, size: int, *obstacles: str, contents: tuple[str, ...] = ()) 
 
 
 def _rules(wanted: Wanted) -> str:
-    return " ".join(f"{rule.disk}:{rule.partition}={rule.rule}" for rule in wanted.rules)
+    return " ".join(
+        f"{rule.volume or f'{rule.disk}:{rule.partition}'}={rule.rule}{f':{rule.size}' if rule.size else ''}"
+        for rule in wanted.rules
+    )
 
 
 class FileJobs:
@@ -67,10 +73,15 @@ class FileJobs:
         self.notes: tuple[str, ...] = ()
         self.calls: list[str] = []
         self.endings: list[Ending] = []
+        #: What other processes of the machine do.
+        self.others: tuple[str, ...] = ()
         self.places: tuple[SupportPlace, ...] = ()
+        self.attached: tuple[AttachedMedium, ...] = ()
         self.scratch: tuple[ScratchPlace, ...] = ()
         #: What is said against the scratch of a plan where it goes by itself.
         self.cramped = ""
+        #: Nodes of the disks of the last plan whose scratch was asked about.
+        self.erased: tuple[str, ...] = ()
         self.access: Access | None = None
         self.watch: Callable[[Event], None] = lambda event: None
 
@@ -107,8 +118,12 @@ class FileJobs:
         targets = [f"{one.source or known[0]}={one.target.node}" for one in placed]
         return plan_restore(repository, point, targets, choices, SystemRunner(), self.access)
 
-    def scratch_reason(self, plan: Plan, scratch: ScratchPlace | None) -> str:
-        return self.cramped if scratch is None else scratch_reason(plan, scratch)
+    def scratch_reason(self, plan: Plan, scratch: ScratchPlace | None, targets: Sequence[str]) -> str:
+        self.erased = tuple(targets)
+        if scratch is not None and scratch.device:
+            known = {place.device for place in self.scratch}
+            return "" if scratch.device in known else f"{scratch.device} is not there any more"
+        return self.cramped if scratch is None else scratch_reason(plan, scratch, targets, SystemRunner())
 
     def scratch_places(self, plan: Plan, targets: Sequence[str]) -> tuple[ScratchPlace, ...]:
         return self.scratch
@@ -130,6 +145,34 @@ class FileJobs:
     def save_support(self, place: SupportPlace, sink: Sink) -> str:
         self.calls.append(f"save {place.device or place.folder}")
         return "liferaft-support-20261121T093000Z.zip"
+
+    def media(self, repository: str) -> tuple[AttachedMedium, ...]:
+        return self.attached
+
+    def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> StickPlan:
+        self.calls.append(f"plan stick {Path(node).name} data={wish.data} keep={wish.keep}")
+        runner, planned = SystemRunner(), None
+        if wish.repository or wish.empty:
+
+            def same() -> Passphrase:
+                assert passphrase is not None
+                return passphrase
+
+            planned = plan_repository(wish.repository, access_from(passphrase), same, encrypt=False)
+        choices = StickChoices(data=wish.data, keep_data=wish.keep, not_removable=True)
+        return plan_stick(Path(wish.iso), Path(node), choices, runner, sink, repository=planned)
+
+    def write_stick(self, plan: StickPlan, sink: Sink) -> StickReport:
+        self.calls.append("write stick")
+
+        def watched(event: Event) -> None:
+            self.watch(event)
+            sink(event)
+
+        return write_planned(plan, SystemRunner(), watched)
+
+    def running(self) -> tuple[str, ...]:
+        return self.others
 
     def end(self, ending: Ending) -> None:
         self.endings.append(ending)

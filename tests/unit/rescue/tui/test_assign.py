@@ -111,6 +111,35 @@ def test_a_target_is_changed_and_a_disk_is_left_out(jobs: FileJobs) -> None:
     assert jobs.calls[-1] == "plan grow=False verify=True"
 
 
+def test_what_goes_where_is_kept_and_not_given_to_another_disk_of_that_name(jobs: FileJobs, tmp_path: Path) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_targets(driver)
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("Where disk1 goes:")
+            await driver.press("end", "enter")
+            await driver.see("left out")
+            await driver.burst("escape", "escape")
+            await driver.see("Choose a repository", "1 recovery point on")
+            await driver.press("enter")
+            await driver.see("Choose a recovery point", "> 2")
+            await driver.press("enter")
+            await driver.see("Choose the target disks", "left out", "vda.img")
+            # Onto vda, as it was matched; then there is another disk in its place.
+            await driver.press("home", "down", "enter")
+            await driver.see("Where disk0 goes:")
+            await driver.press("end", "up", "enter")
+            await driver.see("Go on with these targets")
+            await driver.press("escape")
+            await driver.see("Choose a recovery point", "> 2")
+            other = named(tmp_path / "vda.img", 8 * MIB, "Z")
+            jobs.machine = msgspec.structs.replace(jobs.machine, disks=(*jobs.machine.disks[:-1], other))
+            await driver.press("enter")
+            await driver.see("Choose the target disks", "left out", "not chosen yet")
+
+    asyncio.run(road())
+
+
 def test_disks_that_cannot_be_told_apart_are_asked_for(jobs: FileJobs, tmp_path: Path) -> None:
     twins = tuple(named(tmp_path / f"twin{number}.img", 64 * MIB, f"T{number}") for number in range(2))
     jobs.machine = msgspec.structs.replace(jobs.machine, disks=twins)

@@ -1,7 +1,7 @@
 """The progress board, with a clock that the test owns."""
 
 from core.events import Event, Stage
-from rescue.tui.board import Board
+from rescue.tui.board import STICK_NAMES, Board
 
 
 class Clock:
@@ -44,6 +44,26 @@ def test_a_stage_that_is_left_early_is_not_called_done() -> None:
     assert [line[:3] for line in board.stages(78) if line[0] == "["] == ["[ ]", "[>]"]
 
 
+def test_a_stage_that_nobody_announced_is_shown_when_it_comes() -> None:
+    """A filesystem that is made smaller is read back without a step for that in the plan."""
+    board = Board((Stage.PREFLIGHT, Stage.STREAM, Stage.BOOT), clock=Clock())
+    board.take(Event(stage=Stage.STREAM, done=100, total=100))
+    board.take(Event(stage=Stage.VERIFY, done=50, total=100))
+    lines = [line for line in board.stages(78) if line[0] == "["]
+    assert [line[:3] for line in lines] == ["[x]", "[x]", "[>]", "[ ]"]
+    assert lines[2] == "[>] Read back and compare"
+
+
+def test_a_stick_is_whole_when_its_repository_is_copied() -> None:
+    board = Board((Stage.CHECK, Stage.STICK, Stage.COPY), names=STICK_NAMES, clock=Clock())
+    board.take(Event(stage=Stage.CHECK, message="Reading"))
+    assert not board.begun
+    board.take(Event(stage=Stage.STICK, done=1, total=2))
+    assert board.begun and not board.has_come_to(Stage.COPY)
+    board.take(Event(stage=Stage.COPY, message="its repository comes next"))
+    assert board.has_come_to(Stage.COPY)
+
+
 def test_silence_names_the_stage() -> None:
     clock = Clock()
     board = Board((Stage.BOOT,), clock=clock)
@@ -58,7 +78,7 @@ def test_a_stall_of_a_stage_without_figures_is_shown_until_it_goes_on() -> None:
     board = Board((Stage.PREFLIGHT,), clock=Clock())
     board.take(Event(stage=Stage.PREFLIGHT, message="Checking"))
     board.take(Event(stage=Stage.PREFLIGHT, message="Checking", stalled=12.0))
-    assert board.stages(78) == ["[>] Check the recovery point and the disk", "    NO PROGRESS for 12 s"]
+    assert board.stages(78) == ["[>] Check the recovery point and the disk", "    NO PROGRESS for 12 s: Checking"]
     assert not board.begun
     board.take(Event(stage=Stage.PREFLIGHT, message="Checking"))
     assert board.stages(78) == ["[>] Check the recovery point and the disk"]

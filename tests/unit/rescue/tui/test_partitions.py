@@ -150,12 +150,99 @@ def test_what_cannot_be_is_said_and_not_gone_on_with(jobs: FileJobs) -> None:
             await driver.see("> ", "new |")
             # A disk is no choice.
             await driver.press("home", "down", "enter")
-            await driver.see("Choose one of its partitions, or go on.")
+            await driver.see("Choose one of its partitions or volumes, or go on.")
             await driver.press("escape")
             await driver.see("Choose the target disk")
 
     asyncio.run(road())
     assert not [call for call in jobs.calls if call.startswith(("plan", "run"))]
+
+
+def test_a_size_is_typed(jobs: FileJobs, target: Path) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_partitions(driver)
+            await driver.press("end", "enter")
+            await driver.see('Partition 3 of disk0: ext4 "data", 10.00 MiB', "A size that you type")
+            await driver.press("home", "down", "down", "down", "down")
+            # The second Enter is for the list that is left by the first.
+            await driver.burst("enter", "enter")
+            await driver.see("It had 10.00 MiB. Type a size", "Esc: back to the choices")
+            check(driver)
+            for words, said in (
+                ("", "'' is not a size."),
+                ("12 hens", "'12 hens' is not a size."),
+                ("0", "No partition has 0 bytes."),
+                ("10 MiB", "It has that size already."),
+            ):
+                await driver.press("ctrl+u")
+                await driver.type(words)
+                await driver.press("enter")
+                await driver.see(said)
+            # Esc goes back one step at a time, and nothing was decided.
+            await driver.press("escape")
+            await driver.see("> A size that you type")
+            await driver.press("enter")
+            await driver.see("Type a size")
+            await driver.type("32 MiB")
+            await driver.press("enter")
+            await driver.see("10.00 MiB ->  32.00 MiB to size: grown", "> 3")
+            check(driver)
+            # Decided again, what was typed is there.
+            await driver.press("enter")
+            await driver.see("> A size that you type")
+            await driver.press("enter")
+            await driver.see("Type a size", "32.00 MiB")
+            await driver.press("ctrl+u")
+            await driver.type("90 MiB")
+            await driver.press("enter")
+            await driver.see("It cannot be so: disk0 to", "(does not fit)")
+            check(driver)
+            await driver.press("enter", "enter")
+            await driver.see("Type a size")
+            await driver.press("ctrl+u")
+            await driver.type("24m")
+            await driver.press("enter")
+            await driver.see("24.00 MiB to size: grown")
+            await driver.press("home", "enter")
+            await driver.see("Check the plan", "To go on, type: erase target.img")
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore finished")
+
+    asyncio.run(road())
+    assert partitions(target)[2] == (45, 24)
+
+
+def test_two_escapes_in_a_burst_cost_no_decision(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_partitions(driver)
+            await driver.press("end", "enter")
+            await driver.see("Partition 3 of disk0")
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("grow: grown")
+            await driver.burst("escape", "escape")
+            await driver.see("Choose a recovery point", "> 2")
+            await driver.press("enter")
+            await driver.see("Choose the target disk", "> target", "[x] Decide about each partition")
+            await driver.press("v", "enter")
+            await driver.see("Decide about each partition", "grow: grown")
+            await driver.burst("escape", "escape", "escape", "escape", "escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("enter")
+            await driver.see("1 recovery point on")
+            await driver.press("enter")
+            await driver.see("> 2")
+            await driver.press("enter")
+            await driver.see("[x] Decide about each partition", "[ ] Read everything back")
+            await driver.press("enter")
+            await driver.see("grow: grown", "> Go on")
+            await driver.press("enter")
+            await driver.see("Check the plan", "will not be read back")
+
+    asyncio.run(road())
+    assert jobs.calls[-1] == "plan grow=False verify=False disk0:3=grow"
 
 
 def test_a_place_for_scratch_is_chosen_when_the_first_has_no_room(jobs: FileJobs, tmp_path: Path) -> None:
@@ -180,7 +267,7 @@ def test_a_place_for_scratch_is_chosen_when_the_first_has_no_room(jobs: FileJobs
             await driver.press("home", "down", "down", "down", "enter")
             await driver.see("shrink: made smaller")
             await driver.press("home", "enter")
-            await driver.see("Choose a place for scratch files", "There is too little room", "1.00 MiB free")
+            await driver.see("Choose a place for scratch files", "Choose another place", "1.00 MiB free")
             check(driver)
             await driver.press("home", "enter")
             await driver.see("It will not do: it has 1.00 MiB free.")
@@ -201,6 +288,7 @@ def test_a_place_for_scratch_is_chosen_when_the_first_has_no_room(jobs: FileJobs
 
     asyncio.run(road())
     assert jobs.calls[-1] == f"run {spare}"
+    assert [Path(node).name for node in jobs.erased] == ["target.img"]
 
 
 def test_scratch_that_fits_is_said_and_may_go_elsewhere(jobs: FileJobs) -> None:
@@ -345,5 +433,15 @@ def test_what_is_mounted_to_write_is_asked_for_on_its_own(jobs: FileJobs) -> Non
             await driver.see("> No", "Yes")
             await driver.press("down", "enter")
             await driver.see("Check the plan", "Scratch (F3: elsewhere): about", "/dev/sdd1")
+            # It is kept, but not when another disk has the name by then.
+            await driver.press("escape")
+            await driver.see("shrink: made smaller")
+            await driver.press("home", "enter")
+            await driver.see("Check the plan", "Scratch (F3: elsewhere): about", "/dev/sdd1")
+            jobs.scratch = ()
+            await driver.press("escape")
+            await driver.see("shrink: made smaller")
+            await driver.press("home", "enter")
+            await driver.see("Choose a place for scratch files", "/dev/sdd1 is not there any more")
 
     asyncio.run(road())

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,26 @@ def test_all_screens_of_the_road(jobs: FileJobs) -> None:
             check(driver)
             await driver.press("enter")
             await driver.see("Are you sure?")
+            check(driver)
+
+    asyncio.run(road())
+
+
+def test_answers_that_come_late_are_drawn(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list whose height is that of its rows, and that was drawn before it had any."""
+
+    def slow() -> tuple[str, ...]:
+        time.sleep(0.5)
+        return ()
+
+    monkeypatch.setattr(jobs, "running", slow)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("end", "enter")
+            await driver.see("Looking what runs")
+            await driver.see("No, go back", "> Yes, power off")
             check(driver)
 
     asyncio.run(road())

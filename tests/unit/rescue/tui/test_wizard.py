@@ -8,14 +8,20 @@ import msgspec
 import pytest
 
 from core.errors import LiferaftError, RefusedError
-from core.events import Event, Stage
+from core.events import Event, Sink, Stage
 from core.units import MIB
 from images.model.machine import Machine
+from images.stack.keys import AskKey
+from images.store.catalogue import PointSummary
+from images.store.passphrase import Passphrase, PassphraseNeededError
+from rescue.jobs.scratch_places import ScratchPlace
 from rescue.jobs.support_places import SupportPlace
 from rescue.tui.messages import Ending
 from restore.plan.plan import Plan
+from restore.report import Report
 from tests.unit.rescue.tui.driving import Driver, wizard
 from tests.unit.rescue.tui.fakes import FileJobs, disk
+from tests.unit.rescue.tui.test_screens import check
 
 PARTITION = slice(MIB, 51 * MIB)
 
@@ -191,6 +197,50 @@ def test_an_address_that_is_no_repository_is_explained(jobs: FileJobs, tmp_path:
             await driver.see("That did not work", "the folder does not exist", "What to do:")
             await driver.press("escape")
             await driver.see("Type the address of a repository", "/nowhere/at/all")
+            # Nor does going back further lose it, unless a password may stand in it.
+            await driver.press("escape")
+            await driver.see("Choose a repository")
+            await driver.press("a")
+            await driver.see("Type the address of a repository", "/nowhere/at/all")
+            await driver.press("ctrl+u")
+            await driver.type("http://me:secret@server/r")
+            await driver.press("escape")
+            await driver.see("Choose a repository")
+            await driver.press("a")
+            await driver.see("Type the address of a repository")
+            assert "secret" not in driver.text
+
+    asyncio.run(road())
+
+
+def test_a_password_in_an_address_is_not_shown_after_it_was_typed(
+    jobs: FileJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a serial console shows may be recorded."""
+
+    def points(repository: str, passphrase: Passphrase | None = None) -> tuple[PointSummary, ...]:
+        assert repository == "http://me:secret@server/r"
+        if passphrase is None:
+            raise PassphraseNeededError("It is encrypted.")
+        return ()
+
+    monkeypatch.setattr(jobs, "points", points)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("enter")
+            await driver.see("Choose a repository")
+            await driver.press("a")
+            await driver.see("Type the address of a repository")
+            await driver.type("http://me:secret@server/r")
+            await driver.press("enter")
+            await driver.see("Type the passphrase", "Repository: http://server/r")
+            assert "secret" not in driver.text
+            await driver.type("words")
+            await driver.press("enter")
+            await driver.see("http://server/r holds no recovery points.")
+            assert "secret" not in driver.text
 
     asyncio.run(road())
 
@@ -261,7 +311,7 @@ def test_leaving_is_by_the_menu_only(jobs: FileJobs) -> None:
             await driver.press("ctrl+q", "ctrl+c")
             await driver.see("To leave, go back to the start screen")
             assert driver.app.is_running
-            await driver.press("down", "down", "down", "enter")
+            await driver.press("down", "down", "down", "down", "enter")
             await driver.ended()
 
     asyncio.run(road())
@@ -271,7 +321,7 @@ def test_a_terminal_that_cannot_be_lent_says_so_and_the_wizard_stays(jobs: FileJ
     async def road() -> None:
         async with wizard(jobs) as driver:
             await driver.see("of RAM")
-            for keys in (("f2",), ("down", "down", "down", "enter")):
+            for keys in (("f2",), ("down", "down", "down", "down", "enter")):
                 await driver.press(*keys)
                 await driver.see("There is no shell on this terminal", "Rescue system")
 
@@ -305,17 +355,79 @@ def test_powering_off_is_asked_first(jobs: FileJobs) -> None:
         async with wizard(jobs) as driver:
             await driver.see("of RAM")
             await driver.press("end", "enter")
-            await driver.see("Power this machine off now?")
-            await driver.press("down", "enter")
-            await driver.see("Rescue system")
+            await driver.see("Power this machine off now?", "nothing is lost", "> Yes, power off")
+            await driver.press("up", "enter")
+            await driver.see("Rescue system", "of RAM")
             assert jobs.endings == []
             await driver.press("enter")
-            await driver.see("Power this machine off now?")
+            await driver.see("Power this machine off now?", "> Yes, power off")
             await driver.press("enter")
             await driver.see("going down")
 
     asyncio.run(road())
     assert jobs.endings == [Ending.POWEROFF]
+
+
+def test_what_would_be_cut_off_is_named_and_the_cursor_is_on_no(jobs: FileJobs) -> None:
+    jobs.others = ("restoring db01 to QEMU HARDDISK serial QM00002 (process 812)",)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("end", "up", "enter")
+            await driver.see("Reboot this machine now?", "It would cut off: restoring db01 to QEMU HARDDISK", "> No")
+            check(driver)
+            await driver.press("enter")
+            await driver.see("Rescue system", "of RAM")
+            assert jobs.endings == []
+            jobs.others = ()
+            await driver.press("enter")
+            await driver.see("Reboot this machine now?", "nothing is lost", "> Yes, reboot")
+            await driver.press("enter")
+            await driver.see("going down")
+
+    asyncio.run(road())
+    assert jobs.endings == [Ending.REBOOT]
+
+
+def test_a_restore_that_is_unfinished_is_asked_about_until_it_is_done(
+    jobs: FileJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = jobs.run
+
+    def fail(plan: Plan, sink: Sink, ask: AskKey, scratch: ScratchPlace | None = None) -> Report:
+        sink(Event(stage=Stage.STREAM, message="Writing"))
+        raise LiferaftError("The disk broke.")
+
+    monkeypatch.setattr(jobs, "run", fail)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore failed")
+            await driver.press("down", "enter")
+            await driver.see("The restore to target.img did not come to its end.", "support bundle", "> No")
+            check(driver)
+            await driver.press("enter")
+            await driver.see("Restore failed")
+            await driver.press("escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("end", "enter")
+            await driver.see("did not come to its end", "> No")
+            await driver.press("escape")
+            await driver.see("Rescue system", "of RAM")
+            monkeypatch.setattr(jobs, "run", real)
+            await driver.press("home")
+            await to_the_plan(driver)
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore finished")
+            await driver.press("enter")
+            await driver.see("nothing is lost", "> Yes, reboot")
+
+    asyncio.run(road())
 
 
 def test_a_machine_without_a_free_disk_says_so(repository: Path, target: Path) -> None:
