@@ -27,6 +27,7 @@ REPAIRED = (
     "boot/grub/*",
     "etc/initramfs-tools/modules",
     "etc/initramfs-tools/conf.d/*",
+    "etc/lvm/devices/*",
     "var/lib/initramfs-tools/*",
     "var/cache/debconf/*",
 )
@@ -36,6 +37,8 @@ REPAIRED_FOLDERS = (
     "boot/grub",
     "etc/initramfs-tools",
     "etc/initramfs-tools/conf.d",
+    "etc/lvm/devices",
+    "etc/lvm/devices/backup",
     "var/cache/debconf",
     "var/lib/initramfs-tools",
     "var/tmp",  # where mkinitramfs works

@@ -15,16 +15,19 @@ from tests.boot.restoring import Lab
 from tests.boot.system import Source, source
 
 
-@pytest.fixture(scope="session", autouse=True)
-def tools() -> None:
-    """The ring runs whole or not at all; in CI a missing tool is a failure, not a skip."""
-    lacks = missing()
+def whole_or_not_at_all(ring: str, lacks: list[str]) -> None:
+    """Skip a ring that lacks something, with these sentences; in CI that is a failure."""
     if not lacks:
         return
-    reason = "boot ring: " + "; ".join(lacks)
+    reason = f"{ring} ring: {'; '.join(lacks)}"
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tools() -> None:
+    whole_or_not_at_all("boot", missing())
 
 
 @pytest.fixture(scope="session", autouse=True)

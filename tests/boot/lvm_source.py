@@ -13,6 +13,7 @@ from tests.boot.disk import read_table
 from tests.boot.moved_root import AREA, Design, MovedRoot, compare_roots, moved_root
 from tests.boot.system import Source
 
+DEVICE_LIST = "etc/lvm/devices/system.devices"
 GROUP, ROOT = "rescue-vg", "/dev/mapper/rescue--vg-root"
 SIZE, BOOT, ROOT_SIZE = 1536 * MIB, 96 * MIB, 1200 * MIB
 #: A disk that is 35 % smaller: the root has to be, too.
@@ -21,6 +22,7 @@ SMALLER = 998 * MIB
 BOOT_UUID = "6d1a7f5e-2f0b-4c8a-9a0e-3b7f1c2d4e5f"
 ROOT_UUID = "0c9b8a7d-6e5f-4d3c-8b2a-1f0e9d8c7b6a"
 SWAP_UUID = "5e4d3c2b-1a0f-4e9d-8c7b-6a5f4e3d2c1b"
+PV_UUID = "liFera-fTpv-0000-1111-2222-3333-444444"
 
 
 def fstab(boot_uuid: str) -> str:
@@ -31,6 +33,19 @@ UUID={boot_uuid} /boot ext4 defaults 0 2
 """
 
 
+def device_list(entry: str) -> dict[str, str]:
+    """The files of a system in which LVM looks at the devices of its list alone, as RHEL and Fedora have it.
+
+    Args:
+        entry: by what it knows the physical volume (lvmdevices(8)).
+    """
+    pvid = PV_UUID.replace("-", "")
+    return {
+        "etc/lvm/lvmlocal.conf": "devices {\n\tuse_devicesfile = 1\n}\n",
+        DEVICE_LIST: f"# LVM uses devices listed in this file.\nVERSION=1.1.1\n{entry} PVID={pvid}\n",
+    }
+
+
 _DESIGN = Design(
     name="lvm",
     table=f"label: dos\nstart={AREA // MIB}MiB, size={BOOT // MIB}MiB, type=83, bootable\ntype=8e\n",
@@ -39,7 +54,8 @@ _DESIGN = Design(
     root=ROOT,
     boot_uuid=BOOT_UUID,
     root_uuid=ROOT_UUID,
-    files={"etc/fstab": fstab(BOOT_UUID)},
+    # Of a disk that nobody has any more.
+    files={"etc/fstab": fstab(BOOT_UUID)} | device_list("IDTYPE=sys_serial IDNAME=GONE DEVNAME=/dev/vda2 PART=2"),
     packages=("lvm2",),
     programs=("lvm",),
 )
@@ -66,7 +82,7 @@ def make_group(volume: str, root: str, *, blank: bool = True) -> str:
         blank: the volume reads as zeros, so that those of the root need not be written. An opened container does not.
     """
     return f"""
-pvcreate -q {volume}
+pvcreate -q --uuid {PV_UUID} --norestorefile {volume}
 vgcreate -q {GROUP} {volume}
 lvcreate -q -n root -L {ROOT_SIZE // MIB}M {GROUP}
 lvcreate -q -n swap_1 -L 64M {GROUP}

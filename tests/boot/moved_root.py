@@ -1,9 +1,9 @@
 """A source system once more, its root filesystem as an image of its own: for what only a guest's kernel makes.
 
-A disk with /boot on its first partition and an empty partition for a volume group or a container, and the root beside
-it, which a guest copies to where the system's own fstab, crypttab and boot menu look for it. It starts with the source
-system's machine-id and marker, which it was booted with. Cached like the systems of ``system.py``; takes about half a
-minute.
+A disk with an empty partition for a volume group, a container or an array, and the root beside it, which a guest copies
+to where the system's own fstab, crypttab and boot menu look for it; /boot lies on the first partition, or with the
+root. It starts with the source system's machine-id and marker, which it was booted with. Cached like the systems of
+``system.py``; takes about half a minute.
 """
 
 import hashlib
@@ -32,8 +32,10 @@ class Design:
     """What becomes of the source.
 
     Attributes:
-        table: for sfdisk; the first partition is /boot. ``size`` and ``root_size`` are bytes.
+        table: for sfdisk. ``size`` and ``root_size`` are bytes.
         root: the device that the boot menu names.
+        boot_uuid: of /boot on the first partition; empty when it lies on the root. Then the disk has GRUB's boot code
+            and not its core, which would have to know what the root lies on.
         files: what the system says of its volumes, by path below /.
         packages: what it takes to open them; ``programs``: what its initramfs has then.
     """
@@ -43,11 +45,11 @@ class Design:
     size: int
     root_size: int
     root: str
-    boot_uuid: str
     root_uuid: str
     files: Mapping[str, str]
     packages: tuple[str, ...]
     programs: tuple[str, ...]
+    boot_uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,9 @@ def _make(design: Design, source: Source, made: MovedRoot, runner: Runner) -> No
         with path.open("xb") as stream:
             stream.truncate(size)
     runner.run(["sfdisk", "--quiet", str(made.disk)], stdin=design.table)
-    _copy_loader(source.disk, made.disk)
-    part = read_table(made.disk, runner).partitions[0]
+    _copy_loader(source.disk, made.disk, core=bool(design.boot_uuid))
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"lr-{design.name}-")))
-        boot = stack.enter_context(loop(made.disk, runner, part=part, readonly=False))
-        runner.run(["mke2fs", "-q", "-t", "ext4", "-U", design.boot_uuid, "-L", "boot", str(boot)])
         runner.run(["mke2fs", "-q", "-t", "ext4", "-U", design.root_uuid, "-L", "rescue-me", str(made.root)])
         root_loop = stack.enter_context(loop(made.root, runner, readonly=False))
         root = stack.enter_context(mounted(root_loop, work / "root", runner))
@@ -113,22 +112,33 @@ def _make(design: Design, source: Source, made: MovedRoot, runner: Runner) -> No
         with root_filesystem(source.disk, old, work / "old", runner) as system:
             runner.run(["cp", "--archive", "--one-file-system", "--no-target-directory", str(system), str(root)])
         shutil.rmtree(root / "srv/files")
-        (root / "boot").rename(root / "boot.old")
-        stack.enter_context(mounted(boot, root / "boot", runner))
-        shutil.copytree(root / "boot.old", root / "boot", symlinks=True, dirs_exist_ok=True)
-        shutil.rmtree(root / "boot.old")
-        # GRUB's core was made for a /boot on the root filesystem: its paths begin with /boot.
-        (root / "boot/boot").symlink_to(".")
+        if design.boot_uuid:
+            _move_boot(design, made.disk, root, stack, runner)
         _name_volumes(design, root, source.check.root_uuid)
         _install(design, root, work / "dev", runner)
     for path in (made.disk, made.root):
         path.chmod(0o444)
 
 
-def _copy_loader(old: Path, new: Path) -> None:
-    """Boot code and GRUB's core in the gap behind the table; the new table stays."""
+def _move_boot(design: Design, disk: Path, root: Path, stack: ExitStack, runner: Runner) -> None:
+    """/boot onto the first partition, which stays mounted there."""
+    part = read_table(disk, runner).partitions[0]
+    boot = stack.enter_context(loop(disk, runner, part=part, readonly=False))
+    runner.run(["mke2fs", "-q", "-t", "ext4", "-U", design.boot_uuid, "-L", "boot", str(boot)])
+    (root / "boot").rename(root / "boot.old")
+    stack.enter_context(mounted(boot, root / "boot", runner))
+    shutil.copytree(root / "boot.old", root / "boot", symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(root / "boot.old")
+    # GRUB's core was made for a /boot on the root filesystem: its paths begin with /boot.
+    (root / "boot/boot").symlink_to(".")
+
+
+def _copy_loader(old: Path, new: Path, *, core: bool) -> None:
+    """Boot code, and GRUB's core in the gap behind a dos table; the new table stays."""
     with old.open("rb") as source, new.open("r+b") as target:
         target.write(source.read(_BOOT_CODE))
+        if not core:
+            return
         for stream in (source, target):
             stream.seek(512)
         target.write(source.read(AREA - 512))
@@ -137,10 +147,11 @@ def _copy_loader(old: Path, new: Path) -> None:
 def _name_volumes(design: Design, root: Path, old_uuid: str) -> None:
     """What named the old root filesystem names the new ones, as Debian's own tools write it."""
     for name, text in design.files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     menu = root / "boot/grub/grub.cfg"
     text = menu.read_text().replace(f"root=UUID={old_uuid}", f"root={design.root}")
-    menu.write_text(text.replace(old_uuid, design.boot_uuid))
+    menu.write_text(text.replace(old_uuid, design.boot_uuid or design.root_uuid))
 
 
 def _install(design: Design, root: Path, nodes: Path, runner: Runner) -> None:
@@ -156,7 +167,9 @@ def _install(design: Design, root: Path, nodes: Path, runner: Runner) -> None:
         chroot = ["chroot", str(root)]
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         runner.run([*chroot, "apt-get", "-q", "update"], env=quiet, timeout=300)
-        words = ["apt-get", "-q", "-y", "install", "--no-install-recommends", *design.packages]
+        # Configuration that is there already is the system's own, and no question.
+        kept = ("-o", "Dpkg::Options::=--force-confold")
+        words = ["apt-get", "-q", "-y", *kept, "install", "--no-install-recommends", *design.packages]
         runner.run([*chroot, *words], env=quiet, timeout=300)
         runner.run([*chroot, "apt-get", "clean"], env=quiet)
         shutil.rmtree(root / "var/lib/apt/lists")

@@ -27,7 +27,9 @@ weak="--pbkdf pbkdf2 --pbkdf-force-iterations 1000"
 cryptsetup luksFormat -q --type luks2 $weak --label safe --key-file /run/key /dev/md/root
 cryptsetup luksAddKey -q $weak --key-file /run/key /dev/md/root /run/key2
 cryptsetup open --key-file /run/key /dev/md/root crypt
-pvcreate -q /dev/mapper/crypt /dev/vda3 /dev/vdb3
+pvcreate -q /dev/mapper/crypt
+pvcreate -q --pvmetadatacopies 2 /dev/vda3
+pvcreate -q --pvmetadatacopies 0 /dev/vdb3
 vgcreate -q vg-0 /dev/mapper/crypt
 vgcreate -q vg1 /dev/vda3 /dev/vdb3
 lvcreate -q -n swap -L 16M vg-0
@@ -81,7 +83,7 @@ for a in root five; do
 done
 cryptsetup luksDump /dev/md/root
 vgs --noheadings -o vg_name,vg_uuid,vg_extent_size
-pvs --noheadings -o pv_uuid,pe_start | sort
+pvs --noheadings -o pv_uuid,pe_start,pv_mda_count | sort
 lvs -a --noheadings -o lv_name,lv_uuid,segtype,stripes,stripe_size,chunk_size,pool_lv,thin_id,transaction_id | sort -u
 for v in vg-0/swap FILESYSTEMS; do blkid -p -o export -s UUID -s LABEL -s TYPE /dev/$v | grep -v DEVNAME; done
 """.replace("FILESYSTEMS", " ".join(FILESYSTEMS))
@@ -114,6 +116,44 @@ SPACE = (
     "for v in FILESYSTEMS; do mount -o ro /dev/$v /run/m; df -B1 --output=size /run/m | tail -1; umount /run/m; done"
 )
 SPACE = SPACE.replace("FILESYSTEMS", " ".join(FILESYSTEMS))
+
+
+#: What is left of it on one disk of each array: the group across both disks of the pair has no redundancy.
+WITHOUT = {"disk0": "vdg", "disk2": "vdi", "disk3": "vdj"}
+LEFT_OUT = "--skip disk1 --skip disk4 --rule disk0:3=drop"
+OPEN_LEFT, CLOSE_LEFT = OPEN.replace(" vg1", ""), CLOSE.replace(" vg1", "")
+DIGESTS_LEFT, CHECK_LEFT = DIGESTS.replace(" vg1/striped", ""), CHECK.replace(" vg1/striped", "")
+STATES = "mdadm --detail {arrays} | sed -n 's/^ *State : //p'"
+#: As the plan says it; then what was restored is taken away, and only what md has put onto the new disks is there.
+ADD = """
+mdadm --manage /dev/md/root --add /dev/vdh
+mdadm --manage /dev/md/five --add /dev/vdk
+mdadm --readwrite /dev/md/five || true
+mdadm --wait /dev/md/root /dev/md/five || true
+""" + STATES.format(arrays="/dev/md/root /dev/md/five")
+TAKE_AWAY = "mdadm --manage /dev/md/root --fail /dev/vdg2; mdadm --manage /dev/md/five --fail /dev/vdi"
+
+#: Two arrays across four disks, of 6 and of 10.
+FOUR = ("vdc", "vdd", "vde", "vdi")
+MAKE_FOUR = """
+for d in DISKS; do printf 'label: gpt\\nsize=34M\\nsize=34M\\n' | sfdisk -q /dev/$d; done
+udevadm settle
+create="mdadm --create --run --homehost=any --assume-clean --bitmap=none --raid-devices=4"
+$create /dev/md/six --name=six --level=6 --chunk=64 $(printf '/dev/%s1 ' DISKS)
+$create /dev/md/ten --name=ten --level=10 --layout=n2 --chunk=64 $(printf '/dev/%s2 ' DISKS)
+for a in six ten; do
+  mkfs.ext4 -q /dev/md/$a
+  mount /dev/md/$a /run/m
+  cp -r /usr/lib/python3.13/asyncio /run/m/
+  head -c 12M /dev/urandom >/run/m/random
+  umount /run/m
+done
+""".replace("DISKS", " ".join(FOUR))
+DIGESTS_FOUR = DIGESTS.replace(" ".join(FILESYSTEMS), "md/six md/ten")
+CHECK_FOUR = "e2fsck -fn /dev/md/six; e2fsck -fn /dev/md/ten"
+#: KiB in a second that md reckons in the background: nearly nothing, so that it is not done before it is stopped.
+SLOWLY = "echo 1 >/proc/sys/dev/raid/speed_limit_min; echo 4 >/proc/sys/dev/raid/speed_limit_max"
+QUICKLY = "echo 1000 >/proc/sys/dev/raid/speed_limit_min; echo 200000 >/proc/sys/dev/raid/speed_limit_max"
 
 
 def wipe(disks: tuple[str, ...]) -> str:

@@ -171,6 +171,82 @@ def test_a_clone_of_the_stack_grows_onto_larger_disks(stack: Stack) -> None:
     assert grown == {"vg-0/xfs", "vg1/striped", "md/five"}
 
 
+def test_arrays_come_back_without_a_disk_each_and_take_others_in(stack: Stack) -> None:
+    """In the end nothing is read but what md itself has put onto disks that were added as the plan says."""
+    machine = stack.machine
+    machine.check(disks.wipe(disks.PAIR + disks.TRIPLE + disks.LARGER_PAIR + disks.LARGER_TRIPLE))
+    targets = " ".join(f"--target {source}=/dev/{target}" for source, target in disks.WITHOUT.items())
+    command = f"liferaft restore stack --repo /run/store/r --yes --progress text {targets} {disks.LEFT_OUT} --boot no"
+    said = machine.run(f"{command} --luks-key /run/key")
+    assert said.code == 3, said.output
+    reasons = [line for line in said.output.splitlines() if line.startswith("  - the array")]
+    assert [reason.endswith("(--degraded makes it without)") for reason in reasons] == [True, True]
+    said = machine.run(f"{command} --luks-key /run/key --degraded", 600)
+    # Somebody has to add disks.
+    assert said.code == 4, said.output
+    told = " ".join(said.output.split())
+    assert told.count("has NO redundancy until others take their places") == 2
+    assert "mdadm --manage /dev/md/five --add DEVICE" in told
+    assert told.count("lacks 1 member, as the plan says") == 2
+    before = {path: digest for path, digest in _by_path(stack.digests).items() if not path.startswith("vg1/")}
+    machine.check(disks.OPEN_LEFT)
+    try:
+        machine.check(disks.CHECK_LEFT)
+        found = machine.check(disks.IDENTITIES.replace(" vg1/striped", ""))
+        arrays = [line for line in stack.identities.splitlines() if line.startswith("MD_")]
+        assert [line for line in found.splitlines() if line.startswith("MD_")] == arrays
+        state = machine.check(disks.STATES.format(arrays="/dev/md/root /dev/md/five"))
+        assert state.count("degraded") == 2
+        assert _by_path(machine.check(disks.DIGESTS_LEFT)) == before
+        assert "degraded" not in machine.check(disks.ADD)
+        machine.check(disks.TAKE_AWAY)
+        machine.check(disks.CHECK_LEFT)
+        assert _by_path(machine.check(disks.DIGESTS_LEFT)) == before
+    finally:
+        machine.run(disks.CLOSE_LEFT)
+
+
+def test_raid_6_and_10_come_back_without_a_disk_and_start_again_at_once(stack: Stack) -> None:
+    """As a machine does that is restarted after its restore: md has reckoned next to nothing until then."""
+    machine = stack.machine
+    machine.check(disks.wipe((*disks.LARGER_PAIR, *disks.LARGER_TRIPLE, *disks.TRIPLE)))
+    machine.check(disks.MAKE_FOUR)
+    before = machine.check(disks.DIGESTS_FOUR)
+    machine.check("mdadm --stop --scan --quiet")
+    sources = " ".join(f"/dev/{disk}" for disk in disks.FOUR)
+    machine.check(f"liferaft capture {sources} --repo /run/store/r --name four")
+    machine.check(disks.wipe(disks.FOUR))
+    machine.check(disks.SLOWLY)
+    targets = " ".join(f"--target disk{number}=/dev/{disk}" for number, disk in enumerate(disks.TRIPLE))
+    said = machine.run(
+        f"liferaft restore four --repo /run/store/r --yes --progress text --onto-source --boot no {targets} "
+        "--skip disk3 --degraded",
+        600,
+    )
+    assert said.code == 4, said.output
+    told = " ".join(said.output.split())
+    assert "and has less redundancy until" in told
+    assert "and has NO redundancy until" in told
+    machine.check("mdadm --assemble --scan --config=partitions --quiet; udevadm settle")
+    try:
+        state = machine.check(disks.STATES.format(arrays="/dev/md/six"))
+        assert "degraded" in state
+        assert "spare rebuilding" in machine.check("mdadm --detail /dev/md/six")
+        assert machine.check(disks.DIGESTS_FOUR) == before
+        # Until somebody writes, md only reads.
+        machine.check(f"{disks.QUICKLY}\nmdadm --readwrite /dev/md/six\nmdadm --wait /dev/md/six || true")
+        state = machine.check(disks.STATES.format(arrays="/dev/md/six /dev/md/ten"))
+        assert "recovering" not in state and state.count("degraded") == 2
+        assert "rebuilding" not in machine.check("mdadm --detail /dev/md/six")
+        # It is short of one of four, and does without another one.
+        machine.check("mdadm --manage /dev/md/six --fail /dev/vdc1")
+        machine.check(disks.CHECK_FOUR)
+        assert machine.check(disks.DIGESTS_FOUR) == before
+    finally:
+        machine.run("mdadm --stop --scan --quiet")
+        machine.run(disks.QUICKLY)
+
+
 def test_a_machine_with_its_root_on_lvm_boots_from_a_smaller_disk_on_another_controller(
     stack: Stack, rooted: MovedRoot, lab: Lab, bios_source: Source, work: Path
 ) -> None:

@@ -10,6 +10,7 @@ from tests.boot.console import Console, LineTimeoutError
 
 ENTER = "\r"
 DOWN = "\x1b[B"
+ESCAPE = "\x1b"
 
 _PATIENCE = 120.0
 _ERRORS = ("That did not work", "Restore failed", "Restore stopped")
@@ -58,6 +59,16 @@ class WizardDriver:
         self._at("Rescue system", "Started by", timeout=300)
         self._choose("Restore a machine")
         return self._at("Choose a repository", words)
+
+    def save_support_bundle(self, words: str) -> None:
+        """From the start screen: save one in the place whose row has the words, and come back."""
+        self._at("Rescue system", "Started by", timeout=300)
+        self._choose("Save a support bundle")
+        self._at("Save a support bundle", words)
+        self._choose(words)
+        self._sees("Saved liferaft-support-")
+        self._press(ESCAPE)
+        self._at("Rescue system")
 
     def power_off(self) -> None:
         """From the result screen: power off, yes."""

@@ -87,6 +87,7 @@ def test_what_cannot_be_written_is_refused(iso: Path, tmp_path: Path) -> None:
         assert "has sectors of 4096 bytes" in reasons(iso, node)
     with loop(iso) as node:
         assert "is the ISO itself" in reasons(iso, node)
+        assert "is the ISO itself" in reasons(node, node)
     assert not any(stick.read_bytes())
 
 

@@ -12,7 +12,7 @@ from core.process import SystemRunner
 from core.units import MIB
 from images.sources import open_source
 from rescue.jobs.capture import capture_disks
-from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore
+from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
 from restore.filesystems.xfs_make import mkfs_words
 from restore.filesystems.xfs_room import least_size, usable
 from tests.disk.test_full_destination import mounted
@@ -74,3 +74,25 @@ def test_a_full_xfs_of_before_is_not_begun_on_sectors_where_it_does_not_fit(fill
     with loop(blank(tmp_path / "target.img", 402 * MIB), 4096) as node:
         with refused if filled > 300 else contextlib.nullcontext():
             plan_restore(repo, "latest", [node], choices, SystemRunner())
+
+
+@pytest.mark.parametrize("files", [1000, 8000])
+def test_small_files_in_small_blocks_are_reckoned_in_the_blocks_of_4096_that_the_sectors_ask_for(
+    files: int, tmp_path: Path
+) -> None:
+    """One KiB each: 8000 of them are 12 MiB with their inodes there, and 36 MiB here, where 40 are not enough."""
+    source, repo = blank(tmp_path / "source.img", 42 * MIB), str(tmp_path / "repo")
+    run("sfdisk", "-q", source, stdin=f"label: gpt\nstart=2048, size={40 * MIB // 512}\n")
+    with part(source, (1, 40), 512) as node:
+        run("mkfs.xfs", "-q", "-b", "size=1024", "--unsupported", node)
+        with place_of(node, tmp_path / "place") as place:
+            for number in range(files):
+                (place / str(number)).write_bytes(bytes([1 + number % 255]) * 1024)
+    with loop(source, 512, "--read-only") as node:
+        capture_disks([node], repo, name="", runner=SystemRunner(), sink=ignore)
+    choices = RestoreChoices(boot=BootChoice.NO, estimate=False)
+    refused = pytest.raises(RefusedError, match=r"partition 1 cannot be made anew: a copy of its files needs")
+    with loop(blank(tmp_path / "target.img", 42 * MIB), 4096) as node:
+        with refused if files > 4000 else contextlib.nullcontext():
+            plan = plan_restore(repo, "latest", [node], choices, SystemRunner())
+            run_plan(plan, plan.digest, SystemRunner(), ignore, journal=tmp_path / "journal")

@@ -53,6 +53,17 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Door:
     return Door(monkeypatch)
 
 
+def assert_stall_told(events: list[Event], message: str) -> None:
+    """What was waited for, for how long, and when it went on. A slow machine may have stalled elsewhere, too."""
+    stalled = [event for event in events if event.stalled and event.message == message]
+    assert stalled, [event.message for event in events]
+    assert {event.stage for event in stalled} == {Stage.PREFLIGHT}
+    assert max(event.stalled for event in stalled) > 0.5
+    after = events[events.index(stalled[-1]) + 1]
+    assert (after.stage, after.stalled) == (Stage.PREFLIGHT, 0.0)
+    assert re.fullmatch(rf"{re.escape(message)}: it goes on after \d s", after.message)
+
+
 def assert_restored(target: Path, disk: Path) -> None:
     """The partition, whole."""
     size = disk.stat().st_size
@@ -287,7 +298,7 @@ def test_a_server_that_stalls_is_named_with_its_stage(
 
 @pytest.mark.parametrize(
     ("part", "message"),
-    [("/liferaft.json", "Opening the repository"), ("/indexes/", "Checking the recovery point and the targets")],
+    [("/liferaft.json", "Opening the repository {url}"), ("/indexes/", "Checking the recovery point and the targets")],
 )
 def test_a_server_that_stalls_before_the_first_write_is_named_too(
     repository: Path, target: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, part: str, message: str
@@ -310,11 +321,7 @@ def test_a_server_that_stalls_before_the_first_write_is_named_too(
     assert waited
     assert report.verified
     assert_restored(target, disk)
-    stalled = [event for event in events if event.stalled]
-    assert {(event.stage, event.message) for event in stalled} == {(Stage.PREFLIGHT, message)}
-    assert max(event.stalled for event in stalled) > 1.0
-    after = events[events.index(stalled[-1]) + 1]
-    assert (after.stage, after.stalled) == (Stage.PREFLIGHT, 0.0), "its end is told"
+    assert_stall_told(events, message.format(url=server.url))
 
 
 @pytest.mark.usefixtures("server_faults")
@@ -630,7 +637,7 @@ def test_two_disks_are_restored_at_the_same_time(
     other = old_target(tmp_path / "other.img")
     made = plan(repo, target, other)
     # Each disk waits at its first chunk until the other one is there: one after the other would never get further.
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=60)
     seen: set[int] = set()
 
     def meet(number: int, offset: int, length: int) -> None:
@@ -671,7 +678,7 @@ def test_when_one_disk_fails_the_other_is_stopped(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if name == str(target) and inside:
             # Writes that were under way when the other disk failed end after all has been told to stop.
-            assert failed.wait(20) and halted.wait(20)
+            assert failed.wait(60) and halted.wait(20)
             late.append(offset)
         return real(descriptor, views, offset)
 

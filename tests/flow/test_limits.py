@@ -13,7 +13,8 @@ from core.process import SystemRunner
 from images.model.layout import FilesystemKind
 from images.sources import open_source
 from rescue.jobs.capture import capture_disks
-from rescue.jobs.restore import RestoreChoices, check_plan, plan_restore, run_plan
+from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
+from rescue.jobs.restore_check import check_plan
 from restore.filesystems.limits import limit
 from restore.plan.plan import Plan
 from restore.plan.steps import GrowFilesystem

@@ -140,6 +140,20 @@ def test_the_sites_own_settings_stay_and_old_layers_do_not(
     assert not (out / "live" / "old.squashfs").exists()
 
 
+def test_the_sites_own_settings_outlast_a_build_that_was_killed_while_it_changed_the_sets(
+    medium: dict[str, Path], loaders: Loaders, tmp_path: Path
+) -> None:
+    """Between the two renames: the old set lies beside its place, and the new one is not whole to anybody."""
+    out = tmp_path / "set"
+    _write(medium, loaders, out)
+    (out / "site/site.cfg").write_text("set timeout=1\n")
+    out.rename(tmp_path / ".set.old")
+    shutil.copytree(tmp_path / ".set.old", tmp_path / ".set.partial")
+    _write(medium, loaders, out)
+    assert (out / "site/site.cfg").read_text() == "set timeout=1\n"
+    assert sorted(path.name for path in tmp_path.iterdir() if "set" in path.name) == ["set"]
+
+
 def test_a_folder_with_other_things_is_left_alone(medium: dict[str, Path], loaders: Loaders, tmp_path: Path) -> None:
     out = tmp_path / "photos"
     out.mkdir()

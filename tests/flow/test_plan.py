@@ -2,9 +2,7 @@
 
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,27 +15,15 @@ from core.events import ignore
 from core.process import SystemRunner
 from images.model.layout import DiskIdentity
 from images.model.machine import MachineDisk
-from rescue.cli.main import main
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.placing import TargetRule
 from rescue.jobs.records import keep_record
 from rescue.jobs.restore import RestoreChoices, plan_restore, plan_restore_by_rules
 from restore.plan.plan import Plan
+from tests.flow.command import Command
 from tests.flow.disks import MIB, blank, dos_disk, gpt_disk
 from tests.runners import ScriptedRunner
 from tests.samples import sample_machine
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command said, and its exit code."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Said]
 
 
 @pytest.fixture(scope="module")
@@ -53,23 +39,11 @@ def folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """liferaft in that folder, in this process: with a state folder of its own and nobody at the keyboard."""
+def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """liferaft in that folder, with a state folder of its own."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-
-    def liferaft(*words: str | Path) -> Said:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["liferaft", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Said(ended.value.code, said.out, said.err)
-
-    yield liferaft
+    return Command(monkeypatch, capsys)
 
 
 def disk(node: str, size: int, serial: str, *obstacles: str) -> MachineDisk:
@@ -107,7 +81,7 @@ def edited(path: Path, to: Path, edit: Callable[[Any], None]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["/dev/sda", "A", "wwn-A"])
-def test_a_plan_for_a_recorded_machine(name: str, run: Run, recorded: Path, tmp_path: Path) -> None:
+def test_a_plan_for_a_recorded_machine(name: str, run: Command, recorded: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     done = run("plan", "one", "--repo", "repo", "--machine", recorded, "--target", name, "-o", file)
     assert done.returncode == 0, done.stderr
@@ -127,7 +101,7 @@ def test_a_plan_for_a_recorded_machine(name: str, run: Run, recorded: Path, tmp_
     assert "/dev/sda1 is mounted on /" in checked.stdout
 
 
-def test_a_recorded_machine_without_that_disk(run: Run, recorded: Path) -> None:
+def test_a_recorded_machine_without_that_disk(run: Command, recorded: Path) -> None:
     done = run("plan", "one", "--repo", "repo", "--machine", recorded, "--target", "Z")
     assert done.returncode == 2
     assert "no disk Z" in done.stderr
@@ -137,7 +111,7 @@ def test_a_recorded_machine_without_that_disk(run: Run, recorded: Path) -> None:
     assert run("plan", "one", "--repo", "repo", "--machine", "a.img", "--target", "C").returncode == 5
 
 
-def test_two_disks_go_where_it_was_said(run: Run, tmp_path: Path) -> None:
+def test_two_disks_go_where_it_was_said(run: Command, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     words = ("plan", "two", "--repo", "repo", "-o", file)
     done = run(*words, "--target", "disk1=large.img", "--target", "disk0=small.img")
@@ -167,7 +141,7 @@ def test_two_disks_go_where_it_was_said(run: Run, tmp_path: Path) -> None:
         ("--target large.img --target hard.img", 3, "they are the same file"),
     ],
 )
-def test_what_is_not_clear_is_refused(words: str, code: int, sentence: str, run: Run, folder: Path) -> None:
+def test_what_is_not_clear_is_refused(words: str, code: int, sentence: str, run: Command, folder: Path) -> None:
     if not (folder / "hard.img").exists():
         (folder / "hard.img").hardlink_to(folder / "large.img")
         (folder / "link.img").symlink_to("large.img")
@@ -178,7 +152,7 @@ def test_what_is_not_clear_is_refused(words: str, code: int, sentence: str, run:
     assert (folder / "large.img").stat().st_mtime_ns == before
 
 
-def test_a_plan_made_again_is_confirmed_by_its_digest(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_a_plan_made_again_is_confirmed_by_its_digest(run: Command, folder: Path, tmp_path: Path) -> None:
     target = blank(tmp_path / "t.img", 200 * MIB)
     words = ("one", "--repo", "repo", "--target", target)
     first, second = (json.loads(run("plan", *words, "--json").stdout) for _ in range(2))
@@ -192,7 +166,7 @@ def test_a_plan_made_again_is_confirmed_by_its_digest(run: Run, folder: Path, tm
     assert other.returncode == 3, "another plan has another digest"
 
 
-def test_an_edited_plan_is_checked_and_every_reason_is_said(run: Run, tmp_path: Path) -> None:
+def test_an_edited_plan_is_checked_and_every_reason_is_said(run: Command, tmp_path: Path) -> None:
     target = blank(tmp_path / "t.img", 200 * MIB)
     file = tmp_path / "plan.json"
     made = run("plan", "one", "--repo", "repo", "--target", target, "-o", file)
@@ -249,14 +223,14 @@ def test_an_edited_plan_is_checked_and_every_reason_is_said(run: Run, tmp_path: 
 
 
 @pytest.mark.parametrize("words", ["--grow", "--target x", "-o other.json", "--rule 1=drop", "--boot no"])
-def test_what_makes_a_plan_says_nothing_to_a_check(words: str, run: Run, tmp_path: Path) -> None:
+def test_what_makes_a_plan_says_nothing_to_a_check(words: str, run: Command, tmp_path: Path) -> None:
     said = run("plan", "--check", tmp_path / "plan.json", *words.split())
     assert (said.returncode, said.stdout) == (2, "")
     assert "--check stands alone" in said.stderr
 
 
 @pytest.mark.parametrize("changes", [{"sector_size": 0}, {"sector_size": 520}, {"size": -1}])
-def test_a_recorded_disk_that_cannot_be_is_refused(changes: dict[str, int], run: Run, recorded: Path) -> None:
+def test_a_recorded_disk_that_cannot_be_is_refused(changes: dict[str, int], run: Command, recorded: Path) -> None:
     def spoil(machine: Any) -> None:
         machine["disks"][1] |= changes
 
@@ -267,7 +241,7 @@ def test_a_recorded_disk_that_cannot_be_is_refused(changes: dict[str, int], run:
 
 
 def test_a_restore_leaves_its_plan_and_report_or_failure_for_the_support_bundle(
-    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "log"
     place.mkdir()
@@ -287,7 +261,7 @@ def test_a_restore_leaves_its_plan_and_report_or_failure_for_the_support_bundle(
     assert failed["hint"] in refused.stderr
 
 
-def test_nothing_names_no_disk(run: Run, recorded: Path) -> None:
+def test_nothing_names_no_disk(run: Command, recorded: Path) -> None:
     """As an unset variable of a script does: a recorded disk without a serial number is not meant."""
 
     def forget(machine: Any) -> None:
@@ -300,7 +274,7 @@ def test_nothing_names_no_disk(run: Run, recorded: Path) -> None:
         assert "has no name" in said.stderr
 
 
-def test_matching_knows_how_small_the_contents_can_be(run: Run, folder: Path) -> None:
+def test_matching_knows_how_small_the_contents_can_be(run: Command, folder: Path) -> None:
     """Two targets of exactly the sizes that ``show`` promises are enough, whichever way they are named."""
     smallest = [
         int(found)

@@ -139,6 +139,18 @@ def test_a_module_brings_what_kmod_would_load_with_it(bench: Bench) -> None:
     assert index.closure(frozenset({"ahci"})) == {"ahci", "xhci_pci", "vmd"}
 
 
+#: QEMU's virtio disk: vendor and device of the VIRTIO specification, 4.1.2.
+VIRTIO_DISK = "pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00"
+
+
+def test_what_the_kernel_has_in_its_image_drives_though_no_alias_says_so() -> None:
+    """From the lists of Debian's linux-image-6.12.117+deb13-cloud-amd64: names, and no alias of these drivers."""
+    builtin = "kernel/drivers/virtio/virtio_pci.ko\nkernel/drivers/nvme/host/nvme.ko\n"
+    index = ModuleIndex(alias="", dep="", builtin=builtin, builtin_modinfo="nvme_core.license=GPL\0")
+    assert index.claims(NVME).built_in == {"nvme"} and index.claims(VIRTIO_DISK).built_in == {"virtio_pci"}
+    assert not any(index.claims(alias).driven for alias in (AHCI, XHCI, E1000E))
+
+
 def test_a_machine_that_the_medium_drives(judge: Callable[[Machine], MachinePreflight]) -> None:
     report = judge(machine(AHCI, E1000E, XHCI, BRIDGE))
     assert (report.devices, report.driven, report.findings) == (3, 3, ())

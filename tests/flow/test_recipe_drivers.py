@@ -198,7 +198,8 @@ def test_the_build_system_is_of_the_release_whatever_its_sources_say(
     with open_cache(tmp_path / "cache") as cache, pytest.raises(LiferaftError, match="DKMS made no modules"):
         build_dkms(("new-dkms",), (), KERNEL_RELEASE, "trixie", dated, cache, runner, ignore)
     [argv] = runner.calls
-    assert argv[-3] == "trixie" and argv[-1] == f"{dated[0]} contrib non-free non-free-firmware"
+    assert argv[-3] == "trixie" and argv[-1] == "-"
+    assert runner.inputs[0] == f"{dated[0]} contrib non-free non-free-firmware\n"
     assert f"--include=dkms,linux-headers-{KERNEL_RELEASE},new-dkms" in argv
 
 

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from core.errors import ExitCode
 from core.events import Event
 from core.process import SystemRunner
 from images.store.connect import open_repository
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
+from tests.flow.command import Command
 from tests.flow.disks import MIB, blank, need, run
 
 
@@ -22,13 +25,19 @@ def disk(tmp_path: Path) -> Path:
     return disk
 
 
-def test_what_is_kept_whole_because_it_was_asked_for_is_said_so(disk: Path, tmp_path: Path) -> None:
-    said: list[Event] = []
-    repo = str(tmp_path / "repo")
-    result = capture_disks([disk], repo, name="n", runner=SystemRunner(), sink=said.append, part_only=True)
-    (warning,) = (text for text in result.warnings if "is captured whole" in text)
-    assert warning.endswith(": it is kept as it lies, as --part-only asks.")
-    assert not any("losetup" in event.message for event in said)
+def test_what_is_kept_whole_because_it_was_asked_for_is_said_so(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And it is said, not warned of: what was asked for was done."""
+    liferaft = Command(monkeypatch, capsys)
+    words = ["capture", disk, "--repo", tmp_path / "repo", "--progress", "json"]
+    done = liferaft(*words, "--part-only")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    said = [msgspec.json.decode(line, type=Event) for line in done.stderr.splitlines()]
+    (told,) = (event for event in said if "is captured whole" in event.message)
+    assert told.message.endswith(": it is kept as it lies, as --part-only asks.")
+    assert not any(event.warning or "losetup" in event.message for event in said)
+    assert liferaft(*words).returncode == ExitCode.WARNINGS
 
 
 def test_a_luks_container_in_a_file_is_kept_whole(disk: Path, tmp_path: Path) -> None:

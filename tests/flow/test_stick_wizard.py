@@ -1,0 +1,304 @@
+"""A rescue stick made in the wizard, from the first screen to a stick that sfdisk and sgdisk find sound."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core.errors import DeviceError
+from core.events import Event, Sink, Stage
+from core.units import GIB, MIB
+from images.model.machine import MachineDisk
+from images.store.passphrase import Passphrase
+from rescue.jobs.attached_media import AttachedMedium
+from rescue.jobs.write_usb import StickPlan
+from rescue.tui.messages import StickWish
+from tests.flow.disks import need, run
+from tests.flow.servers import serving
+from tests.flow.small import make
+from tests.flow.sticks import small_iso
+from tests.unit.rescue.tui.driving import Driver, wizard
+from tests.unit.rescue.tui.fakes import FileJobs, disk
+from tests.unit.rescue.tui.test_screens import check
+
+
+@pytest.fixture(scope="module")
+def iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("xorriso", "mkfs.fat", "mkfs.exfat", "sfdisk", "sgdisk")
+    return small_iso(tmp_path_factory.mktemp("small") / "iso")
+
+
+@pytest.fixture
+def stick(tmp_path: Path) -> Path:
+    return empty(tmp_path / "stick.img", 32 * MIB)
+
+
+@pytest.fixture
+def jobs(iso: Path, stick: Path, tmp_path: Path) -> FileJobs:
+    """A machine with a disk of its own, one stick, and the medium in a drive."""
+    made = FileJobs(tmp_path / "none", stick, disk("/dev/sda", 1 << 40, contents=("partition 1 ext4 1.00 TiB",)))
+    made.machine = msgspec.structs.replace(made.machine, disks=(made.machine.disks[0], usb(stick)))
+    made.attached = (AttachedMedium(node=str(iso), name="This rescue medium, sr0"),)
+    return made
+
+
+def empty(path: Path, size: int) -> Path:
+    with path.open("wb") as stream:
+        stream.truncate(size)
+    return path
+
+
+def usb(path: Path) -> MachineDisk:
+    return msgspec.structs.replace(disk(str(path), path.stat().st_size), removable=True)
+
+
+async def to_the_sticks(driver: Driver) -> None:
+    await driver.see("Rescue system", "of RAM")
+    await driver.press("home", "down", "down", "down", "enter")
+    await driver.see("Make another rescue stick", "> stick.img")
+
+
+def test_a_stick_is_made_from_the_medium_that_runs(jobs: FileJobs, iso: Path, stick: Path) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_sticks(driver)
+            await driver.see(
+                "not possible: it does not say that it is removable", "W: written from: This rescue medium"
+            )
+            check(driver)
+            await driver.press("up", "enter")
+            await driver.see("It cannot be the stick")
+            await driver.press("down", "enter")
+            await driver.see("Check what is written", "sound", "To go on, type: erase stick.img")
+            check(driver)
+            for words in ("", "erase", "erase sda"):
+                await driver.press("ctrl+u")
+                await driver.type(words)
+                await driver.press("enter")
+                await driver.see("Nothing was done. Type exactly: erase stick.img")
+            assert not any(stick.read_bytes())
+            await driver.press("ctrl+u")
+            await driver.type("erase stick.img")
+            await driver.burst("enter", "enter")
+            await driver.see("The stick is ready", "read back and compared", "can be taken out")
+            check(driver)
+            await driver.press("enter")
+            await driver.see("Rescue system")
+
+    asyncio.run(road())
+    assert jobs.calls.count("write stick") == 1
+    assert "No errors detected" in run("sfdisk", "--verify", stick)
+    assert "No problems found" in run("sgdisk", "--verify", stick)
+    assert stick.read_bytes()[32768 : iso.stat().st_size] == iso.read_bytes()[32768:]
+
+
+def test_an_iso_file_is_typed_and_switches_reach_the_plan(
+    jobs: FileJobs, iso: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(iso.parent)
+    large = empty(tmp_path / "large.img", GIB + 96 * MIB)
+    jobs.machine = msgspec.structs.replace(jobs.machine, disks=(jobs.machine.disks[0], usb(large)))
+    jobs.attached = ()
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("home", "down", "down", "down", "enter")
+            await driver.see("> large.img", "W: written from: nothing yet")
+            await driver.press("enter")
+            await driver.see("No rescue medium is attached. W: type the path")
+            await driver.press("w")
+            await driver.see("What is written onto the stick", "> An ISO file")
+            check(driver)
+            await driver.press("enter")
+            await driver.see("Type the path of the ISO file")
+            check(driver)
+            await driver.type("./none.iso")
+            await driver.press("enter")
+            await driver.see("W: written from: ./none.iso", "Enter: go on")
+            await driver.press("d", "home", "down", "enter")
+            await driver.see("That did not work", "does not exist")
+            await driver.press("escape")
+            await driver.see("Make another rescue stick", "[x] D: a new partition", "> large.img")
+            await driver.press("w", "end", "enter")
+            await driver.see("Type the path of the ISO file")
+            await driver.type("rescue.iso")
+            await driver.press("enter")
+            await driver.see("W: written from: rescue.iso")
+            # Of the two partitions for data one at most.
+            await driver.press("k")
+            await driver.see("[ ] D: a new partition", "[x] K: keep")
+            await driver.press("d")
+            await driver.see("[x] D: a new partition", "[ ] K: keep")
+            # Going back and coming forward again loses nothing.
+            await driver.burst("escape", "escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("enter")
+            await driver.see("> large.img", "[x] D: a new partition")
+            await driver.press("enter")
+            await driver.see("A partition for data (exfat, 95.00 MiB) is made behind it.", "type: erase large.img")
+            check(driver)
+            await driver.type("erase large.img")
+            await driver.press("enter")
+            await driver.see("The stick is ready", "Its partition for data has 95.00 MiB")
+
+    asyncio.run(road())
+    assert "LIFERAFT-DATA" in run("sfdisk", "--dump", large)
+
+
+def test_what_is_stopped_starts_nothing_and_can_be_written_again(jobs: FileJobs, stick: Path) -> None:
+    reached, asked = threading.Event(), threading.Event()
+
+    def hold(event: Event) -> None:
+        if event.stage is Stage.VERIFY:
+            reached.set()
+            assert asked.wait(30)
+
+    jobs.watch = hold
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_sticks(driver)
+            await driver.press("enter")
+            await driver.see("type: erase stick.img")
+            await driver.type("erase stick.img")
+            await driver.press("enter")
+            await driver.see("Writing the stick", "[>] Write the medium", "Do not pull out stick.img.")
+            check(driver)
+            assert await asyncio.to_thread(reached.wait, 30)
+            await driver.press("escape")
+            await driver.see("Stop? The stick starts nothing then")
+            await driver.press("enter")
+            await driver.see("Stopping")
+            asked.set()
+            await driver.see("Writing the stick was stopped", "is no rescue stick.")
+            check(driver)
+            assert not any(stick.read_bytes()[:512])
+            jobs.watch = lambda event: None
+            await driver.press("down", "enter")
+            await driver.see("Make another rescue stick", "> stick.img")
+            await driver.press("enter")
+            await driver.see("type: erase stick.img")
+            await driver.type("erase stick.img")
+            await driver.press("enter")
+            await driver.see("The stick is ready")
+
+    asyncio.run(road())
+    assert "No errors detected" in run("sfdisk", "--verify", stick)
+
+
+def test_the_passphrase_of_a_repository_that_is_to_be_copied_is_asked_for(
+    jobs: FileJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is copied here: a partition of an image file is mounted by root alone (tests/disk)."""
+    jobs.repository = make(tmp_path / "sealed", encrypted=True)
+    large = empty(tmp_path / "large.img", GIB + 96 * MIB)
+    jobs.machine = msgspec.structs.replace(jobs.machine, disks=(usb(large),))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rescue.jobs.stick_repository.os.geteuid", lambda: 0)
+
+    def refuse(*words: object) -> None:
+        raise DeviceError("The data partition cannot be mounted.")
+
+    monkeypatch.setattr("rescue.jobs.write_usb.fill_repository", refuse)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("home", "down", "down", "down", "enter")
+            await driver.see("> large.img", "R: recovery points on it: none")
+            await driver.press("r")
+            await driver.see(
+                "Recovery points on the stick", "> None", "An empty repository", "All of a repository elsewhere"
+            )
+            check(driver)
+            await driver.press("end", "enter")
+            await driver.see("Type where the repository is")
+            await driver.type("./sealed")
+            await driver.press("enter")
+            # It needs a partition for data, and has one now.
+            await driver.see("R: recovery points on it: all of ./sealed", "[x] D: a new partition")
+            await driver.press("home", "enter")
+            await driver.see("The repository is encrypted. Type its passphrase")
+            check(driver)
+            await driver.type("wrong")
+            await driver.see("*****")
+            await driver.press("enter")
+            await driver.see("That passphrase does not open it.")
+            await driver.type("correct horse battery staple")
+            await driver.press("enter")
+            await driver.see("Check what is written", "are copied to it, encrypted.")
+            assert "horse" not in driver.text
+            await driver.type("erase large.img")
+            await driver.press("enter")
+            # The stick is made, and says so, whatever becomes of its repository.
+            await driver.see(
+                "Writing the stick failed", "starts the rescue system, but its repository is not complete."
+            )
+            check(driver)
+
+    asyncio.run(road())
+
+
+def test_a_password_in_the_address_of_a_repository_is_not_shown_nor_kept(
+    jobs: FileJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = empty(tmp_path / "large.img", GIB + 96 * MIB)
+    jobs.machine = msgspec.structs.replace(jobs.machine, disks=(usb(large),))
+    monkeypatch.setattr("rescue.jobs.stick_repository.os.geteuid", lambda: 0)
+
+    async def road(address: str) -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("home", "down", "down", "down", "enter")
+            await driver.see("> large.img")
+            await driver.press("r")
+            await driver.see("Recovery points on the stick", "All of a repository elsewhere")
+            await driver.press("end", "enter")
+            await driver.see("Type where the repository is")
+            await driver.type(address.replace("://", "://me:horse@"))
+            await driver.press("enter")
+            await driver.see(f"R: recovery points on it: all of {address}")
+            await driver.press("home", "enter")
+            await driver.see("Check what is written", f"0 recovery points of {address}")
+            assert "horse" not in driver.text
+            # It is there for as long as it is to be seen.
+            await driver.press("escape")
+            await driver.see(f"R: recovery points on it: all of {address}")
+            await driver.press("escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("enter")
+            await driver.see("> large.img", "[x] D: a new partition", "R: recovery points on it: none")
+
+    jobs.repository = make(tmp_path / "open")
+    with serving(jobs.repository) as server:
+        asyncio.run(road(server.url))
+
+
+def test_another_disk_with_the_name_of_the_stick_is_not_taken_for_it(
+    jobs: FileJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pulled out and replaced between the list and Enter."""
+    real, serial = jobs.plan_stick, ["other"]
+
+    def plan(wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> StickPlan:
+        made = real(wish, node, passphrase, sink)
+        known = next(disk for disk in jobs.machine.disks if disk.node == node).identity
+        identity = msgspec.structs.replace(known, serial=serial[0] or known.serial)
+        return msgspec.structs.replace(made, stick=msgspec.structs.replace(made.stick, file="", identity=identity))
+
+    monkeypatch.setattr(jobs, "plan_stick", plan)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_sticks(driver)
+            await driver.press("enter")
+            await driver.see("Make another rescue stick", "stick.img is another disk now")
+            check(driver)
+            serial[0] = ""
+            await driver.press("enter")
+            await driver.see("Check what is written", "type: erase stick.img")
+
+    asyncio.run(road())
