@@ -27,6 +27,8 @@ from tests.flow.small import CHUNK, START, make, opened, take
 #: 81 chunks, of which the last has 7 sectors.
 SIZE = 80 * CHUNK + 7 * 512
 ZEROS = (3, 4, 5, 40, 79)
+#: Seconds until a thread that ought to act is given up; a busy machine keeps one waiting for more than ten.
+PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
@@ -371,9 +373,9 @@ def test_every_chunk_is_read_back_once_behind_the_writing_or_at_the_end(
     real = Target.write_from
 
     def write_from(self: Target, offset: int, aligned: memoryview) -> None:
-        # The last chunks wait for the trail to have read some.
-        if offset > placed.offset + 70 * CHUNK:
-            assert reads.read.wait(10)
+        # The last chunk waits for the trail to have read some. One writer may wait, the others bring what it reads.
+        if offset == placed.offset + 80 * CHUNK:
+            assert reads.read.wait(PATIENCE)
         real(self, offset, aligned)
 
     monkeypatch.setattr(Target, "write_from", write_from)
@@ -398,7 +400,7 @@ def test_a_disk_that_lies_about_its_size_is_found_by_the_sample(
 
     def write_from(self: Target, offset: int, aligned: memoryview) -> None:
         if offset == placed.offset + 80 * CHUNK:
-            assert reads.read.wait(10)
+            assert reads.read.wait(PATIENCE)
             real(self, placed.offset, aligned)
         real(self, offset, aligned)
 
@@ -432,14 +434,14 @@ def test_what_stops_the_writer_is_told_though_the_trail_failed_too(
     real_write, real_abandon = Target.write_from, Trail.abandon
 
     def write_from(self: Target, offset: int, aligned: memoryview) -> None:
-        if offset > placed.offset + 40 * CHUNK:
-            assert reading.wait(10)
+        if offset == placed.offset + 80 * CHUNK:
+            assert reading.wait(PATIENCE)
             raise failure
         real_write(self, offset, aligned)
 
     def read_into(self: Target, offset: int, view: memoryview) -> None:
         reading.set()
-        assert abandoned.wait(10)
+        assert abandoned.wait(PATIENCE)
         raise DeviceError("it cannot be read")
 
     def abandon(self: Trail) -> None:

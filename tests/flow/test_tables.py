@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import random
+import re
 import struct
 import subprocess
 import uuid
@@ -352,7 +353,7 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
         found = "; ".join(compare(str(source), other, SystemRunner()))
         assert words in found
         assert "byte 512 is" not in found
-        assert "byte 528 is" in found  # the header's checksum
+        assert re.search(r"byte 5(28|29|30|31) is", found)  # the header's checksum: one of its bytes may stay
     fewer = msgspec.structs.replace(table, partitions=table.partitions[1:])
     assert "partitions [1, 2, 3], expected [2, 3]" in "; ".join(compare(str(source), fewer, SystemRunner()))
 
