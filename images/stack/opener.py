@@ -5,6 +5,7 @@ again when the opener is, the uppermost first, whatever happened in between.
 """
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,9 @@ _WRONG_KEY = 2
 _TIMEOUT = 900.0
 #: How often a device that somebody looks at (udev) is tried to be closed.
 _TRIES = 5
+#: What is opened is called so. The number is this process's: on the disks of a machine and of its clone lie containers
+#: of the same name, and what another process has opened is not ours to close.
+_PREFIX = f"liferaft-{os.getpid()}-"
 #: A folder that is memory on every Linux with systemd (file-hierarchy(7)).
 _MEMORY = Path("/run")
 
@@ -67,7 +71,7 @@ class Opener:
                 if child.size:
                     return child.name
                 raise NotOpenedError("it is assembled but not running")
-        node = f"/dev/md/liferaft-{name}"
+        node = f"/dev/md/{_PREFIX}{name}"
         argv = ["mdadm", "--assemble", "--readonly", "--run", "--config=none", f"--uuid={uuid}", node, *nodes]
         self._closing.callback(self._close, ["mdadm", "--stop", node], Path(node))
         self._do(argv, "mdadm does not start it")
@@ -82,7 +86,7 @@ class Opener:
         for child in self._children([node]):
             if child.type == "crypt":
                 return child.name, Path(child.name).name
-        name = f"liferaft-{header.uuid}"
+        name = _PREFIX + header.uuid
         argv = ["cryptsetup", "open", "--readonly", "--type", f"luks{header.version}", node, name]
         self._closing.callback(self._close, ["cryptsetup", "close", name], Path(f"/dev/mapper/{name}"))
         for one in self._keys.tries():
@@ -129,7 +133,7 @@ class Opener:
         """Writable copies of physical volumes: a thin pool cannot be activated read-only."""
         made = []
         for node in nodes:
-            name = f"liferaft-copy-{node.removeprefix('/dev/').replace('/', '-')}"
+            name = f"{_PREFIX}copy-{node.removeprefix('/dev/').replace('/', '-')}"
             try:
                 made.append(writable_copy(node, name, _MEMORY, self._runner, self._closing))
             except (ProcessError, RefusedError, OSError) as error:

@@ -1,5 +1,6 @@
 """Opening: read-only in every case, secrets only on standard input, and what was opened closes in reverse."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tests.unit.images.stack.members import DATA
 
 IDLE = '{"blockdevices": [{"name": "/dev/vda", "kname": "/dev/vda", "type": "disk", "size": 1000}]}'
 UUID = "346d9c6e-dd9e-4798-a2f1-27291b0ebdb7"
+#: What this process opens is called so, and nobody else's.
+OURS = f"liferaft-{os.getpid()}-"
 HEADER = Header(version=2, uuid=UUID, payload_offset=16 << 20)
 
 
@@ -33,7 +36,7 @@ def started(ran: ScriptedRunner) -> list[tuple[str, ...]]:
 def test_an_array_is_assembled_read_only() -> None:
     ran = runner()
     with Opener(ran, Keys(), lambda event: None) as opener:
-        assert opener.array("md0", "u:u:u:u", ["/dev/vda1", "/dev/vdb1"]) == "/dev/md/liferaft-md0"
+        assert opener.array("md0", "u:u:u:u", ["/dev/vda1", "/dev/vdb1"]) == f"/dev/md/{OURS}md0"
     assert started(ran) == [
         (
             "mdadm",
@@ -42,7 +45,7 @@ def test_an_array_is_assembled_read_only() -> None:
             "--run",
             "--config=none",
             "--uuid=u:u:u:u",
-            "/dev/md/liferaft-md0",
+            f"/dev/md/{OURS}md0",
             "/dev/vda1",
             "/dev/vdb1",
         )
@@ -63,7 +66,7 @@ def test_an_array_that_runs_is_used_and_left_alone() -> None:
 def test_a_passphrase_is_never_an_argument() -> None:
     ran = runner(lambda argv: Result(2 if "/key" in argv else 0, "", ""))
     with Opener(ran, Keys((Path("/key"),), ("the secret",)), lambda event: None) as opener:
-        assert opener.luks(HEADER, "/dev/vda") == (f"/dev/mapper/liferaft-{UUID}", "")
+        assert opener.luks(HEADER, "/dev/vda") == (f"/dev/mapper/{OURS}{UUID}", "")
     opening = [argv for argv in started(ran) if argv[:2] == ("cryptsetup", "open")]
     assert len(opening) == 2
     assert all("--readonly" in argv for argv in opening)
@@ -101,8 +104,8 @@ def test_a_group_with_a_thin_pool_is_activated_on_copies_only() -> None:
     for argv in ran.calls:
         if argv[0] in ("vgchange", "lvchange"):
             assert argv[argv.index("--devices") + 1].split(",") == [
-                "/dev/mapper/liferaft-copy-vdf",
-                "/dev/mapper/liferaft-copy-vdg",
+                f"/dev/mapper/{OURS}copy-vdf",
+                f"/dev/mapper/{OURS}copy-vdg",
             ]
             assert "metadata_read_only = 1" in argv[argv.index("--config") + 1]
     # Everything is taken down, the uppermost first.
@@ -133,8 +136,8 @@ def test_what_does_not_close_is_said_and_the_rest_closes(monkeypatch: pytest.Mon
     ran = runner(answer)
     with pytest.raises(KeyError), Opener(ran, Keys((Path("/key"),)), said.append) as opener:
         opener.array("md0", "u", ["/dev/vda"])
-        opener.luks(HEADER, "/dev/md/liferaft-md0")
+        opener.luks(HEADER, f"/dev/md/{OURS}md0")
         raise KeyError
-    assert started(ran)[-1] == ("mdadm", "--stop", "/dev/md/liferaft-md0")
+    assert started(ran)[-1] == ("mdadm", "--stop", f"/dev/md/{OURS}md0")
     assert [event.warning for event in said] == [True]
     assert "does not close" in said[0].message
