@@ -6,12 +6,13 @@ Faults are put where the program meets the operating system, below everything th
 import errno
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from core.events import Sink, ignore
+from core.events import Event, Sink, Stage, ignore
 from core.process import SystemRunner
 from core.units import MIB
 from images.model.extents import Extent, gaps, merge
@@ -19,6 +20,7 @@ from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_pl
 from restore.plan.plan import Plan
 from restore.plan.steps import CreateTable, RestoreVolume, WipeSignatures, WriteHead
 from restore.report import Report
+from tests.flow.small import START
 
 #: What a target holds before: no byte of it is in the recovery point by design.
 OLD = 0xA5
@@ -110,3 +112,20 @@ class Door:
 
 def noise(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
+
+
+def assert_stall_told(events: list[Event], message: str) -> None:
+    """What was waited for, for how long, and when it went on. A slow machine may have stalled elsewhere, too."""
+    stalled = [event for event in events if event.stalled and event.message == message]
+    assert stalled, [event.message for event in events]
+    assert {event.stage for event in stalled} == {Stage.PREFLIGHT}
+    assert max(event.stalled for event in stalled) > 0.5
+    after = events[events.index(stalled[-1]) + 1]
+    assert (after.stage, after.stalled) == (Stage.PREFLIGHT, 0.0)
+    assert re.fullmatch(rf"{re.escape(message)}: it goes on after \d s", after.message)
+
+
+def assert_restored(target: Path, disk: Path) -> None:
+    """The partition, whole."""
+    size = disk.stat().st_size
+    assert target.read_bytes()[START:size] == disk.read_bytes()[START:]

@@ -26,12 +26,10 @@ from rescue.jobs.restore import RestoreChoices, plan_restore
 from rescue.jobs.restore_check import check_plan
 from restore.planning.matching import Matching
 from tests.flow.command import Command
-from tests.flow.disks import need
-from tests.flow.faulty import CHOICES, carry_out, old_target
+from tests.flow.faulty import CHOICES, assert_stall_told, carry_out, old_target
 from tests.flow.servers import RangeServer, Relay, serving
 from tests.flow.servers_s3 import VARIABLES, S3Server, moto
-from tests.flow.small import WORDS, make, noise_disk, take
-from tests.flow.test_faults import assert_stall_told
+from tests.flow.small import WORDS, make, take
 from tests.flow.test_plan import Machinery, found
 
 WAIT = 0.8
@@ -41,23 +39,6 @@ OPENING, READING = "Opening the repository {where}", "Reading the recovery point
 PLANNING = "Making the plan from what {where} holds"
 #: What each file of a repository is read for, while a plan is made.
 STALLS = (("liferaft.json", OPENING), ("manifests/", READING), ("indexes/", PLANNING), (".pack", PLANNING))
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need("sfdisk", "lsblk")
-    return noise_disk(tmp_path_factory.mktemp("stalls") / "disk.img", mebibytes=3)
-
-
-@pytest.fixture(scope="module")
-def repository(disk: Path) -> Path:
-    take(make(disk.parent / "repository"), disk)
-    return disk.parent / "repository"
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return old_target(tmp_path / "target.img")
 
 
 @pytest.fixture(autouse=True)
@@ -228,19 +209,21 @@ def test_a_person_who_thinks_about_a_passphrase_is_no_stall(
 
     def slowly() -> Passphrase:
         asked.append("passphrase")
+        before = len(events)
         time.sleep(THINKING)
+        told.extend(events[before:])
         return Passphrase(WORDS)
 
     folder = make(tmp_path / "sealed", encrypted=True)
     take(folder, disk, encrypted=True)
-    events: list[Event] = []
+    events, told = list[Event](), list[Event]()
     target = old_target(tmp_path / "target.img")
     plan = plan_restore(
         str(folder), "latest", [target], CHOICES, SystemRunner(), Access(ask=slowly), sink=events.append
     )
     carry_out(plan, events.append, access=Access(ask=slowly))
     assert asked == ["passphrase", "passphrase"]
-    assert not [event for event in events if event.stalled]
+    assert not [event for event in told if event.stalled]
 
 
 def test_a_person_who_thinks_about_which_disk_is_meant_is_no_stall(
@@ -251,13 +234,15 @@ def test_a_person_who_thinks_about_which_disk_is_meant_is_no_stall(
 
     def slowly(found: Matching) -> bool:
         asked.append(found)
+        before = len(events)
         time.sleep(THINKING)
+        told.extend(events[before:])
         return False
 
     machine = Machinery(found("/dev/qa", 3 * MIB, "A"), found("/dev/qb", 300 * MIB, "B"))
     choices = RestoreChoices(match=True)
-    events: list[Event] = []
+    events, told = list[Event](), list[Event]()
     with pytest.raises(RefusedError, match="It is not clear which disk goes where"):
         plan_restore(str(repository), "latest", [], choices, machine.runner, ask=slowly, sink=events.append)
     assert len(asked) == 1
-    assert not [event for event in events if event.stalled]
+    assert not [event for event in told if event.stalled]
