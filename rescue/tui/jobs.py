@@ -273,7 +273,7 @@ class SystemJobs:
 def _choices(wanted: Wanted) -> "RestoreChoices":
     """The disk a point was taken from is the most common target of all: the plan names it, the person confirms."""
     choices: RestoreChoices = _load("restore").RestoreChoices(
-        grow=wanted.grow, verify=wanted.verify, rules=wanted.rules, onto_source=True
+        grow=wanted.grow, verify=wanted.verify, unique=wanted.unique, rules=wanted.rules, onto_source=True
     )
     return choices
 

@@ -97,11 +97,13 @@ class Wanted(msgspec.Struct, frozen=True):
     Attributes:
         grow: the last filesystem that can takes the space of a larger disk, where no rule says otherwise.
         verify: everything is read back.
+        unique: it is a clone, with identities of its own.
         rules: for single partitions.
     """
 
     grow: bool = False
     verify: bool = True
+    unique: bool = False
     rules: tuple[PartitionRule, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""The switches of a restore that screens have in common: grow, verify, and whether to decide about each partition."""
+"""The switches of a restore that screens have in common: grow, verify, clone, decide about each partition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rescue.tui.widgets.picker import Row
 if TYPE_CHECKING:
     from images.store.catalogue import PointSummary
 
-_GROW, _VERIFY, _EACH = "option grow", "option verify", "option each"
+_GROW, _VERIFY, _CLONE, _EACH = "option grow", "option verify", "option clone", "option each"
 
 
 class OptionsScreen(WizardScreen):
@@ -24,6 +24,7 @@ class OptionsScreen(WizardScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("g", "switch_grow", show=False),
         Binding("v", "switch_verify", show=False),
+        Binding("c", "switch_clone", show=False),
         Binding("p", "switch_each", show=False),
     ]
 
@@ -42,12 +43,18 @@ class OptionsScreen(WizardScreen):
         return [
             Row(_GROW, (f"{_box(self.decided.grow)} Grow the last filesystem when {which} is larger",)),
             Row(_VERIFY, (f"{_box(self.decided.verify)} Read everything back and compare it",)),
+            Row(_CLONE, (f"{_box(self.decided.unique)} Clone: new identities, as the original goes on beside it",)),
             Row(_EACH, (f"{_box(self.decided.each)} Decide about each partition: keep, grow, shrink, leave out",)),
         ]
 
     def switch(self, key: str) -> bool:
         """Switch what a row stands for; false when it stands for something else."""
-        switches = {_GROW: self.action_switch_grow, _VERIFY: self.action_switch_verify, _EACH: self.action_switch_each}
+        switches = {
+            _GROW: self.action_switch_grow,
+            _VERIFY: self.action_switch_verify,
+            _CLONE: self.action_switch_clone,
+            _EACH: self.action_switch_each,
+        }
         if key in switches:
             switches[key]()
         return key in switches
@@ -55,7 +62,7 @@ class OptionsScreen(WizardScreen):
     def to_plan(self, placed: tuple[Placed, ...]) -> None:
         """Go on: to the plan, or to the partitions before it."""
         decided, repository, point = self.decided, self._repository, self._point
-        wanted = Wanted(decided.grow, decided.verify)
+        wanted = Wanted(decided.grow, decided.verify, decided.unique)
         if decided.each:
             self.post_message(Go(ToPartitions(repository, point, placed, wanted)))
         else:
@@ -70,6 +77,10 @@ class OptionsScreen(WizardScreen):
 
     def action_switch_verify(self) -> None:
         self.decided.verify = not self.decided.verify
+        self.switched()
+
+    def action_switch_clone(self) -> None:
+        self.decided.unique = not self.decided.unique
         self.switched()
 
     def action_switch_each(self) -> None:

@@ -18,7 +18,7 @@ from rescue.tui.widgets.picker import Picker, Row
 from restore.planning.matching import Matching, Score
 from restore.target.occupants import occupants_of_disk
 
-_LIST_KEYS = "Up/Down: choose   Enter: change, go on   G, V, P: switch   Esc: back"
+_LIST_KEYS = "Up/Down: choose   Enter: change, go on   G, V, C, P: switch   Esc: back"
 _CHOICE_KEYS = "Up/Down: choose   Enter: take it   Esc: back to the list"
 _WIDTHS = (8, -11, 3, 12, -11, 24)
 _ON = "go on"

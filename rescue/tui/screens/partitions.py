@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Static
@@ -207,7 +208,8 @@ class PartitionsScreen(WizardScreen):
 
     def _wanted(self) -> Wanted:
         wanted, rules = self._to.wanted, self._rules
-        return Wanted(wanted.grow, wanted.verify, tuple(rules[key] for key in sorted(rules) if key not in self._absent))
+        made = tuple(rules[key] for key in sorted(rules) if key not in self._absent)
+        return msgspec.structs.replace(wanted, rules=made)
 
     def _look(self) -> None:
         to, wanted = self._to, self._wanted()

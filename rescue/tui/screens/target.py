@@ -24,7 +24,7 @@ class TargetScreen(OptionsScreen):
     """Disks and switches. The machine is probed now, when the repository's disk is mounted and so guarded."""
 
     HEADLINE = "Choose the target disk"
-    KEYS = "Up/Down: choose  Enter: go on  G, V, P: grow, verify, partitions  Esc: back"
+    KEYS = "Up/Down: choose   Enter: go on, switch   G, V, C, P: switch   Esc: back"
 
     class Probed(Message):
         """The machine was looked at, and matched with the recovery point."""

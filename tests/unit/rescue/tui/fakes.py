@@ -185,7 +185,9 @@ class FileJobs:
 
     def _choices(self, wanted: Wanted) -> RestoreChoices:
         # The targets are files: this machine's firmware has nothing to do with them.
-        return RestoreChoices(grow=wanted.grow, verify=wanted.verify, rules=wanted.rules, boot=BootChoice.NO)
+        return RestoreChoices(
+            grow=wanted.grow, verify=wanted.verify, unique=wanted.unique, rules=wanted.rules, boot=BootChoice.NO
+        )
 
     def _count(self) -> int:
         try:

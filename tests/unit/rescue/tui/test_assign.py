@@ -177,8 +177,8 @@ def test_what_is_not_shown_is_not_switched(jobs: FileJobs) -> None:
             await to_the_targets(driver)
             await driver.press("home", "down", "enter")
             await driver.see("Where disk0 goes:")
-            await driver.press("g", "v", "p", "escape")
-            await driver.see("[ ] Grow", "[x] Read", "[ ] Decide")
+            await driver.press("g", "v", "c", "p", "escape")
+            await driver.see("[ ] Grow", "[x] Read", "[ ] Clone", "[ ] Decide")
             await driver.press("g")
             await driver.see("[x] Grow")
 

@@ -134,6 +134,21 @@ def test_options_reach_the_plan(jobs: FileJobs) -> None:
     assert jobs.calls[-1] == "plan grow=True verify=False"
 
 
+def test_a_clone_gets_identities_of_its_own(jobs: FileJobs) -> None:
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            assert "machine-id" not in driver.text
+            await driver.press("escape")
+            await driver.see("Choose the target disk", "[ ] Clone")
+            await driver.press("c")
+            await driver.see("[x] Clone")
+            await driver.press("enter")
+            await driver.see("Check the plan", "machine-id, SSH host")
+
+    asyncio.run(road())
+
+
 def test_a_disk_with_an_obstacle_cannot_be_chosen(jobs: FileJobs) -> None:
     async def road() -> None:
         async with wizard(jobs) as driver:
