@@ -43,7 +43,7 @@ class OptionsScreen(WizardScreen):
         return [
             Row(_GROW, (f"{_box(self.decided.grow)} Grow the last filesystem when {which} is larger",)),
             Row(_VERIFY, (f"{_box(self.decided.verify)} Read everything back and compare it",)),
-            Row(_CLONE, (f"{_box(self.decided.unique)} Clone: new identities, as the original goes on beside it",)),
+            Row(_CLONE, (f"{_box(self.decided.unique)} Clone: new identities, so the original may stay in use",)),
             Row(_EACH, (f"{_box(self.decided.each)} Decide about each partition: keep, grow, shrink, leave out",)),
         ]
 
