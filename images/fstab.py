@@ -1,4 +1,5 @@
-"""What a system says of its mounts: the lines of its ``/etc/fstab``. Whose line means which volume is not said here.
+"""What a system says of its mounts and its swap: the lines of its ``/etc/fstab``. Whose line means which volume is not
+said here.
 
 Formats: fstab(5); octal escapes as util-linux reads them (libmount, unmangle); names in ``/dev/disk`` as udev writes
 them (systemd, encode_devnode_name).
@@ -6,6 +7,7 @@ them (systemd, encode_devnode_name).
 
 import posixpath
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 
 import msgspec
@@ -33,18 +35,20 @@ _FOLDERS = {
 
 
 class FstabLine(msgspec.Struct, frozen=True):
-    """One mount.
+    """One mount, or one swap space.
 
     Attributes:
         spec: what is mounted, in the line's own words, without escapes.
-        place: an absolute path, normal.
+        place: an absolute path, normal; empty for swap.
         kind: of the filesystem, or ``swap``, ``tmpfs``, ``auto``.
+        number: of the line in the file, from 1.
     """
 
     spec: str
     place: str
     kind: str
     options: tuple[str, ...] = ()
+    number: int = 0
 
     @property
     def tag(self) -> Tag | None:
@@ -67,14 +71,37 @@ class FstabLine(msgspec.Struct, frozen=True):
 
 def parse_fstab(text: str) -> tuple[FstabLine, ...]:
     """The lines that mount something on a path, parents before children."""
-    lines = []
-    for raw in text.splitlines():
-        words = raw.split()
-        if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/"):
-            options = tuple(without_escapes(words[3]).split(",")) if len(words) > 3 else ()
-            place = "/" + posixpath.normpath(without_escapes(words[1])).lstrip("/")
-            lines.append(FstabLine(without_escapes(words[0]), place, words[2], options))
+    lines = (
+        FstabLine(without_escapes(words[0]), _normal(words[1]), words[2], _options(words), number)
+        for number, words in _written(text)
+        if words[1].startswith("/")
+    )
     return tuple(sorted(lines, key=lambda line: line.place))
+
+
+def parse_swaps(text: str) -> tuple[FstabLine, ...]:
+    """The lines that say where to swap to, in their order."""
+    return tuple(
+        FstabLine(without_escapes(words[0]), "", words[2], _options(words), number)
+        for number, words in _written(text)
+        if words[2] == "swap"
+    )
+
+
+def _written(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines that are no comments and have all that a line needs: their numbers and words."""
+    for number, raw in enumerate(text.splitlines(), 1):
+        words = raw.split()
+        if len(words) >= 3 and not words[0].startswith("#"):
+            yield number, words
+
+
+def _normal(word: str) -> str:
+    return "/" + posixpath.normpath(without_escapes(word)).lstrip("/")
+
+
+def _options(words: list[str]) -> tuple[str, ...]:
+    return tuple(without_escapes(words[3]).split(",")) if len(words) > 3 else ()
 
 
 def without_escapes(word: str) -> str:

@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 #: Symbolic links followed in one path at most, as the kernel does.
 _LINKS = 40
-_FSTAB_LIMIT = MIB
+#: Bytes of a text file that are read.
+_TEXT_LIMIT = MIB
 #: Where distributions put the root subvolume of a btrfs.
 _ROOTS = ("/", "/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot")
 
@@ -219,22 +220,33 @@ def _tried(opening: Callable[[], T | None]) -> T | None:
 
 
 def _root_of(trees: Callable[[Volume], Tree], volume: Volume) -> tuple[Mount, str] | None:
-    return _root_in(trees(volume))
+    return root_in(trees(volume))
 
 
-def _root_in(tree: Tree) -> tuple[Mount, str] | None:
-    """The folder of a volume that has ``etc/fstab``, and its text."""
+def root_in(tree: Tree) -> tuple[Mount, str] | None:
+    """The folder of a volume that has ``etc/fstab``, and its text; None when it has none.
+
+    Raises:
+        DamagedError, RefusedError: it cannot be read.
+    """
     tops = _ROOTS if tree.filesystem.name == "btrfs" else _ROOTS[:1]
     for top in tops:
         mount = Mount("/", tree, top)
-        try:
-            _, found = View((mount,)).find("/etc/fstab", follow_last=True)
-        except UsageError:
-            continue
-        if found.entry.kind is Kind.FILE:
-            text = tree.content(found).read(_FSTAB_LIMIT).decode("utf-8", "replace")
+        text = text_in(mount, "/etc/fstab")
+        if text is not None:
             return mount, text
     return None
+
+
+def text_in(root: Mount, path: str) -> str | None:
+    """A short text file of a root filesystem; None when it has none there. Raises as :func:`root_in` does."""
+    try:
+        tree, found = View((root,)).find(path, follow_last=True)
+    except UsageError:
+        return None
+    if found.entry.kind is not Kind.FILE:
+        return None
+    return tree.content(found).read(_TEXT_LIMIT).decode("utf-8", "replace")
 
 
 def whole_volume(tree: Tree) -> View:

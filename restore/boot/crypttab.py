@@ -2,7 +2,7 @@
 
 Debian's hook takes a container into the initramfs only when it is open under that very name (cryptsetup-initramfs,
 hooks/cryptroot): one that is made with another name open does not ask for the passphrase, and the system does not
-start. liferaft knows the name of a container that was open when it was captured, and of no other. Format: crypttab(5).
+start. liferaft knows the name of a container that was open when it was captured, and of no other.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from core.process import Runner
-from images.fstab import Tag, named, without_escapes
+from images.crypttab import CrypttabLine, parse_crypttab
+from images.fstab import Tag, named
 from images.model.filesystem import FilesystemKind
 from restore.boot.held import Held, HeldPartition
 from restore.boot.mounts import Root, mount_held, mount_point
@@ -30,29 +31,6 @@ _SPARE = frozenset({(FilesystemKind.SWAP, ""), (FilesystemKind.SWAP, "swap"), (F
 _NAME = re.compile(r"[A-Za-z0-9#+.:=@_][A-Za-z0-9#+\-.:=@_]{0,126}")
 #: In ``ls -l`` of an initramfs of initramfs-tools: mode, links, owner, group, bytes, time, path.
 _COPY = re.compile(r"^-\S+ +\d+ +\S+ +\S+ +([1-9]\d*) .* cryptroot/crypttab$", re.MULTILINE)
-
-
-class CrypttabLine(msgspec.Struct, frozen=True):
-    """One container.
-
-    Attributes:
-        name: of its mapping. spec: what it lies on, in the line's own words, without escapes.
-        key: the path of its key, empty for a passphrase.
-    """
-
-    name: str
-    spec: str
-    key: str = ""
-
-
-def parse_crypttab(text: str) -> tuple[CrypttabLine, ...]:
-    """The lines that name something."""
-    words = (line.split() for line in text.splitlines())
-    return tuple(
-        CrypttabLine(*map(without_escapes, line[:3]))
-        for line in words
-        if len(line) >= 2 and not line[0].startswith("#")
-    )
 
 
 def _lines_of(root: Path) -> tuple[CrypttabLine, ...] | None:

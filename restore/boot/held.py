@@ -35,13 +35,13 @@ def held_partitions(node: str, disk: Disk) -> tuple[HeldPartition, ...]:
     """The partitions of the disk at ``node`` that may hold a filesystem."""
     table = disk.table
     return tuple(
-        HeldPartition(partition=partition, disk=node, partuuid=_partuuid(table, partition))
+        HeldPartition(partition=partition, disk=node, partuuid=partuuid(table, partition))
         for partition in (table.partitions if table else ())
         if table is not None and partition.role is not PartitionRole.EXTENDED
     )
 
 
-def _partuuid(table: PartitionTable, partition: Partition) -> str:
+def partuuid(table: PartitionTable, partition: Partition) -> str:
     """On dos the disk's signature and the number (kernel: block/partitions/msdos.c, set_info)."""
     if partition.uuid is not None:
         return str(partition.uuid)

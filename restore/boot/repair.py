@@ -21,6 +21,7 @@ from core.process import Runner
 from images.model.filesystem import FilesystemKind
 from images.model.layout import Disk
 from images.model.machine import Firmware
+from restore.boot.awaited import Known
 from restore.boot.bios import bios_disks, read_boot_code
 from restore.boot.crypttab import erased_at_start, named_by_crypttab, opens_something, sealed
 from restore.boot.drivers import builtin_drivers, disk_aliases, modules_in, needed_drivers
@@ -31,6 +32,7 @@ from restore.boot.lvm_devices import PLACE, renew_devices
 from restore.boot.mounts import MountedSystem, find_root, mounted_system
 from restore.boot.system import InstalledSystem, read_system
 from restore.boot.told import Told
+from restore.boot.unmet import tell_unmet
 from restore.stack.mountable import ListedVolume, OpenedLuks, StackDevice
 from restore.target.partitions import partition_node
 
@@ -54,6 +56,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
         other_disks: by device node, the other disks that those lie on, as they are now.
         opened: the LUKS containers among what the system may lie on.
         listed: the physical volumes of its volume groups.
+        known: what the system may name that was restored, and what was not; None: nobody knows.
         renewed: the system has other identities than its initramfs, which is made again for that alone.
     """
 
@@ -61,6 +64,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     other_disks: Mapping[str, Disk] = MappingProxyType({})
     opened: tuple[OpenedLuks, ...] = ()
     listed: tuple[ListedVolume, ...] = ()
+    known: Known | None = None
     renewed: bool = False
 
 
@@ -160,6 +164,9 @@ class _Repair:
             told.say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
             for absent in mounted.absent:
                 (told.warn if absent.reason else told.say)(absent.text)
+            if self._around.known is not None:
+                needed = {absent.place for absent in mounted.lacking}
+                tell_unmet(root, self._around.known, needed, self._runner, told)
             for line in erased_at_start(root, nodes):
                 told.warn(line)
             if mounted.lacking:

@@ -2,11 +2,12 @@
 
 from core.events import Stage
 from images.model.layout import Disk
+from restore.boot.awaited import known
 from restore.boot.held import Held, held_partitions
 from restore.boot.repair import Around, repair_boot
 from restore.filesystems.grow import grow_filesystem
 from restore.perform.work import Outcome, Work
-from restore.plan.steps import GrowFilesystem, RepairBoot
+from restore.plan.steps import GrowFilesystem, RepairBoot, container_of
 from restore.stack.mountable import opened_luks, physical_volumes, stack_devices
 from restore.target.partitions import partition_node
 
@@ -36,11 +37,14 @@ def repair(step: RepairBoot, work: Work) -> Outcome:
         other_disks[other] = work.restored(disk)
         others |= {work.node(held.partition.id): held for held in held_partitions(other, other_disks[other])}
     layout, alive = work.rebuilt(), work.alive.nodes()
+    disks = tuple(work.restored(disk) for disk in work.candidates)
+    made = tuple(container for step in work.plan.steps if (container := container_of(step)) is not None)
     around = Around(
         others=others,
         other_disks=other_disks,
         opened=opened_luks(layout, alive, work.node),
         listed=physical_volumes(layout, alive, work.node),
+        known=known(work.manifest.layout, disks, made),
         renewed=work.renewed,
     )
     fixed = repair_boot(node, work.restored(step.disk), step.firmware, work.runner, work.sink, around=around)

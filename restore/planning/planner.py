@@ -23,6 +23,7 @@ from restore.planning.placement import Placement, Placing, PlanOptions, is_sourc
 from restore.planning.seating import Content, content_steps, late_steps, streamed
 from restore.planning.stack_steps import StackSteps, stack_steps
 from restore.planning.surveyed import survey_chunks
+from restore.planning.waiting import waiting_notes
 from restore.table.head import head_extents
 from restore.table.records import carry_records
 from restore.target.candidates import Candidate
@@ -50,12 +51,14 @@ def make_plan(
         DamagedError: chunks that the recovery point needs are missing or damaged.
     """
     cache = ChunkCache(repository)
+    whole = repository.manifest(point)
     placement = place(repository, point, pairs, options, cache)
     if placement.reasons:
         raise refusal(point, placement.reasons, options)
     manifest = _restored(placement)
     surveyed = survey_chunks(repository, point, manifest, alive)
     placings = [_carried(placing) for placing in placement.placings]
+    waiting = waiting_notes(cache, point, whole, manifest, [_fitted(placing) for placing in placings])
     late: list[Step] = []
     if options.unique:
         fits, layout, step = make_unique(manifest.layout, [placing.fit for placing in placings])
@@ -72,7 +75,7 @@ def make_plan(
     steps += [*stack.making, *_late_steps(manifest, placings, surveyed, [*stack.growing, *late], options)]
     if stack.making:
         steps.append(CloseStack(disk=placings[0].disk.id))
-    notes = [*placement.notes, *_fit_notes(placings), *stack.notes, *_notes(manifest, placings, options)]
+    notes = [*placement.notes, *_fit_notes(placings), *stack.notes, *waiting, *_notes(manifest, placings, options)]
     return Plan(
         recovery_point=point,
         name=manifest.name,
@@ -105,6 +108,11 @@ def _carried(placing: Placing) -> Placing:
     carried = carry_records(placing.disk, fitted.table, candidate.size, candidate.sector_size)
     fitted = msgspec.structs.replace(fitted, table=carried.table, notes=(*fitted.notes, *carried.notes))
     return msgspec.structs.replace(placing, fit=fitted)
+
+
+def _fitted(placing: Placing) -> Disk:
+    """The disk as it will be."""
+    return msgspec.structs.replace(placing.disk, table=placing.fit.table)
 
 
 def _target(disk: Disk, candidate: Candidate) -> TargetDisk:

@@ -1,6 +1,6 @@
 """The lines of fstab, in every spelling that fstab(5) and udev know."""
 
-from images.fstab import Tag, parse_fstab
+from images.fstab import FstabLine, Tag, parse_fstab, parse_swaps
 
 
 def test_lines_name_volumes_in_their_spellings() -> None:
@@ -23,6 +23,16 @@ def test_lines_name_volumes_in_their_spellings() -> None:
         ("/srv", None, "server:/share", ("defaults",)),
         ("/z", Tag.PARTUUID, "77-01", ()),
     ]
+
+
+def test_swap_has_no_place_and_every_line_its_number() -> None:
+    # fstab(5): the second field is none for swap; any word is taken there.
+    text = "# first\nUUID=a / ext4\n\nUUID=b none swap sw,nofail 0 0\n/swapfile swap swap\nUUID=c /x ext4\nnone none\n"
+    assert parse_swaps(text) == (
+        FstabLine("UUID=b", "", "swap", ("sw", "nofail"), 4),
+        FstabLine("/swapfile", "", "swap", (), 5),
+    )
+    assert [(line.place, line.number) for line in parse_fstab(text)] == [("/", 2), ("/x", 6)]
 
 
 def test_escapes_are_bytes() -> None:

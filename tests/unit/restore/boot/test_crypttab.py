@@ -22,14 +22,7 @@ from images.model.layout import (
 from images.model.machine import Firmware
 from images.model.stack import Luks
 from restore.boot import repair
-from restore.boot.crypttab import (
-    CrypttabLine,
-    erased_at_start,
-    named_by_crypttab,
-    opens_something,
-    parse_crypttab,
-    sealed,
-)
+from restore.boot.crypttab import erased_at_start, named_by_crypttab, opens_something, sealed
 from restore.boot.held import Held, HeldPartition
 from restore.boot.mounts import Root
 from restore.stack.mountable import OpenedLuks, StackDevice
@@ -50,15 +43,6 @@ PART = Partition(
 LUKS = Luks(id="luks0", uuid=UUID, device="part5", version=2, payload_offset=16 << 20, size=1 << 30, label="safe")
 OPENED = OpenedLuks(LUKS, f"/dev/mapper/luks-{UUID}", "/dev/nvme0n1p5")
 ROOT = StackDevice(id="lv0", filesystem=EXT4, names=("/dev/mapper/vg-root",), modules=frozenset({"dm_mod", "dm_crypt"}))
-
-
-def test_the_lines_of_a_crypttab() -> None:
-    # crypttab(5): fields are separated by white space, and octal escapes stand for bytes, as in fstab(5).
-    text = "# <target name> <source device>\n\nsda5_crypt\tUUID=1\tnone luks,discard\na\\040b /dev/sda6\nlonely\n"
-    assert parse_crypttab(text) == (
-        CrypttabLine("sda5_crypt", "UUID=1", "none"),
-        CrypttabLine("a b", "/dev/sda6"),
-    )
 
 
 @pytest.mark.parametrize("size", [0, 83])
