@@ -203,6 +203,8 @@ class Watch:
         self._message = message
         self._clock = clock
         self._lock = threading.Lock()
+        #: Held while something is told: what is chosen first is heard first, whichever thread it comes from.
+        self._telling = threading.RLock()
         self._heard = clock()
         self._stalled = False
         #: Seconds that the stall lasted which was told and whose end was not told yet.
@@ -243,18 +245,23 @@ class Watch:
 
     def tell(self) -> None:
         """Name a stall, or its end; nothing while all is well."""
+        with self._telling:
+            event = self._due()
+            if event is not None:
+                self._sink(event)
+
+    def _due(self) -> Event | None:
+        """What is to be told now, taken as told."""
         with self._lock:
             idle = self._clock() - self._heard
             if idle >= Meter.STALL and not self._asking:
-                event = Event(stage=self._stage, message=self._message, stalled=idle)
                 self._stalled, self._over = True, None
-            elif self._over is not None:
-                text = f"{self._message}: it goes on after {format_duration(self._over)}"
-                event = Event(stage=self._stage, message=text)
-                self._stalled, self._over = False, None
-            else:
-                return
-        self._sink(event)
+                return Event(stage=self._stage, message=self._message, stalled=idle)
+            if self._over is None:
+                return None
+            text = f"{self._message}: it goes on after {format_duration(self._over)}"
+            self._stalled, self._over = False, None
+            return Event(stage=self._stage, message=text)
 
     def _move(self) -> None:
         """A sign of life, with the end of a stall told at once, while what was done is still known."""

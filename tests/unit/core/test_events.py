@@ -116,6 +116,30 @@ def test_a_person_who_is_asked_is_no_stall() -> None:
     assert told[-1].stalled == 10.0
 
 
+def test_the_end_of_a_stall_is_never_heard_before_the_stall() -> None:
+    """One thread has chosen to tell of the stall; before it does, another one's sign of life ends it."""
+    told: list[Event] = []
+    chosen, moved = threading.Event(), threading.Event()
+    now = [12.0]
+
+    def sink(event: Event) -> None:
+        if event.stalled:
+            chosen.set()
+            # Longer than the other thread needs where nothing holds it back.
+            moved.wait(0.3)
+        told.append(event)
+
+    watch = Watch(sink, Stage.PREFLIGHT, "Opening", clock=lambda: now[0])
+    now[0] = 24.0
+    ticker = threading.Thread(target=watch.tell)
+    ticker.start()
+    assert chosen.wait(60)
+    with watch.doing("Reading"):
+        moved.set()
+    ticker.join(60)
+    assert [event.stalled for event in told] == [12.0, 0.0]
+
+
 def test_a_watch_looks_while_the_work_waits() -> None:
     told = threading.Event()
     watch = Watch(
