@@ -65,6 +65,11 @@ class Array(_Container, frozen=True, kw_only=True, omit_defaults=True, tag="md")
         """Places that no device has; what a spare may take later is one."""
         return self.slots - sum(member.slot is not None for member in self.members)
 
+    @property
+    def spares(self) -> int:
+        """Members without a place; md fills what is lacking from them by itself."""
+        return sum(member.slot is None for member in self.members)
+
 
 class Luks(_Container, frozen=True, kw_only=True, omit_defaults=True, tag="luks"):
     """A LUKS container that was open at capture; the opened one is a device with its id.

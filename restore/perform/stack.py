@@ -22,6 +22,8 @@ def create_array(step: CreateArray, work: Work) -> Outcome:
     captured = next((found for found in work.manifest.layout.containers if found.id == step.array.id), None)
     before = captured.lacking if isinstance(captured, Array) else 0
     called, lacking = f"array {step.array.name or step.array.id}", step.array.lacking
+    if lacking and step.array.spares >= lacking:
+        return Outcome(warnings=(f"{called} lacks {counted(lacking, 'member')} until md has filled its spares",))
     if lacking > before:
         node = f"/dev/md/{step.array.name.rpartition(':')[2] or step.array.id}"
         text = f"{called} lacks {counted(lacking, 'member')}, as the plan says: mdadm --manage {node} --add DEVICE"

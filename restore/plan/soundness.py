@@ -13,10 +13,11 @@ from core.errors import DamagedError
 from images.model.extents import Extent
 from images.model.layout import PartitionRole, PartitionTable, TableKind, devices_made_by
 from images.model.manifest import Manifest, VolumeRole
-from images.model.stack import VolumeGroup
+from images.model.stack import Array, VolumeGroup
 from images.stack.lvm_text import parse_group
 from restore.plan.plan import Plan, TargetDisk
 from restore.plan.steps import (
+    CreateArray,
     CreateTable,
     GrowFilesystem,
     RelocateFilesystem,
@@ -29,6 +30,7 @@ from restore.plan.steps import (
     WriteHead,
     container_of,
 )
+from restore.planning.degraded import does_without
 
 #: What comes before what on one disk: wiping, say, would take away what was put there before.
 _ORDER: dict[type[Step], int] = {
@@ -100,6 +102,26 @@ def unfit(plan: Plan, manifest: Manifest) -> Iterator[str]:
                 yield f"{name} is not what lies around the partition table of {step.disk}"
             elif any(extent.end > volume.size for extent in step.extents):
                 yield f"{step.describe()}: {name} has only {volume.size} bytes"
+        elif isinstance(step, CreateArray):
+            yield from _unfit_array(step.array, manifest)
+
+
+def _unfit_array(array: Array, manifest: Manifest) -> Iterator[str]:
+    """An array that md would not make of these members, or that would not hold what was captured."""
+    captured = next((one for one in manifest.layout.containers if one.id == array.id), None)
+    called = f"array {array.name or array.id}"
+    if not isinstance(captured, Array):
+        yield f"the recovery point has no {called}"
+        return
+    places = {(member.slot, member.device) for member in captured.members}
+    strange = [member.device for member in array.members if (member.slot, member.device) not in places]
+    if (array.level, array.slots) != (captured.level, captured.slots):
+        was = f"RAID {captured.level} of {captured.slots} devices"
+        yield f"{called} was {was}, the plan makes it {array.level} of {array.slots}"
+    elif strange or len(array.members) != len(set(array.member_ids)):
+        yield f"{called}: the plan makes it of other members ({', '.join(array.member_ids)})"
+    elif not does_without(captured, set(captured.member_ids) - set(array.member_ids)):
+        yield f"{called}: the plan leaves out more members than its redundancy replaces"
 
 
 def _unsound_table(target: TargetDisk, table: PartitionTable) -> Iterator[str]:

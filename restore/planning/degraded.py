@@ -104,8 +104,10 @@ def _note(layout: Layout, was: Array, will: Array) -> list[str]:
         return []
     sizes = ", ".join(f"{member.device}, {format_size(layout.device(member.device).size)}" for member in lost)
     state = "less redundancy" if redundant(will) else "NO redundancy"
+    made = f"The array {was.name or was.id} is made without {counted(len(lost), 'member')} ({sizes}) and has {state}"
+    if will.spares >= will.lacking:
+        return [f"{made} until md, in the background, has filled {'its spare' if will.spares == 1 else 'spares'}."]
     name = was.name.rpartition(":")[2] or was.id
     return [
-        f"The array {was.name or was.id} is made without {counted(len(lost), 'member')} ({sizes}) and has {state} "
-        f"until others take their places: mdadm --manage /dev/md/{name} --add DEVICE, each at least as large."
+        f"{made} until others take their places: mdadm --manage /dev/md/{name} --add DEVICE, each at least as large."
     ]

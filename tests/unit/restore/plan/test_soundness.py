@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from core.units import MIB
 from images.model.extents import Extent
 from images.model.filesystem import FilesystemKind
-from images.model.layout import DiskIdentity, Partition, PartitionRole, PartitionTable, TableKind
-from images.model.stack import Luks, VolumeGroup
+from images.model.layout import DiskIdentity, Layout, Partition, PartitionRole, PartitionTable, TableKind
+from images.model.manifest import Manifest
+from images.model.stack import Array, ArrayMember, Luks, VolumeGroup
 from restore.plan.plan import Plan, TargetDisk
-from restore.plan.soundness import unsound
+from restore.plan.soundness import unfit, unsound
 from restore.plan.steps import (
+    CreateArray,
     CreateTable,
     CreateVolumeGroup,
     GrowFilesystem,
@@ -255,3 +257,35 @@ def test_a_group_is_what_its_text_says(changed: Callable[[VolumeGroup], VolumeGr
     found = list(unsound(plan(wiped, CreateVolumeGroup(disk="vg0", group=group))))
     assert len(found) == 1, found
     assert reason in found[0]
+
+
+def _array(*slots: int, level: int = 5, count: int = 3, **more: object) -> Array:
+    members = tuple(ArrayMember(device=f"disk{slot}", slot=slot) for slot in slots)
+    made = Array(
+        id="md0", uuid="m", name="h:0", level=level, metadata="1.2", slots=count, layout="", members=members, size=MIB
+    )
+    return msgspec.structs.replace(made, **more)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (_array(0, 1, 2), ""),
+        # A clone's.
+        (_array(0, 1, 2, uuid="other"), ""),
+        (_array(0, 2), ""),
+        (_array(0), "leaves out more members than its redundancy replaces"),
+        (_array(0, 1, 2, level=0), "was RAID 5 of 3 devices, the plan makes it 0 of 3"),
+        (_array(0, 1, count=2), "was RAID 5 of 3 devices, the plan makes it 5 of 2"),
+        (_array(0, 1, 2, id="md7"), "the recovery point has no array h:0"),
+        (_array(1, 0, 2, members=(ArrayMember(device="disk1", slot=0),)), "of other members (disk1)"),
+        (_array(members=(*_array(0, 1).members, ArrayMember(device="disk0", slot=0))), "of other members"),
+    ],
+)
+def test_an_array_is_made_of_what_holds_its_content(made: Array, reason: str) -> None:
+    layout = Layout(disks=(), containers=(_array(0, 1, 2),))
+    manifest = Manifest(name="n", created="2026", origin="", layout=layout, volumes=(), machine=None, tool="t")
+    edited = msgspec.structs.replace(plan(CreateArray(disk=made.id, array=made)), targets=())
+    found = list(unfit(edited, manifest))
+    assert len(found) == bool(reason)
+    assert not reason or reason in found[0]

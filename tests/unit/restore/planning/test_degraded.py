@@ -144,6 +144,14 @@ def test_a_spare_that_is_left_out_is_nothing_to_speak_of() -> None:
     ]
 
 
+def test_a_spare_takes_the_place_of_a_member_that_is_left_out() -> None:
+    disks = (disk(0), disk(1))
+    made = mirror("disk0-part1", "disk1-part2")
+    made = msgspec.structs.replace(made, members=(*made.members, ArrayMember(device="disk0-part2")))
+    (note,) = placed(disks, (made,), targets=1, degraded=True).notes
+    assert note.endswith("and has NO redundancy until md, in the background, has filled its spare.")
+
+
 def test_a_member_on_what_is_itself_left_out() -> None:
     """An array on logical volumes, one of whose groups is on a disk without a target."""
     disks = (disk(0), disk(1))
