@@ -8,11 +8,13 @@ start. liferaft knows the name of a container that was open when it was captured
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from core.process import Runner
+from core.stopping import lasting
 from images.crypttab import CrypttabLine, parse_crypttab
 from images.fstab import Tag, named
 from images.model.filesystem import FilesystemKind
@@ -112,8 +114,7 @@ def named_by_crypttab(
                 why = "this machine has another one" if (mapper / name).exists() else "it cannot be"
                 tell(f"The system calls its LUKS container {one.luks.uuid} {name!r}, and here {why} of that name")
                 continue
-            _rename(old, name, runner)
-            stack.callback(_rename, name, old, runner)
+            stack.enter_context(_called(old, name, runner))
             now[one.node] = str(mapper / name)
         here = {now.get(node, node): _answering(held, now.get(node)) for node, held in nodes.items()}
         yield Root(now.get(found.node, found.node), found.subvolume), here
@@ -163,7 +164,14 @@ def _answering(held: Held, node: str | None) -> Held:
     return msgspec.structs.replace(held, names=(*held.names, node))
 
 
+@contextlib.contextmanager
+def _called(old: str, new: str, runner: Runner) -> Iterator[None]:
+    """A mapping has another name in the block."""
+    with lasting(partial(_rename, old, new, runner), lambda _: _rename(new, old, runner)):
+        yield
+
+
 def _rename(old: str, new: str, runner: Runner) -> None:
     """A mapping gets another name, whoever uses it; udev moves its node."""
     runner.run(["dmsetup", "rename", old, new], timeout=120)
-    runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
+    runner.run(["udevadm", "settle", "--timeout=30"], success=frozenset({0, 1}), timeout=60)

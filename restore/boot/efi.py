@@ -58,8 +58,11 @@ def other_esps(mounted: MountedSystem, nodes: Mapping[str, Held]) -> dict[str, H
 
 
 @contextlib.contextmanager
-def esp_folder(node: str, mounted: MountedSystem, runner: Runner) -> Iterator[Path]:
+def esp_folder(node: str, mounted: MountedSystem, runner: Runner, *options: str) -> Iterator[Path]:
     """An EFI system partition as a folder in the system: where its fstab has it, or in its /run until the block ends.
+
+    Args:
+        options: of mount(8). One of another system is only looked at: it is to stay as it was captured, to the byte.
 
     Raises:
         LiferaftError: it could not be mounted.
@@ -71,7 +74,7 @@ def esp_folder(node: str, mounted: MountedSystem, runner: Runner) -> Iterator[Pa
     if place != "/run":
         yield folder
         return
-    with mount_point("liferaft-esp-", folder) as made, mount(node, made, runner):
+    with mount_point("liferaft-esp-", folder) as made, mount(node, made, runner, *options):
         yield made
 
 
@@ -112,18 +115,20 @@ def install_uefi(
     started += [Started(held, loader) for held in _behind(mounted, nodes)]
     for node, held in other_esps(mounted, nodes).items():
         try:
-            with esp_folder(node, mounted, runner) as folder:
+            with esp_folder(node, mounted, runner, "--options=ro") as folder:
                 theirs = own_loader(folder, system, os.uname().machine)
                 # Another system of the same name may have one, and is to stay what it starts.
                 if not theirs or not mark & _mark(folder, system, names):
                     continue
-                if grub:
+            if grub:
+                with esp_folder(node, mounted, runner) as folder:
                     _install(root, f"/{folder.relative_to(root)}", names.grub, runner)
-                    told.did(f"GRUB for UEFI installed on the EFI system partition of {held.disk}, too")
-                started.append(Started(held, theirs))
-        except LiferaftError as error:
+                told.did(f"GRUB for UEFI installed on the EFI system partition of {held.disk}, too")
+            started.append(Started(held, theirs))
+        except (LiferaftError, OSError) as error:
             # One of them starts the machine; the other one would be missed on the day it is needed.
-            told.warn(f"the EFI system partition of {held.disk} was not repaired: {error.message}")
+            why = error.message if isinstance(error, LiferaftError) else f"{error.strerror}."
+            told.warn(f"the EFI system partition of {held.disk} was not repaired: {why}")
     return tuple(started)
 
 

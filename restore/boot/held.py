@@ -23,6 +23,11 @@ class HeldPartition(msgspec.Struct, frozen=True, kw_only=True):
     partuuid: str
 
     @property
+    def id(self) -> str:
+        """In the layout."""
+        return self.partition.id
+
+    @property
     def filesystem(self) -> Filesystem | None:
         """What lies in it."""
         return self.partition.filesystem

@@ -9,12 +9,14 @@ Only entries of restored physical volumes that were in the list before are writt
 restored. An entry that names what lies below by an identity of ours (LUKS, array, logical volume) holds on any disk.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from core.errors import LiferaftError
+from core.files import write_atomically
 from core.process import Runner
 from restore.boot.inside import run_inside
 from restore.boot.within import folder_within
@@ -91,15 +93,24 @@ def renew_devices(root: Path, volumes: Sequence[ListedVolume], runner: Runner) -
     if any(now[volume.pvid] == _PASSING for volume in wanted):
         return _aside(path, before, "these disks are no hardware of this machine")
     if set(new) == set(old):
-        path.write_bytes(before)
+        _put_back(path, before)
         return Renewed()
     return Renewed(done=f"/{PLACE} names the disks of this machine")
 
 
+def _put_back(path: Path, before: bytes) -> None:
+    """As it was, where there is room for that: on a full filesystem it stays as the tool left it."""
+    if not path.is_file() or path.read_bytes() != before:
+        with contextlib.suppress(OSError):
+            write_atomically(path, before)
+
+
 def _aside(path: Path, before: bytes, why: str) -> Renewed:
-    # Not written anew: a full filesystem would not take it.
-    path.write_bytes(before)
-    path.rename(path.with_name(_ASIDE))
+    aside = path.with_name(_ASIDE)
+    # First out of LVM's way: a list without its entries hides every disk, and writing needs room that may be lacking.
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+    _put_back(aside, before)
     return Renewed(
         warning=f"LVM's list of devices could not be written for the restored disks ({why}) and is now "
         f"/{PLACE.rpartition('/')[0]}/{_ASIDE}: LVM looks at all devices until vgimportdevices makes a list again"

@@ -57,7 +57,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
         opened: the LUKS containers among what the system may lie on.
         listed: the physical volumes of its volume groups.
         known: what the system may name that was restored, and what was not; None: nobody knows.
-        renewed: the system has other identities than its initramfs, which is made again for that alone.
+        renewed: what the root of a system lies on, by its id in the layout, that has other identities than its
+            initramfs, which is made again for that alone; empty when there is none.
     """
 
     others: Mapping[str, Held] = MappingProxyType({})
@@ -65,7 +66,7 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     opened: tuple[OpenedLuks, ...] = ()
     listed: tuple[ListedVolume, ...] = ()
     known: Known | None = None
-    renewed: bool = False
+    renewed: str = ""
 
 
 class _Lacking(msgspec.Struct, frozen=True):
@@ -110,6 +111,9 @@ def repair_boot(
     except OSError as error:
         # A file of the system cannot be read or written: its filesystem is full, say.
         told.warn(f"boot repair stopped at {error.filename or 'a file of the system'}: {error.strerror}")
+    if job.around.renewed and not job.is_renewed:
+        where = job.around.renewed
+        told.warn(f"the initramfs of the system on {where} was not made again and may name the old identities")
     return BootRepair(tuple(told.actions), tuple(told.warnings))
 
 
@@ -131,7 +135,9 @@ class _Repair:
         self._firmware = firmware
         self._runner = runner
         self._told = told
-        self._around = around
+        self.around = around
+        #: Each initramfs of the system with new identities is about to be made again; what fails is told there.
+        self.is_renewed = False
         self._efi_variables = efi_variables
         #: Modules of the stack between the disks and the root filesystem.
         self._stack_modules: frozenset[str] = frozenset()
@@ -147,33 +153,33 @@ class _Repair:
                     partition_node(self._node, held.partition, self._disk.sector_size, self._runner)
                 ): held
                 for held in held_partitions(self._node, self._disk)
-            } | dict(self._around.others)
+            } | dict(self.around.others)
             found = find_root(nodes, self._runner, told.say)
             if found is None:
-                why = sealed(nodes, self._around.opened)
+                why = sealed(nodes, self.around.opened)
                 told.warn(f"no Linux system was found on the disk{why}: the boot loader is left as it was captured")
                 return
             held = nodes[found.node]
             self._stack_modules = held.modules if isinstance(held, StackDevice) else frozenset()
-            if found.node in self._around.others:
-                self._root_disks = (self._node, *self._around.other_disks)
-            named = named_by_crypttab(found, nodes, self._around.opened, self._runner, told.say)
+            if found.node in self.around.others:
+                self._root_disks = (self._node, *self.around.other_disks)
+            named = named_by_crypttab(found, nodes, self.around.opened, self._runner, told.say)
             found, nodes = stack.enter_context(named)
             mounted = stack.enter_context(mounted_system(found, nodes, self._runner))
             root, system = mounted.root, read_system(mounted.root)
             told.say(f"Found {system.name}, kernels: {', '.join(system.kernels) or 'none'}")
             for absent in mounted.absent:
                 (told.warn if absent.reason else told.say)(absent.text)
-            if self._around.known is not None:
+            if self.around.known is not None:
                 needed = {absent.place for absent in mounted.lacking}
-                tell_unmet(root, self._around.known, needed, self._runner, told)
+                tell_unmet(root, self.around.known, needed, self._runner, told)
             for line in erased_at_start(root, nodes):
                 told.warn(line)
             if mounted.lacking:
                 names = ", ".join(f"{absent.place} ({absent.spec})" for absent in mounted.lacking)
                 told.warn(f"boot repair needs {names}, which is not mounted: left as it is")
                 return
-            self._repair_initramfs(root, system, self._changed(root))
+            self._repair_initramfs(root, system, self._changed(root, held.id))
             for folder in ("grub", "grub2"):
                 with contextlib.suppress(FileNotFoundError):
                     (root / "boot" / folder / "device.map").unlink()
@@ -183,14 +189,15 @@ class _Repair:
             started = install_uefi(mounted, system, nodes, self._runner, told)
         tell_firmware(started, system, self._runner, told, self._efi_variables)
 
-    def _changed(self, root: Path) -> tuple[tuple[str, str], ...]:
+    def _changed(self, root: Path, device: str) -> tuple[tuple[str, str], ...]:
         """What is another than when the initramfs was made: for people, and the file of an initramfs that has it."""
-        renewed = renew_devices(root, self._around.listed, self._runner)
+        renewed = renew_devices(root, self.around.listed, self._runner)
         if renewed.done:
             self._told.did(renewed.done)
         if renewed.warning:
             self._told.warn(renewed.warning)
-        changed = (("the new identities", ""),) if self._around.renewed else ()
+        self.is_renewed = device == self.around.renewed
+        changed = (("the new identities", ""),) if self.is_renewed else ()
         return (*changed, ("LVM's list of devices", PLACE)) if renewed.changed else changed
 
     # ---- initramfs
@@ -202,16 +209,11 @@ class _Repair:
         if not aliases and not changed:
             return
         for kernel in system.kernels:
-            needed: frozenset[str] = frozenset()
-            if aliases:
-                drivers = needed_drivers(root, kernel, aliases, self._runner)
-                needed = (drivers.needed | self._stack_modules) - builtin_drivers(root, kernel)
-                for alias in drivers.unknown:
-                    self._told.warn(
-                        f"kernel {kernel} of the restored system has no driver for this machine's disk ({alias})"
-                    )
+            needed = self._needed(root, kernel, aliases)
             listing = self._listing(root, system, kernel)
-            lacking = _Lacking(needed - modules_in(listing), tuple(what for what, file in changed if file in listing))
+            # One that cannot be listed may have every file.
+            others = tuple(what for what, file in changed if not listing or file in listing)
+            lacking = _Lacking((needed or frozenset()) - modules_in(listing), others)
             if lacking.text:
                 try:
                     self._rebuild(root, system, kernel, lacking)
@@ -220,9 +222,24 @@ class _Repair:
                     self._told.warn(
                         f"the initramfs of {kernel} could not be made again and lacks {lacking.text}: {error.message}"
                     )
-            elif aliases:
+            elif needed is not None:
                 self._told.did(f"initramfs of {kernel} has the drivers for this disk ({', '.join(sorted(needed))})")
                 self._check_opens(system, kernel, listing)
+
+    def _needed(self, root: Path, kernel: str, aliases: tuple[str, ...]) -> frozenset[str] | None:
+        """The modules that an initramfs needs for these disks, and for the stack between them and the root; None where
+        that is not known."""
+        if not aliases:
+            return None
+        try:
+            drivers = needed_drivers(root, kernel, aliases, self._runner)
+        except LiferaftError as error:
+            # One kernel's modules may be gone; what else has to be done to it, and the other kernels, are not hindered.
+            self._told.warn(f"the drivers that kernel {kernel} needs here could not be looked for: {error.message}")
+            return None
+        for alias in drivers.unknown:
+            self._told.warn(f"kernel {kernel} of the restored system has no driver for this machine's disk ({alias})")
+        return (drivers.needed | self._stack_modules) - builtin_drivers(root, kernel)
 
     def _listing(self, root: Path, system: InstalledSystem, kernel: str) -> str:
         """The files in an initramfs with their sizes."""
@@ -270,7 +287,7 @@ class _Repair:
         held = nodes[mounted.nodes.get("/boot", root)]
         if isinstance(held, StackDevice):
             disks = {self._disk.id: self._node}
-            disks |= {disk.id: node for node, disk in self._around.other_disks.items()}
+            disks |= {disk.id: node for node, disk in self.around.other_disks.items()}
             return tuple(disks[disk] for disk in held.disks if disk in disks)
         filesystem = held.filesystem
         if filesystem is None or filesystem.kind is not FilesystemKind.BTRFS:
@@ -285,7 +302,7 @@ class _Repair:
         if "i386-pc" not in system.grub_targets:
             self._told.warn("this machine starts in BIOS mode, but the restored system has no GRUB for BIOS")
             return
-        disks = {self._node: self._disk, **self._around.other_disks}
+        disks = {self._node: self._disk, **self.around.other_disks}
         nodes = bios_disks(self._node, below, disks, read_boot_code)
         if not nodes:
             self._told.warn(

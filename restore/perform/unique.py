@@ -66,7 +66,12 @@ def make_unique(step: MakeUnique, work: Work) -> Outcome:
             elif renewal.sort in _CONTAINERS:
                 made.done.append(f"unique: {renewal.disk}: {renewal.sort} {renewal.old} is {renewal.new} now")
         nodes |= stack_devices(work.rebuilt(), work.alive.nodes())
-        _renew_system(step.renewals, nodes, work, made)
+        try:
+            _renew_system(step.renewals, nodes, work, made)
+        except OSError as error:
+            # The filesystems have their new identities: boot repair is needed more than ever.
+            where = error.filename or "a file of the system"
+            made.warnings.append(f"the restored system keeps old identities: {where}: {error.strerror}")
     for line in made.done:
         work.say(Stage.UNIQUE, line)
     return Outcome(boot=tuple(made.done), warnings=tuple(made.warnings))
@@ -113,6 +118,7 @@ def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: 
     with mount_point("liferaft-root-") as folder:
         with mount_held(found.node, nodes[found.node], folder, work.runner, *found.words):
             changed = list(rewrite_places(folder, renewals))
+    root_id = nodes[found.node].id
     with contextlib.ExitStack() as stack:
         tell = partial(work.say, Stage.UNIQUE)
         found, nodes = stack.enter_context(named_by_crypttab(found, nodes, opened, work.runner, tell))
@@ -144,7 +150,7 @@ def _renew_system(renewals: Sequence[Renewal], nodes: Mapping[str, Held], work: 
             made.warnings.append(f"the initramfs was not made again, because {names} is not mounted")
         elif any(isinstance(step, RepairBoot) for step in work.plan.steps):
             # Which looks for drivers, too: once is enough.
-            work.renewed = True
+            work.renewed = root_id
         else:
             _rebuild_initramfs(root, work, made)
         made.warnings += places_still_old(root, renewals)
@@ -158,11 +164,15 @@ def _renew_other_esps(
     for node, held in other_esps(mounted, nodes).items():
         where = f" on partition {held.partition.number} of {held.disk}"
         try:
+            with esp_folder(node, mounted, work.runner, "--options=ro") as folder:
+                if not places_still_old(folder, renewals, ESP_PLACES):
+                    continue
             with esp_folder(node, mounted, work.runner) as folder:
                 changed += [path + where for path in rewrite_places(folder, renewals, ESP_PLACES)]
                 made.warnings += [line + where for line in places_still_old(folder, renewals, ESP_PLACES)]
-        except LiferaftError as error:
-            made.warnings.append(f"the EFI system partition{where} may name the old identities: {error.message}")
+        except (LiferaftError, OSError) as error:
+            why = error.message if isinstance(error, LiferaftError) else f"{error.strerror}."
+            made.warnings.append(f"the EFI system partition{where} may name the old identities: {why}")
     return changed
 
 

@@ -64,7 +64,8 @@ class Work:
         alive: the stack's devices that are there now.
         keys: what opens encrypted containers. heard: takes signs of life of what has no bytes to count.
         proven: the volumes that the plan reads back. verifies: these are all that it writes.
-        renewed: the restored system has new identities, and its initramfs the old ones: boot repair makes it again.
+        renewed: what the root of a system lies on, by its id, that has new identities, and the old ones in its
+            initramfs: boot repair makes it again. Empty when there is none.
         journal: what an earlier run did, and this one does. halt: ends the work on all disks.
     """
 
@@ -93,7 +94,7 @@ class Work:
         self.journal = Journal(self.conduct.journal, plan, candidates)
         self.alive = Alive()
         self._held = contextlib.ExitStack()
-        self.renewed = False
+        self.renewed = ""
         self.shrunk: dict[str, Shrunk] = {}
         self.targets: dict[str, Target] = {}
         self.streamers: dict[str, Streamer] = {}

@@ -13,12 +13,14 @@ import html
 import re
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from core.errors import DamagedError
 from core.process import Runner
+from core.stopping import lasting
 from images.model.stack import VolumeGroup
 from restore.stack.lvm import member_words, report_rows
 
@@ -147,16 +149,18 @@ def mapping_table(pool: ThinPool) -> str:
 
 def _write(group: VolumeGroup, pool: ThinPool, runner: Runner) -> None:
     name = f"liferaft-{group.id}-{pool.name}-metadata"
-    runner.run(["dmsetup", "create", name], stdin=mapping_table(pool), timeout=60)
-    try:
+    create = partial(runner.run, ["dmsetup", "create", name], stdin=mapping_table(pool), timeout=60)
+    with lasting(create, lambda _: _remove(name, runner)):
         with tempfile.TemporaryDirectory(prefix="liferaft-thin-") as folder:
             document = Path(folder) / "metadata.xml"
             document.write_text(metadata_xml(pool))
             runner.run(["thin_restore", "-i", str(document), "-o", f"/dev/mapper/{name}"], timeout=_TIMEOUT)
         runner.run(["thin_check", f"/dev/mapper/{name}"], timeout=_TIMEOUT)
-    finally:
-        runner.run(["udevadm", "settle", "--timeout=30"], timeout=60)
-        runner.run(["dmsetup", "remove", name], timeout=60)
+
+
+def _remove(name: str, runner: Runner) -> None:
+    runner.run(["udevadm", "settle", "--timeout=30"], success=frozenset({0, 1}), timeout=60)
+    runner.run(["dmsetup", "remove", name], timeout=60)
 
 
 def _piece(row: Mapping[str, str], starts: Mapping[str, int], extent_size: int) -> Piece:

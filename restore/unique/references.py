@@ -4,6 +4,7 @@ Old and new identities have the same length, so that a file keeps its size and e
 taken as bytes. What is rewritten is searched again: an old identity that is still there is reported with its path.
 """
 
+import contextlib
 import re
 import stat
 import uuid
@@ -85,14 +86,19 @@ def _names_old(content: bytes, renewal: Renewal) -> bool:
 
 
 def rewrite_places(root: Path, renewals: Sequence[Renewal], places: Sequence[str] = PLACES) -> tuple[str, ...]:
-    """Rewrite every file of ``places`` below ``root`` that names an old identity. Gives their paths."""
+    """Rewrite every file of ``places`` below ``root`` that names an old identity. Gives their paths.
+
+    One that does not take it (its filesystem is full, or read-only) keeps the others from nothing:
+    :func:`places_still_old` tells of it.
+    """
     wanted = searched(renewals)
     done = []
     for path, content in _files(root, places):
         changed = rewrite(content, wanted)
         if changed != content:
-            _replace(path, changed)
-            done.append(f"/{path.relative_to(root)}")
+            with contextlib.suppress(OSError):
+                _replace(path, changed)
+                done.append(f"/{path.relative_to(root)}")
     return tuple(done)
 
 

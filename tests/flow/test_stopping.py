@@ -52,9 +52,9 @@ SLOW = (
     "def slow(of, name, seconds):\n"
     "    quick = getattr(of, name)\n"
     "    setattr(of, name, lambda *words, **options: (time.sleep(seconds), quick(*words, **options))[1])\n"
-    "slow(_Workers, '_pack', 0.1)\n"
-    "slow(LocalBackend, 'read_range', 0.1)\n"
-    "slow(_Writing, '_write', 0.1)\n"
+    "slow(_Workers, '_pack', 0.3)\n"
+    "slow(LocalBackend, 'read_range', 0.3)\n"
+    "slow(_Writing, '_write', 0.3)\n"
 )
 
 

@@ -1,6 +1,7 @@
 """A system's tools find its encrypted containers open under the names of its crypttab, and only they and only then."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from core.errors import ProcessError
 from core.events import ignore
+from core.stopping import stoppable
 from images.model.filesystem import Filesystem
 from images.model.layout import (
     Disk,
@@ -154,6 +156,22 @@ def test_a_mapping_gets_its_name_back_after_a_failure(tmp_path: Path) -> None:
     with pytest.raises(ProcessError):
         with named_by_crypttab(Root("/dev/mapper/vg-root"), nodes, (OPENED,), runner, pytest.fail, tmp_path):
             raise ProcessError(("update-initramfs",), 1, "")
+    assert _renames(runner)[-1] == ("sda5_crypt", f"luks-{UUID}")
+
+
+def test_a_mapping_gets_its_name_back_when_somebody_stops_the_renaming(tmp_path: Path) -> None:
+    good = _system(f"sda5_crypt UUID={UUID} none luks\n")
+
+    def answer(argv: tuple[str, ...]) -> str:
+        if argv[0] == "udevadm" and len(_renames(runner)) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return good(argv)
+
+    runner = ScriptedRunner(answer)
+    nodes: dict[str, Held] = {"/dev/mapper/vg-root": ROOT}
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        with named_by_crypttab(Root("/dev/mapper/vg-root"), nodes, (OPENED,), runner, pytest.fail, tmp_path):
+            pytest.fail("it was stopped before")
     assert _renames(runner)[-1] == ("sda5_crypt", f"luks-{UUID}")
 
 

@@ -1,5 +1,7 @@
 """LVM's list of devices on other disks: what is in it, what the system's own tool is asked, what is left without it."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +113,23 @@ def test_a_system_whose_tool_fails_finds_its_disk_all_the_same(path: Path, tmp_p
     renewed = renew_devices(tmp_path, VOLUMES, ScriptedRunner(answer))
     assert renewed.changed and "(lvm failed with exit code 5" in renewed.warning
     assert not path.exists()
+
+
+def test_on_a_full_filesystem_no_empty_list_hides_the_disks(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def answer(argv: tuple[str, ...]) -> Result:
+        path.write_bytes(b"")
+        raise ProcessError(argv, 5, "No space left on device")
+
+    monkeypatch.setattr("restore.boot.lvm_devices.write_atomically", full)
+    renewed = renew_devices(tmp_path, VOLUMES, ScriptedRunner(answer))
+    assert "No space left" in renewed.warning
+    assert not path.exists()
+    assert path.with_name("system.devices.before-restore").exists()
 
 
 def test_no_list_and_none_of_these_disks_is_no_business_of_ours(path: Path, tmp_path: Path) -> None:

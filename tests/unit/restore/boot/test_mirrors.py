@@ -95,7 +95,7 @@ def _repaired(
     monkeypatch: pytest.MonkeyPatch,
     *,
     listed: tuple[ListedVolume, ...] = (),
-    renewed: bool = False,
+    renewed: str = "",
     program: str = "usr/sbin/grub-install",
     broken: str = "",
 ) -> tuple[repair.BootRepair, list[tuple[str, ...]]]:
@@ -105,7 +105,7 @@ def _repaired(
     good = _system(next(iter(nodes)), modules, program)
 
     def answer(argv: tuple[str, ...]) -> str:
-        if {"--recheck", "update-initramfs"} & set(argv) and argv[-1] == broken:
+        if ({"--recheck", "update-initramfs"} & set(argv) and argv[-1] == broken) or broken in argv[:3]:
             raise ProcessError(argv, 1, "No space left on device")
         return good(argv)
 
@@ -173,16 +173,40 @@ def test_the_initramfs_gets_what_it_lacks_and_the_new_list(
 def test_the_initramfs_of_a_clone_is_made_again_once_for_all_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = (ListedVolume("abc", "/dev/nvme0n1p2"),)
     for modules, said in (("nvme raid1", ""), ("nvme", "raid1, ")):
-        done, calls = _repaired({"/dev/md0": _array("disk0")}, modules, monkeypatch, listed=listed, renewed=True)
+        done, calls = _repaired({"/dev/md0": _array("disk0")}, modules, monkeypatch, listed=listed, renewed="md0")
         assert [call[0] for call in calls].count("update-initramfs") == 1
         lines = [line for line in (*done.actions, *done.warnings) if "initramfs" in line]
         assert len(lines) == 1
         assert lines[0].endswith("still lacks raid1" if said else "with the new identities, LVM's list of devices")
 
 
+def test_an_initramfs_that_cannot_be_listed_may_have_the_old_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = (ListedVolume("abc", "/dev/nvme0n1p2"),)
+    monkeypatch.setattr(repair, "builtin_drivers", lambda root, kernel: frozenset({"nvme", "raid1"}))
+    done, calls = _repaired({"/dev/md0": _array("disk0")}, "", monkeypatch, listed=listed, broken="lsinitramfs")
+    assert [call[0] for call in calls].count("update-initramfs") == 1
+    assert any("the new initramfs of" in line for line in done.warnings)
+
+
+def test_a_kernel_whose_modules_are_gone_keeps_the_clone_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, calls = _repaired({"/dev/md0": _array("disk0")}, "", monkeypatch, renewed="md0", broken="modprobe")
+    assert [call[0] for call in calls].count("update-initramfs") == 1
+    assert [call[-1] for call in calls if "--recheck" in call] == [NODES[0]]
+    (warning,) = done.warnings
+    assert warning.startswith(f"the drivers that kernel {KERNEL} needs here could not be looked for: ")
+
+
+def test_a_clone_whose_other_system_was_repaired_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, calls = _repaired({"/dev/md0": _array("disk0")}, "nvme raid1", monkeypatch, renewed="disk1-part2")
+    assert "update-initramfs" not in {call[0] for call in calls}
+    assert done.warnings == (
+        "the initramfs of the system on disk1-part2 was not made again and may name the old identities",
+    )
+
+
 def test_grub_is_installed_when_the_initramfs_cannot_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The GRUB of a clone looks for the old filesystem until it is installed again."""
-    done, calls = _repaired({"/dev/md0": _array("disk0")}, "raid1", monkeypatch, renewed=True, broken=KERNEL)
+    done, calls = _repaired({"/dev/md0": _array("disk0")}, "raid1", monkeypatch, renewed="md0", broken=KERNEL)
     assert [call[-1] for call in calls if "--recheck" in call] == [NODES[0]]
     (warning,) = done.warnings
     assert warning.startswith(f"the initramfs of {KERNEL} could not be made again and lacks nvme, the new identities: ")
