@@ -42,15 +42,22 @@ from images.sources import BlockSource
 _SUPERBLOCK = 64 * KIB
 _CRC32C = 0
 _FS_TREE, _CHUNK_TREE = 5, 3
-_INODE_ITEM, _XATTR_ITEM, _DIR_INDEX, _EXTENT_DATA, _ROOT_ITEM, _ROOT_REF, _CHUNK_ITEM = 1, 24, 96, 108, 132, 156, 228
+_INODE_ITEM, _INODE_REF, _XATTR_ITEM, _DIR_ENTRY, _DIR_INDEX, _EXTENT_DATA = 1, 12, 24, 84, 96, 108
+_ROOT_ITEM, _ROOT_BACKREF, _ROOT_REF, _CHUNK_ITEM = 132, 144, 156, 228
 _FIRST_CHUNK_TREE = 256
 _SUBVOLUME_ROOT = 256
+#: The folder in the tree of trees that has the default subvolume, by this name (BTRFS_ROOT_TREE_DIR_OBJECTID).
+_ROOT_FOLDER, _DEFAULT = 6, "default"
+#: Folders above a subvolume at most, those of the subvolumes around it counted.
+_DEPTH = 300
 #: The inode of a placeholder, where a snapshot has no copy of a subvolume (BTRFS_EMPTY_SUBVOL_DIR_OBJECTID).
 _PLACEHOLDER = 2
 _HEADER_SIZE, _ITEM_SIZE, _POINTER_SIZE = 101, 25, 33
 _KEY = struct.Struct("<QBQ")
 _INODE = struct.Struct("<5Q4I3Q32xqIqIqI")
 _DIR_ITEM = struct.Struct("<QBQQHHB")
+#: In front of a name: the folder of a subvolume and its number there; the number of an entry.
+_SUBVOLUME_HEAD, _LINK_HEAD = struct.Struct("<QQH"), struct.Struct("<QH")
 _EXTENT_HEAD = struct.Struct("<QQBBHB")
 _EXTENT_TAIL = struct.Struct("<4Q")
 _INLINE, _REGULAR = 0, 1
@@ -115,6 +122,40 @@ class BtrfsFilesystem:
         self._trees: dict[int, tuple[int, int]] = {}
         if sb.log_root:
             self.notes = ("its log was not played: what was synced just before the capture may be missing",)
+
+    @property
+    def default(self) -> str:
+        """The path of the subvolume that is mounted when none is named (``btrfs subvolume set-default``)."""
+        low, high = (_ROOT_FOLDER, _DIR_ENTRY, 0), (_ROOT_FOLDER, _DIR_ENTRY, _MAX)
+        tree = _FS_TREE
+        for _, data in self._search(self._super.root, self._super.root_level, low, high):
+            tree = next((location[0] for location, _, name, _ in _dir_items(data) if name == _DEFAULT), tree)
+        names: list[str] = []
+        folder = _SUBVOLUME_ROOT
+        while (tree, folder) != (_FS_TREE, _SUBVOLUME_ROOT):
+            if folder == _SUBVOLUME_ROOT:
+                tree, folder, name = self._above_subvolume(tree)
+            else:
+                folder, name = self._above_folder(tree, folder)
+            names.append(name)
+            if len(names) > _DEPTH:
+                raise DamagedError(f"The default subvolume lies deeper than {_DEPTH} folders.")
+        return "/" + "/".join(reversed(names))
+
+    def _above_subvolume(self, tree: int) -> tuple[int, int, str]:
+        """The tree and the folder that a subvolume lies in, and its name there."""
+        low, high = (tree, _ROOT_BACKREF, 0), (tree, _ROOT_BACKREF, _MAX)
+        for key, data in self._search(self._super.root, self._super.root_level, low, high):
+            folder, _, length = _SUBVOLUME_HEAD.unpack_from(data)
+            return key[2], folder, _name(data, _SUBVOLUME_HEAD.size, length)
+        raise DamagedError(f"The default subvolume, tree {tree}, lies in no other.")
+
+    def _above_folder(self, tree: int, folder: int) -> tuple[int, str]:
+        """The folder that one lies in, and its name there."""
+        for key, data in self._items(tree, (folder, _INODE_REF, 0), (folder, _INODE_REF, _MAX)):
+            _, length = _LINK_HEAD.unpack_from(data)
+            return key[2], _name(data, _LINK_HEAD.size, length)
+        raise DamagedError(f"Inode {folder} of tree {tree} lies in no folder.")
 
     def children(self, node: int) -> Iterator[Child]:
         tree, number = node >> _NODE_BITS, node & _MAX
@@ -371,6 +412,12 @@ class BtrfsFilesystem:
             if part.place + part.size > self._source.size:
                 raise DamagedError(f"Logical address {logical} lies at {part.place}, outside the volume.")
         return b"".join(self._source.read_at(part.place, part.size) for part in parts)
+
+
+def _name(data: bytes, start: int, length: int) -> str:
+    if not length or start + length > len(data):
+        raise DamagedError(f"A name of {length} bytes in an item of {len(data)}.")
+    return data[start : start + length].decode("utf-8", "surrogateescape")
 
 
 def _dir_items(data: bytes) -> Iterator[tuple[Key, int, str, bytes]]:

@@ -233,6 +233,11 @@ class Filesystem(Protocol):
     notes: tuple[str, ...]
     ignores_case: bool
 
+    @property
+    def default(self) -> str:
+        """The path of the folder that is mounted when none is named: ``/``, or a subvolume of btrfs."""
+        ...
+
     def children(self, node: int) -> Iterator[Child]:
         """The names in a folder, ``.`` and ``..`` left out."""
         ...

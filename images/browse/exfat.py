@@ -34,6 +34,7 @@ class ExfatFilesystem:
     name = "exfat"
     notes: tuple[str, ...] = ()
     ignores_case = True
+    default = "/"
 
     def __init__(self, source: BlockSource) -> None:
         self._source = source

@@ -127,6 +127,7 @@ class ExtFilesystem:
 
     root = 2
     ignores_case = False
+    default = "/"
 
     def __init__(self, source: BlockSource) -> None:
         self._source = source

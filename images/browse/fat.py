@@ -36,6 +36,7 @@ class FatFilesystem:
     root = 0
     notes: tuple[str, ...] = ()
     ignores_case = True
+    default = "/"
 
     def __init__(self, source: BlockSource) -> None:
         self._source = source

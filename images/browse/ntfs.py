@@ -56,6 +56,7 @@ class NtfsFilesystem:
     name = "ntfs"
     notes: tuple[str, ...] = ()
     ignores_case = True
+    default = "/"
 
     def __init__(self, source: BlockSource) -> None:
         self._source = source

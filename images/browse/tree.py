@@ -67,6 +67,23 @@ class Tree:
         with self._addressed("/"):
             return Found("/", self.filesystem.entry(self.filesystem.root))
 
+    @property
+    def default(self) -> Found:
+        """The folder that is mounted when none is named: the top one, or a subvolume of btrfs.
+
+        Raises:
+            DamagedError: the filesystem says that it is somewhere, and there it is not.
+        """
+        with self._addressed("/"):
+            path = self.filesystem.default
+        found = self.root
+        for name in path.strip("/").split("/") if path != "/" else ():
+            below = self.child(found, name)
+            if below is None:
+                raise DamagedError(f"{self._address(found.path)} has no {shown(name)}, and that is its default.")
+            found = below
+        return found
+
     def names(self, found: Found) -> list[tuple[str, int, Kind | None]]:
         """Names in a folder with their nodes, sorted, without reading the nodes themselves.
 

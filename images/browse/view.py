@@ -28,7 +28,7 @@ T = TypeVar("T")
 _LINKS = 40
 #: Bytes of a text file that are read.
 _TEXT_LIMIT = MIB
-#: Where distributions put the root subvolume of a btrfs.
+#: Where distributions put the root subvolume of a btrfs, when it is not the default one.
 _ROOTS = ("/", "/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot")
 
 
@@ -229,8 +229,9 @@ def root_in(tree: Tree) -> tuple[Mount, str] | None:
     Raises:
         DamagedError, RefusedError: it cannot be read.
     """
-    tops = _ROOTS if tree.filesystem.name == "btrfs" else _ROOTS[:1]
-    for top in tops:
+    # The default first: after a rollback of snapper's, what lies beside it is older.
+    tops = (tree.default.path, *_ROOTS) if tree.filesystem.name == "btrfs" else _ROOTS[:1]
+    for top in dict.fromkeys(tops):
         mount = Mount("/", tree, top)
         text = text_in(mount, "/etc/fstab")
         if text is not None:

@@ -47,6 +47,7 @@ class XfsFilesystem:
 
     name = "xfs"
     ignores_case = False
+    default = "/"
     notes: tuple[str, ...] = ()
 
     def __init__(self, source: BlockSource) -> None:

@@ -24,7 +24,8 @@ _KINDS = EXT | {FilesystemKind.XFS, FilesystemKind.BTRFS}
 #: As Debian, Fedora, SUSE and Arch call them.
 _KERNEL = re.compile(r"vmlinu[xz](-.+)?|[bz]?[Ii]mage-.+")
 _INITRAMFS = re.compile(r"init(rd|ramfs)([.-].+)?")
-#: Where they lie below the top of a filesystem that is no /boot: on a root, in the subvolume of a root.
+#: Where they lie below the top of a filesystem that is no /boot: on a root, in the subvolume of a root, when that is not
+#: the default one.
 _FOLDERS = (("boot",), *((name, "boot") for name in ("@", "root", "@rootfs")))
 #: Bytes for kernel and initramfs where they cannot be looked for, and the share of the filesystem that is enough.
 _UNKNOWN = 128 * MIB
@@ -58,9 +59,22 @@ def kernels_on(source: VolumeSource, kind: FilesystemKind) -> Kernels:
             room = _room(tree, _files(tree, folder)) if folder is not None else 0
             if room:
                 return Kernels(room)
+        return _by_default(tree) if kind is FilesystemKind.BTRFS else Kernels()
     except (DamagedError, RefusedError):
         return Kernels(min(_UNKNOWN, source.size // _UNKNOWN_SHARE))
-    return Kernels()
+
+
+def _by_default(tree: Tree) -> Kernels:
+    """Of the subvolume that is mounted when none is named: openSUSE's root is one of snapper's snapshots."""
+    default = tree.default
+    if default.entry.node == tree.root.entry.node:
+        return Kernels()
+    files = _files(tree, default)
+    room = _room(tree, files)
+    if room:
+        return Kernels(room, boot=True)
+    folder = _folder(tree, files, ("boot",))
+    return Kernels(_room(tree, _files(tree, folder)) if folder is not None else 0)
 
 
 def _files(tree: Tree, folder: Found) -> dict[str, tuple[str, int, Kind | None]]:

@@ -241,6 +241,7 @@ def test_every_file_is_as_the_kernel_shows_it(size: int, make: list[str], option
         theirs = kernel_view(top)
     with opened(image) as tree:
         assert_same(our_view(tree), theirs)
+        assert tree.default.path == ("/sub" if make[0] == "mkfs.btrfs" else "/")
 
 
 def subvolumes(top: Path) -> None:

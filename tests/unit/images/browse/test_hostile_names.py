@@ -30,6 +30,7 @@ class Hostile:
     name = "hostile"
     root = ROOT
     ignores_case = False
+    default = "/"
     notes: tuple[str, ...] = ()
 
     def __init__(self, entries: dict[str, Entry], attributes: tuple[Attribute, ...] = ()) -> None:

@@ -25,6 +25,7 @@ class Invented:
     name = "invented"
     notes: tuple[str, ...] = ()
     ignores_case = False
+    default = "/"
 
     def __init__(self, names: list[str], targets: dict[str, str] | None = None) -> None:
         self._names = names

@@ -25,10 +25,19 @@ class FakeTree:
 
     def __init__(self, source: Any) -> None:
         self._nodes: list[Any] = [source.files]
+        self._default: str = source.default
 
     @property
     def root(self) -> Found:
         return self.node("/", 0)
+
+    @property
+    def default(self) -> Found:
+        found: Found | None = self.root
+        for name in self._default.split("/"):
+            found = self.child(found, name) if found is not None and name else found
+        assert found is not None
+        return found
 
     def node(self, path: str, node: int) -> Found:
         held = self._nodes[node]
@@ -45,8 +54,8 @@ class FakeTree:
         return next((self.node(name, node) for other, node, _ in self.names(found) if other == name), None)
 
 
-def _source(files: dict[str, Any], size: int = GIB) -> Any:
-    return SimpleNamespace(files=files, size=size)
+def _source(files: dict[str, Any], size: int = GIB, default: str = "/") -> Any:
+    return SimpleNamespace(files=files, size=size, default=default)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ def _source(files: dict[str, Any], size: int = GIB) -> Any:
             },
             Kernels(97, boot=True),
         ),
-        # openSUSE on btrfs; Arch.
+        # Arch, on ext4 and with its root in a subvolume.
         ({"@": {"boot": {"vmlinuz-6.4": 12, "initrd-6.4": 60}}}, Kernels(72)),
         ({"vmlinuz-linux": 14, "initramfs-linux.img": 20, "initramfs-linux-fallback.img": 70}, Kernels(84, boot=True)),
         # A kernel needs no initramfs; an initramfs alone is nothing, nor is a folder of that name.
@@ -86,6 +95,38 @@ def _source(files: dict[str, Any], size: int = GIB) -> Any:
 def test_one_more_of_the_largest(files: dict[str, Any], wanted: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "Tree", FakeTree)
     assert kernels_on(_source(files), EXT4) == wanted
+
+
+#: openSUSE's root, with what is no snapshot in subvolumes beside it: two kernels, the second one of a later snapshot.
+SNAPPER = {
+    "@": {
+        "boot": {"grub2": {"i386-pc": {}, "x86_64-efi": {}}},
+        ".snapshots": {
+            "1": {"snapshot": {"boot": {"vmlinuz-6.4.0-default": 12, "initrd-6.4.0-default": 60}}},
+            "2": {"snapshot": {"boot": {"vmlinuz-6.4.9-default": 13, "initrd-6.4.9-default": 61}}},
+        },
+        "home": {},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "default", "wanted"),
+    [
+        (SNAPPER, "/@/.snapshots/1/snapshot", Kernels(72)),
+        # After a rollback.
+        (SNAPPER, "/@/.snapshots/2/snapshot", Kernels(74)),
+        (SNAPPER, "/@/home", Kernels()),
+        (SNAPPER, "/", Kernels()),
+        # A /boot of its own.
+        ({"now": {"vmlinuz-linux": 14, "grub": {}}}, "/now", Kernels(14, boot=True)),
+    ],
+)
+def test_the_default_subvolume_is_looked_into(
+    files: dict[str, Any], default: str, wanted: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "Tree", FakeTree)
+    assert kernels_on(_source(files, default=default), FilesystemKind.BTRFS) == wanted
 
 
 @pytest.mark.parametrize(("size", "room"), [(400 * MIB, 100 * MIB), (100 * GIB, 128 * MIB)])
