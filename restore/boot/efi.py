@@ -30,9 +30,12 @@ _USUAL = "/boot/efi"
 #: GRUB's installer on systems whose own packages run it for UEFI, too.
 _OURS = "grub-install"
 _UUID = re.compile(r"\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b")
-#: What efibootmgr prints: the order, and the number at the beginning of each entry.
+#: What efibootmgr prints: the order, and of each entry its number and whether it is active.
 _ORDER = re.compile(r"^BootOrder: ([0-9A-F,]+)$", re.MULTILINE)
-_ENTRY = re.compile(r"^Boot([0-9A-F]{4})[* ]", re.MULTILINE)
+_ENTRY = re.compile(r"^Boot([0-9A-F]{4})([* ]) ?(.*)$", re.MULTILINE)
+#: What a loader's path in such a line may follow, and what would make it another path: it is in brackets before version
+#: 18, and the entry's options come right behind it.
+_LOADER_BEGINS, _LOADER_ENDS = r"[/(\\]", r"(?![\\-]|\.\w)"
 #: libblkid's name of a member of an array.
 _MEMBER = "linux_raid_member"
 
@@ -206,14 +209,25 @@ def _tell(one: Started, first: Started, system: InstalledSystem, runner: Runner,
 
 
 def _has_entry(entries: str, one: Started) -> bool:
-    """Whether there is one for its partition, as ``efibootmgr --verbose`` lists them."""
-    return str(one.esp.partition.uuid).lower() in entries.lower()
+    """Whether the firmware, by what ``efibootmgr --verbose`` lists, starts this loader from this partition by itself.
+
+    An entry of another system on the same EFI system partition does not, nor does one that is switched off or stands
+    in no order. One for the fallback path is made and deleted by firmware as it likes.
+    """
+    path = re.escape(one.loader.lstrip("\\"))
+    loader = re.compile(f"{_LOADER_BEGINS}{path}{_LOADER_ENDS}", re.IGNORECASE)
+    partition = str(one.esp.partition.uuid).lower()
+    order = _boot_order(entries)
+    return any(
+        number in order and active == "*" and partition in shown.lower() and loader.search(shown) is not None
+        for number, active, shown in _ENTRY.findall(entries)
+    )
 
 
 def _boot_order(entries: str) -> tuple[str, ...]:
     """The numbers of what the firmware tries, in order, of entries that there are: efibootmgr takes no others."""
     found = _ORDER.search(entries)
-    there = set(_ENTRY.findall(entries))
+    there = {number for number, _, _ in _ENTRY.findall(entries)}
     return tuple(number for number in found[1].split(",") if number in there) if found else ()
 
 

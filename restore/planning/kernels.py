@@ -24,8 +24,8 @@ _KINDS = EXT | {FilesystemKind.XFS, FilesystemKind.BTRFS}
 #: As Debian, Fedora, SUSE and Arch call them.
 _KERNEL = re.compile(r"vmlinu[xz](-.+)?|[bz]?[Ii]mage-.+")
 _INITRAMFS = re.compile(r"init(rd|ramfs)([.-].+)?")
-#: Where they lie below the top of a filesystem that is no /boot: on a root, in the subvolume of a root, when that is not
-#: the default one.
+#: Where they lie below the top of a filesystem that is no /boot: on a root, in the subvolume of a root that is not the
+#: default one.
 _FOLDERS = (("boot",), *((name, "boot") for name in ("@", "root", "@rootfs")))
 #: Bytes for kernel and initramfs where they cannot be looked for, and the share of the filesystem that is enough.
 _UNKNOWN = 128 * MIB

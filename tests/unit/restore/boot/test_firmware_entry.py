@@ -62,6 +62,8 @@ STUBS = {
     "e3": {"grub.cfg": CFG.format(TWO)},
     "e4": {NAMES.loaders[-1]: "core of one"},
 }
+#: As firmware spells paths.
+LOADER, FALLBACK = rf"\EFI\debian\{NAMES.loaders[0]}", "\\" + NAMES.fallback.replace("/", "\\")
 ROOT = _part(2, "aa", FilesystemKind.EXT4)
 
 
@@ -172,22 +174,44 @@ def test_the_entry_names_the_disk_with_the_esp_that_is_used(
     assert done.warnings == ()
     assert len(_installed(done)) == 1
     # efibootmgr(8); UEFI spells paths with backslashes.
-    loader = rf"\EFI\debian\{NAMES.loaders[0]}"
     assert calls == [
         ("efibootmgr", "--verbose"),
         (
             *("efibootmgr", "--create", "--disk", disk, "--part", str(part)),
-            *("--label", "debian", "--loader", loader),
+            *("--label", "debian", "--loader", LOADER),
         ),
     ]
 
 
-def test_an_entry_that_is_there_is_not_made_again(variables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = f"Boot0000* debian HD(3,GPT,{GUIDS[3]},0x800,0x800)/File(x)\n".upper()
+@pytest.mark.parametrize(
+    ("entry", "counts"),
+    [
+        # efibootmgr 17 and 18, with options of the firmware's behind the path; FAT and GUIDs know no case.
+        (f"Boot0003* debian\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/File({LOADER})", True),
+        (f"Boot0003* Debian 12\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/{LOADER}", True),
+        (f"Boot0003* debian\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/File({LOADER})..BO", True),
+        (f"Boot0003* debian\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/{LOADER}0000424f", True),
+        (f"Boot0003* debian\tHD(3,GPT,{str(GUIDS[3]).upper()},0x800,0x800)/File({LOADER.upper()})", True),
+        (f"Boot0003* debian\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/File({LOADER[1:]})", True),
+        # The entry of another ESP is none of this one's, nor is that of another system on this one.
+        (f"Boot0003* debian\tHD(1,GPT,{GUIDS[1]},0x800,0x800)/File({LOADER})", False),
+        (f"Boot0003* Windows Boot Manager\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/File(\\EFI\\Microsoft\\x.efi)", False),
+        (f"Boot0003* debian\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/File({LOADER}.old)", False),
+        # Firmware makes and deletes it as it likes.
+        (f"Boot0003* UEFI OS\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/File({FALLBACK})", False),
+        # Switched off; in no order.
+        (f"Boot0003  debian\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/File({LOADER})", False),
+        (f"Boot0004* debian\tHD(3,GPT,{GUIDS[3]},0x800,0x800)/File({LOADER})", False),
+    ],
+)
+def test_an_entry_counts_when_it_starts_the_loader_by_itself(
+    entry: str, counts: bool, variables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planned, other = _disk("a", _esp(1, "ff"), ROOT), _disk("b", _esp(3, "ee"))
-    assert _repaired(planned, other, variables, monkeypatch, entry)[1] == [("efibootmgr", "--verbose")]
-    # The entry of another ESP is none of this one's.
-    assert len(_repaired(planned, other, variables, monkeypatch, entry.replace("9A3", "9A1"))[1]) == 2
+    done, calls = _repaired(planned, other, variables, monkeypatch, f"BootOrder: 0003,0001\n{entry}\n")
+    assert done.warnings == ()
+    assert [call[1] for call in calls] == ["--verbose"] + ["--create"] * (not counts)
+    assert ("the firmware already has a boot entry for /dev/other" in done.actions) is counts
 
 
 def test_the_entry_of_a_second_esp_does_not_come_before_the_one_that_there_is(
@@ -198,7 +222,7 @@ def test_the_entry_of_a_second_esp_does_not_come_before_the_one_that_there_is(
     # The number of an entry that is gone may stand in the order; efibootmgr refuses it.
     entries = (
         "BootCurrent: 0003\nTimeout: 1 seconds\nBootOrder: 0003,000A,0009\n"
-        f"Boot0003* debian\tHD(1,GPT,{GUIDS[1]},0x800,0x800)/File(x)\nBoot000A* PXE\tBBS\n"
+        f"Boot0003* debian\tHD(1,GPT,{GUIDS[1]},0x800,0x800)/File({LOADER})\nBoot000A* PXE\tBBS\n"
     )
     done, calls = _repaired(planned, other, variables, monkeypatch, entries)
     assert done.warnings == ()
