@@ -38,7 +38,7 @@ def show_with_targets(
     manifest = opened.manifest(identifier)
     contents = [Contents(opened, identifier, manifest, disk) for disk in manifest.layout.disks]
     smallest = [
-        smallest_target(disk, Wishes(least=stored.least))
+        smallest_target(disk, Wishes(least=stored.bare_least))
         for disk, stored in zip(manifest.layout.disks, contents, strict=True)
     ]
     return identifier, manifest, tuple(smallest)

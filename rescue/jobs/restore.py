@@ -277,7 +277,7 @@ class _Planning:
         """Bytes of the smallest target that takes a disk, by its rules, read from the image as the fit does."""
         contents = Contents(self._opened, self._point, self.manifest, disk)
         rules = tuple(rule for rule in self._choices.rules if rule.partition and rule.disk in ("", disk.id))
-        return smallest_target(disk, Wishes(rules=rules, table=self._choices.table, least=contents.least))
+        return smallest_target(disk, Wishes(rules=rules, table=self._choices.table, least=contents.bare_least))
 
     def draft(self, pairs: Sequence[Pair]) -> Draft:
         """What would become of each partition."""

@@ -33,6 +33,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
         notes: what the person should know.
         converted: the table is of another kind than the source's, or counts in other sectors: boot code and boot
             area of the source are of no use there.
+        roomy: bytes of the smallest disk with what is good to have (``Wishes.bare``), when this one lacks it; else 0.
     """
 
     table: PartitionTable | None = None
@@ -40,19 +41,23 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     converted: bool = False
+    roomy: int = 0
 
 
 def smallest_target(disk: Disk, wishes: Wishes | None = None, sector_size: int = 0) -> int:
-    """Bytes of the smallest disk that takes ``disk``: moved together, and shrunk as far as ``wishes.least`` says.
+    """Bytes of the smallest disk that takes ``disk``: moved together, and shrunk as far as the contents allow.
 
     Args:
         sector_size: of that disk; 0 for the source's.
     """
-    asked = wishes or Wishes()
+    return _smallest_by(disk, (wishes or Wishes()).barely, sector_size or disk.sector_size)
+
+
+def _smallest_by(disk: Disk, wishes: Wishes, sector_size: int) -> int:
+    """The same by ``wishes.least``."""
     if disk.table is None:
-        return _least_bare(disk, asked)
-    sectors = sector_size or disk.sector_size
-    return _smallest(disk, asked, converted(disk, disk.size, sectors, asked))
+        return _least_bare(disk, wishes)
+    return _smallest(disk, wishes, converted(disk, disk.size, sector_size, wishes))
 
 
 def _smallest(disk: Disk, wishes: Wishes, conversion: Conversion) -> int:
@@ -68,17 +73,25 @@ def fit(disk: Disk, size: int, sector_size: int, wishes: Wishes | None = None) -
         size, sector_size: of the target, in bytes.
     """
     asked = wishes or Wishes()
-    if disk.table is None:
-        reasons = _against_bare(disk, size, sector_size, asked)
-        stays = asked.grows_into_rest and disk.id not in asked.growable
-        alone = ("The disk has no partition table: its filesystem does not grow.",) if stays else ()
-        return Fit(reasons=reasons, notes=alone)
-    fitted = _least_change(disk, size, sector_size, asked)
-    if fitted.reasons or size >= disk.size:
+    fitted = _in_one(disk, size, sector_size, asked)
+    if fitted.reasons and asked.bare is not None:
+        fitted = _in_one(disk, size, sector_size, asked.barely)
+        if not fitted.reasons:
+            fitted = msgspec.structs.replace(fitted, roomy=_smallest_by(disk, asked, sector_size))
+    if disk.table is None or fitted.reasons or size >= disk.size:
         return fitted
     least = smallest_target(disk, asked, sector_size)
     note = f"The smallest disk that would do has {least} bytes ({format_size(least)})."
     return msgspec.structs.replace(fitted, notes=(*fitted.notes, note))
+
+
+def _in_one(disk: Disk, size: int, sector_size: int, asked: Wishes) -> Fit:
+    """By ``asked.least`` alone."""
+    if disk.table is not None:
+        return _least_change(disk, size, sector_size, asked)
+    stays = asked.grows_into_rest and disk.id not in asked.growable
+    alone = ("The disk has no partition table: its filesystem does not grow.",) if stays else ()
+    return Fit(reasons=_against_bare(disk, size, sector_size, asked), notes=alone)
 
 
 def _least_change(disk: Disk, size: int, sector_size: int, asked: Wishes) -> Fit:

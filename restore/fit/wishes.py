@@ -35,6 +35,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         growable: ids of partitions that hold a container which grows with its partition.
         least: bytes the content of a partition needs at least, or why it cannot be made smaller. Asked only when
             something has to be.
+        bare: the same without what is only good to have: room for one more kernel. Asked when the other does not fit;
+            None where there is no difference.
         boots: whether a partition is a /boot, which is made smaller after all others. Asked only when one has to be.
         conversion: by what means a partition comes to sectors of another size, or the reason why it cannot.
     """
@@ -45,8 +47,14 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     firmware: Firmware | None = None
     growable: frozenset[str] = frozenset()
     least: Callable[[Partition], int | str] = nothing_shrinks
+    bare: Callable[[Partition], int | str] | None = None
     boots: Callable[[Partition], bool] = nothing_boots
     conversion: Callable[[Partition, int, int], Means | str] = nothing_converts
+
+    @property
+    def barely(self) -> "Wishes":
+        """The same, content with what the contents need."""
+        return msgspec.structs.replace(self, least=self.bare or self.least, bare=None)
 
     @property
     def grows_into_rest(self) -> bool:

@@ -17,6 +17,7 @@ from restore.filesystems.held import HeldPartition
 from restore.filesystems.makers import MAKERS, remake_doubts
 from restore.perform.work import Outcome, Work
 from restore.plan.steps import RemakeFat, RemakeVolume, Step
+from restore.planning.scarce import after_words
 from restore.stream.ground import StreamCount
 from restore.target.partitions import partition_node
 
@@ -95,7 +96,7 @@ def remake_volume(step: RemakeVolume, work: Work) -> Outcome:
         work.runner.run([*maker.check, node], timeout=24 * 3600)
     said += (*_doubt(source), *maker.notes(source))
     called = f"partition {step.number}" if step.number else step.disk
-    warnings = tuple(f"{called}: {line}" for line in said)
+    warnings = tuple(f"{called}: {line}" for line in said) + after_words(called, step.kernel_room)
     return Outcome(count=StreamCount(written=copying.done), verified=verified, warnings=warnings)
 
 

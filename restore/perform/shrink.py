@@ -9,6 +9,7 @@ from core.units import format_size
 from images.browse.point import ChunkCache, open_volume
 from restore.perform.work import Outcome, Work
 from restore.plan.steps import ShrinkVolume, Step
+from restore.planning.scarce import after_words
 from restore.planning.surveyed import volume_name
 from restore.shrink.kinds import SHRINKERS
 from restore.shrink.made import shrunk_volume
@@ -67,7 +68,7 @@ def shrink_volume(step: ShrinkVolume, work: Work) -> Outcome:
     with ticking(meter):
         count = writing.write(meter)
     place = f"partition {step.number}" if step.number else step.disk
-    warnings = tuple(f"{place}: {note}" for note in writing.shrunk.notes)
+    warnings = tuple(f"{place}: {note}" for note in writing.shrunk.notes) + after_words(place, step.kernel_room)
     if not step.verify:
         return Outcome(count=count, warnings=warnings)
     meter = Meter(work.sink, Stage.VERIFY, total, message="Reading back")

@@ -122,7 +122,7 @@ class RemakeVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
     What lies beside the files is not kept: flags of chattr, quota limits, extents that files share. ``offset`` and
     ``size`` are the partition's. ``data``: bytes that were allocated at capture; ``stored``: bytes read from the
-    repository for them, at most.
+    repository for them, at most. ``kernel_room`` as of ShrinkVolume.
     """
 
     volume: str
@@ -132,6 +132,7 @@ class RemakeVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
     size: int
     data: int
     stored: int = 0
+    kernel_room: int = 0
 
     def describe(self) -> str:
         without = "without chattr flags and quotas"
@@ -146,6 +147,7 @@ class ShrinkVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
         data: bytes that will be written, by estimate; stored: bytes read from the repository for that.
         scratch: bytes of scratch it takes meanwhile, by estimate.
         verify: what was written is read back and compared.
+        kernel_room: bytes that one more kernel with its initramfs takes and will not find; 0 where it does.
     """
 
     volume: str
@@ -157,6 +159,7 @@ class ShrinkVolume(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True,
     stored: int = 0
     scratch: int
     verify: bool = True
+    kernel_room: int = 0
 
     def describe(self) -> str:
         proof = ", read back" if self.verify else ""

@@ -63,12 +63,31 @@ class Contents:
             if volume.disk not in others and volume.role is not VolumeRole.HEAD
         }
         self._kernels: dict[str, Kernels] = {}
-        #: What it, and the stack on it, can do with less room.
+        self._answers: dict[str, int | str] = {}
+        #: What it, and the stack on it, can do with less room; and without room for one more kernel.
         self.lessening = Lessening(manifest.layout, self._least, self._against_header)
+        self.bare_lessening = Lessening(manifest.layout, self._bare_least, self._against_header)
 
     def least(self, partition: Partition) -> int | str:
-        """Bytes the content of a partition needs at least, or why it cannot be made smaller."""
+        """Bytes the content of a partition needs at least, or why it cannot be made smaller.
+
+        With room for one more kernel where there are kernels: boot repair may have to make an initramfs there.
+        """
         return self.lessening.least(partition.id, partition.filesystem)
+
+    def bare_least(self, partition: Partition) -> int | str:
+        """The same without room for a kernel."""
+        return self.bare_lessening.least(partition.id, partition.filesystem)
+
+    def lacking_for_kernel(self, device: str, filesystem: Filesystem | None, size: int) -> int:
+        """Bytes that one more kernel takes and does not find when what lies on a device has ``size``; 0 where it does.
+
+        Args:
+            device: id of a partition or a device of the stack.
+        """
+        room = self._kernels_on(device, filesystem).room
+        needed = self._bare_least(device, filesystem) if room else 0
+        return room if not isinstance(needed, str) and size < needed + room else 0
 
     def holds_boot(self, partition: Partition) -> bool:
         """Whether a partition is a /boot, which keeps its size as long as there is another way."""
@@ -106,9 +125,13 @@ class Contents:
         return open_volume(self._cache, self._point, self._manifest, volume)
 
     def _least(self, device: str, filesystem: Filesystem | None) -> int | str:
-        """With room for one more kernel where there are kernels: boot repair may have to make an initramfs there."""
-        found = self._least_alone(device, filesystem)
+        found = self._bare_least(device, filesystem)
         return found if isinstance(found, str) else found + self._kernels_on(device, filesystem).room
+
+    def _bare_least(self, device: str, filesystem: Filesystem | None) -> int | str:
+        if device not in self._answers:
+            self._answers[device] = self._least_alone(device, filesystem)
+        return self._answers[device]
 
     def _kernels_on(self, device: str, filesystem: Filesystem | None) -> Kernels:
         """For what lies on a partition or a device of the stack."""

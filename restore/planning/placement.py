@@ -4,7 +4,8 @@ What the planner makes steps of, and what is shown to a person who still decides
 written; of the contents, metadata alone is read.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -21,10 +22,12 @@ from restore.planning.contents import Contents
 from restore.planning.degraded import without_members
 from restore.planning.growing import Chosen, chosen_volumes, disks_that_grow, growable_members, with_members
 from restore.planning.left_out import dropped_partitions, left_out
+from restore.planning.lessening import Lessening
 from restore.planning.matching import Pair, is_same_identity, same_disks
 from restore.planning.rules import Growth, PartitionRule, TableChoice
+from restore.planning.scarce import scarce_notes, scarce_rooms
 from restore.planning.seating import rules_reasons
-from restore.planning.stack_steps import Room, containers_on, stack_reasons
+from restore.planning.stack_steps import Room, containers_on, stack_reasons, stack_sizes
 from restore.target.candidates import Candidate
 from restore.unique.planning import unique_reasons
 
@@ -71,6 +74,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         growth: who takes the room that no rule is about.
         reasons: every reason against; the fits are then not to be used.
         notes: a sentence for each array that lacks members which are left out.
+        scarce: by id of the partition or device that a filesystem with kernels lies on, the bytes that one more kernel
+            takes, where it would not find them.
     """
 
     manifest: Manifest
@@ -81,6 +86,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     growth: Growth
     reasons: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    scarce: Mapping[str, int] = MappingProxyType({})
 
 
 def place(
@@ -120,7 +126,7 @@ def place(
     ]
     if options.unique:
         reasons += unique_reasons(repository, point, manifest)
-    return Placement(
+    placement = Placement(
         manifest=manifest,
         layout=layout,
         left=tuple(disk.id for disk in whole.layout.disks if disk not in disks),
@@ -130,6 +136,7 @@ def place(
         reasons=tuple(reasons),
         notes=lacking,
     )
+    return placement if reasons else _with_scarce(placement)
 
 
 def _with_arrays(whole: Manifest, pairs: Sequence[Pair], options: PlanOptions) -> tuple[Manifest, tuple[str, ...]]:
@@ -154,9 +161,31 @@ def room_of(placement: Placement, layout: Layout) -> Room:
         targets={placing.disk.id: placing.candidate.size for placing in placings if placing.disk.table is None},
         growing=disks_that_grow(layout, placement.chosen, asked=placement.growth is not Growth.NONE),
         chosen=placement.chosen,
-        lessening=placings[0].contents.lessening,
+        lessening={placing.disk.id: _lessening(placing) for placing in placings},
         open=placings[0].contents.open,
     )
+
+
+def _with_scarce(placement: Placement) -> Placement:
+    """With what is to be known of filesystems that lose the room for one more kernel."""
+    layout, placings = placement.manifest.layout, placement.placings
+    if not any(placing.fit.roomy for placing in placings):
+        return placement
+    fits, sector_sizes = [one.fit for one in placings], [one.candidate.sector_size for one in placings]
+    sizes = stack_sizes(layout, fits, sector_sizes, room_of(placement, layout))
+    scarce: dict[str, int] = {}
+    told: list[Placing] = []
+    for placing in placings:
+        rooms = scarce_rooms(layout, placing.disk, placing.contents, sizes) if placing.fit.roomy else {}
+        notes = scarce_notes(layout, rooms, placing.fit.roomy, placing.candidate.size)
+        fitted = msgspec.structs.replace(placing.fit, notes=(*notes, *placing.fit.notes))
+        told.append(msgspec.structs.replace(placing, fit=fitted))
+        scarce |= rooms
+    return msgspec.structs.replace(placement, placings=tuple(told), scarce=scarce)
+
+
+def _lessening(placing: Placing) -> Lessening:
+    return placing.contents.bare_lessening if placing.fit.roomy else placing.contents.lessening
 
 
 def _without_dropped(
@@ -244,6 +273,7 @@ def _wishes(
         firmware=options.firmware,
         growable=growable,
         least=contents.least,
+        bare=contents.bare_least,
         boots=contents.holds_boot,
         conversion=contents.convert,
     )

@@ -20,6 +20,7 @@ from restore.plan.plan import Plan, TargetDisk
 from restore.plan.steps import CloseStack, CreateTable, RepairBoot, Step, WipeSignatures, WriteHead
 from restore.planning.matching import Pair
 from restore.planning.placement import Placement, Placing, PlanOptions, is_source, place, refusal, room_of
+from restore.planning.scarce import marked
 from restore.planning.seating import Content, content_steps, late_steps, streamed
 from restore.planning.stack_steps import StackSteps, stack_steps
 from restore.planning.surveyed import survey_chunks
@@ -75,6 +76,9 @@ def make_plan(
     steps += [*stack.making, *_late_steps(manifest, placings, surveyed, [*stack.growing, *late], options)]
     if stack.making:
         steps.append(CloseStack(disk=placings[0].disk.id))
+    if placement.scarce:
+        devices = {volume.id: volume.partition or volume.disk for volume in manifest.volumes}
+        steps = [marked(step, placement.scarce, devices) for step in steps]
     notes = [*placement.notes, *_fit_notes(placings), *stack.notes, *waiting, *_notes(manifest, placings, options)]
     return Plan(
         recovery_point=point,

@@ -116,14 +116,14 @@ class Room(msgspec.Struct, frozen=True):
     Attributes:
         targets: bytes of the targets of disks without a table; growing: the disks whose room goes up.
         chosen: by id of a volume group, the name of the volume that a rule lets grow.
-        lessening: who gives up what is missing where a target is smaller.
+        lessening: by disk, who gives up what is missing where its target is smaller.
         open: the stored content of a volume.
     """
 
     targets: Mapping[str, int]
     growing: Collection[str]
     chosen: Chosen
-    lessening: Lessening
+    lessening: Mapping[str, Lessening]
     open: Callable[[Volume], VolumeSource]
 
 
@@ -224,7 +224,8 @@ def _making(layout: Layout, container: Container, sizes: dict[str, int], room: R
         return OpenLuks(disk=container.id, container=msgspec.structs.replace(container, size=least))
     if any(gain < 0 for gain in gains.values()):
         (member,) = container.member_ids
-        cut = room.lessening.cut(container, sizes[member])
+        (disk,) = disks_below(layout)[member]
+        cut = room.lessening[disk].cut(container, sizes[member])
         sizes.update(cut)
         return CreateVolumeGroup(disk=container.id, group=smaller_group(container, sizes[member], cut))
     gain = align_down(sum(gains.values()), container.extent_size)

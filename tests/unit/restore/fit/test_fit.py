@@ -80,6 +80,32 @@ def test_too_small_says_by_how_many_bytes_and_what_would_do() -> None:
     assert str(least) in reason
 
 
+def test_what_is_good_to_have_is_given_up_last() -> None:
+    disk = _disk(GIB, (MIB, 500 * MIB, EXT4), (501 * MIB, 100 * MIB, SWAP))
+    wishes = Wishes(least=lambda part: 400 * MIB, bare=lambda part: 300 * MIB)
+    end = 33 * 512
+    # The smallest disk that would do is that of the bare needs; above the other one nothing is given up.
+    assert smallest_target(disk, wishes) == 401 * MIB + end
+    comfortable = fit(disk, 501 * MIB + end, 512, wishes)
+    assert (comfortable.reasons, comfortable.roomy) == ((), 0)
+    assert _extents(disk, comfortable.table) == [(1, 401), (401, 501)]
+    assert "The smallest disk that would do has 420495872 bytes" in comfortable.notes[-1]
+    scarce = fit(disk, 451 * MIB + end, 512, wishes)
+    assert (scarce.reasons, scarce.roomy) == ((), 501 * MIB + end)
+    assert _extents(disk, scarce.table) == [(1, 351), (351, 451)]
+    (reason, *_) = fit(disk, 400 * MIB + end, 512, wishes).reasons
+    assert f"the smallest that would do has {401 * MIB + end} bytes" in reason
+
+
+def test_a_disk_without_a_table_gives_up_what_is_good_to_have_too() -> None:
+    group = Filesystem(kind=FilesystemKind.UNKNOWN, detail="LVM2_member")
+    disk = Disk(id="disk0", identity=DiskIdentity(), size=GIB, sector_size=512, filesystem=group)
+    wishes = Wishes(least=lambda part: 400 * MIB, bare=lambda part: 300 * MIB)
+    found = [fit(disk, size * MIB, 512, wishes) for size in (400, 399, 300, 299)]
+    assert [bool(one.reasons) for one in found] == [False, False, False, True]
+    assert [one.roomy for one in found] == [0, 400 * MIB, 400 * MIB, 0]
+
+
 def test_another_sector_size_is_refused_with_the_reason() -> None:
     assert "sectors of 4096" in fit(_disk(GIB, (MIB, MIB, EXT4)), GIB, 4096).reasons[0]
 

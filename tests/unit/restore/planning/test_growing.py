@@ -23,7 +23,6 @@ from images.model.stack import Array, ArrayMember, LogicalVolume, Luks, Physical
 from restore.fit.fitting import Fit
 from restore.plan.steps import CreateArray, CreateVolumeGroup, GrowFilesystem, Step
 from restore.planning.growing import chosen_volumes, disks_that_grow, growable_members, growing_volume, with_members
-from restore.planning.lessening import Lessening
 from restore.planning.rules import PartitionRule, Rule
 from restore.planning.stack_steps import Room, stack_reasons, stack_steps
 
@@ -123,7 +122,7 @@ def steps(layout: Layout, targets: Mapping[str, int], *, asked: bool, chosen: st
         targets=targets,
         growing=disks_that_grow(layout, picked, asked=asked),
         chosen=picked,
-        lessening=Lessening(layout, lambda device, filesystem: "nobody asks", lambda luks: ""),
+        lessening={},
         open=unopened,
     )
     fits = [Fit() for _ in layout.disks]

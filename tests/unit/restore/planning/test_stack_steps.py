@@ -82,7 +82,9 @@ def planned(containers: tuple[Container, ...], target: int) -> StackSteps:
         targets={"disk0": target},
         growing=frozenset(),
         chosen={},
-        lessening=Lessening(layout, lambda device, _: needs.get(device, "it keeps its size"), lambda luks: ""),
+        lessening={
+            "disk0": Lessening(layout, lambda device, _: needs.get(device, "it keeps its size"), lambda luks: "")
+        },
         open=unopened,
     )
     surveyed = {volume.id: Content(data=10 * MIB, zero=0, stored=5 * MIB) for volume in volumes}
@@ -157,7 +159,7 @@ def fitted_steps(
     found = fit(disk, target or smallest_target(disk, wishes), 512, wishes)
     assert not found.reasons
     manifest = Manifest(name="n", created="2026", origin="", layout=layout, volumes=volumes, machine=None, tool="t")
-    room = Room(targets={}, growing=frozenset(), chosen={}, lessening=lessening, open=unopened)
+    room = Room(targets={}, growing=frozenset(), chosen={}, lessening={disk.id: lessening}, open=unopened)
     surveyed = {volume.id: Content(data=MIB, zero=0, stored=MIB) for volume in volumes}
     made = stack_steps(manifest, [found], [512], surveyed, room, verify=True)
     return found.seats[0].partition.sector_count * 512, list(made.making)
