@@ -19,11 +19,13 @@ class _Work(threading.Thread, Generic[T]):
 
     Attributes:
         ended: it is over.
+        unwanted: nobody will ask for its result.
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
         super().__init__(name="beside")
         self.ended = False
+        self.unwanted = False
         self._work = work
         self._made: list[T] = []
         self._failure: BaseException | None = None
@@ -56,8 +58,8 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
     """Do ``work`` in a thread of its own; what is given waits for its end and returns or raises what it did.
 
     When the body fails or is interrupted, the programs that the work has started are ended, and with them the work: it
-    must let the error of a program that was ended through. When the work fails, the body goes on until it asks: what it
-    makes is kept for the next build.
+    must let the error of a program that was ended through, and where it waits for something else ask
+    :func:`is_unwanted`. When the work fails, the body goes on until it asks: what it makes is kept for the next build.
     """
     thread = _Work(work)
     try:
@@ -65,8 +67,15 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
             thread.start()
         yield thread.result
     except BaseException:
+        thread.unwanted = True
         # One that never began has no number, and never ends.
         while thread.ident is not None and not thread.ended:
             end_programs_of(thread)
             time.sleep(_LOOK)
         raise
+
+
+def is_unwanted() -> bool:
+    """Whether this is asked in work whose body has failed, and which had better end."""
+    thread = threading.current_thread()
+    return isinstance(thread, _Work) and thread.unwanted

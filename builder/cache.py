@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from builder.beside import is_unwanted
 from core.errors import DeviceError, ProcessError, StoppedError
 from core.files import write_atomically
 from core.stopping import is_stopping
@@ -83,7 +84,7 @@ class Cache:
         """Be the only build that works on ``name``; waits for another one.
 
         Raises:
-            StoppedError: the program was told to stop meanwhile.
+            StoppedError: the program was told to stop meanwhile, or the build failed elsewhere.
         """
         path = self._root / f"{name}.lock"
         while True:
@@ -226,13 +227,13 @@ def _wait_for(descriptor: int) -> None:
     waiting in a thread.
 
     Raises:
-        StoppedError: the program was told to stop.
+        StoppedError: the program was told to stop, or the build has failed elsewhere.
     """
     while True:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        if is_stopping():
+        if is_stopping() or is_unwanted():
             raise StoppedError("Waiting for another build was stopped.")
         time.sleep(_LOOK)
 

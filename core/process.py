@@ -34,6 +34,19 @@ _TAIL = 8000
 _PATIENCE, _LOOK = 10.0, 0.02
 #: Seconds in which the kernel takes away the processes that were killed.
 _KILLING = 2.0
+#: Put before a program that is not to outlive us. The kernel kills it with the thread that started it (prctl(2),
+#: PR_SET_PDEATHSIG), which in :meth:`SystemRunner.run` is the one that waits for its end.
+_TIED = ("setpriv", "--pdeathsig", "KILL", "--")
+#: What it starts does not inherit that. So it gets a namespace of processes, whose first one dies with unshare, and
+#: everybody in it with the first, whatever their parents, groups and sessions are (pid_namespaces(7)). The first is a
+#: shell: a first process gets no signal that it does not handle itself, and the program is to be asked to end. What a
+#: shell says of a program that a signal ended is not the program's output.
+_FENCED = (
+    *("unshare", "--pid", "--fork", "--kill-child", "--"),
+    *("sh", "-c", 'unset PWD; exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; exec "$@"); exit $?', "sh"),
+)
+#: A shell's exit code for a program that a signal ended, less the signal's number (POSIX, "Exit Status for Commands").
+_SIGNALLED = 128
 #: What runs now, by the thread that waits for it.
 _running: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -80,7 +93,15 @@ class Runner(Protocol):
 
 
 class SystemRunner:
-    """The runner that really starts programs."""
+    """The runner that really starts programs.
+
+    Args:
+        tied: a program is killed when this process is. fenced: and all that it has started. See :func:`tied_runner`.
+    """
+
+    def __init__(self, *, tied: bool = False, fenced: bool = False) -> None:
+        self._fenced = fenced
+        self._before = (*(_TIED if tied else ()), *(_FENCED if fenced else ()))
 
     def run(
         self,
@@ -99,7 +120,8 @@ class SystemRunner:
         with tempfile.TemporaryFile("w+b") as errors, contextlib.ExitStack() as stack:
             joined = on_line is not None
             with undisturbed():
-                process = _start(argv, shown, stdin is not None, subprocess.STDOUT if joined else errors, env, cwd)
+                errors_to = subprocess.STDOUT if joined else errors
+                process = _start(argv, shown, stdin is not None, errors_to, env, cwd, self._before)
                 stack.push(_Started(process).leave)
             try:
                 if on_line is not None:
@@ -113,11 +135,31 @@ class SystemRunner:
                 raise ProcessError(shown, -signal.SIGKILL, f"no end within {timeout:.0f} s") from None
             stderr = "" if joined else _tail(errors)
         stderr = _redact(stderr, secrets)
-        if process.returncode not in success:
+        code = process.returncode
+        if self._fenced and code > _SIGNALLED:
+            code = _SIGNALLED - code
+        if code not in success:
             output = _redact(stdout[-_TAIL:], secrets) + stderr
-            log.debug("failed (%d): %s", process.returncode, output)
-            raise ProcessError(shown, process.returncode, output)
-        return Result(process.returncode, stdout, stderr)
+            log.debug("failed (%d): %s", code, output)
+            raise ProcessError(shown, code, output)
+        return Result(code, stdout, stderr)
+
+
+def tied_runner() -> SystemRunner:
+    """A runner whose programs end with this process, even when it is killed: each program and all that it has started
+    where this process may make namespaces of processes (root may), elsewhere the program alone.
+
+    It may start nothing that is to stay, such as a filesystem that a program serves (FUSE). What was started in the
+    last milliseconds before the kill, and could not yet say that it is tied, comes to its own end.
+    """
+    for runner in (SystemRunner(tied=True, fenced=True), SystemRunner(tied=True)):
+        try:
+            runner.run(["true"], timeout=20)
+        except LiferaftError as error:
+            log.debug("programs cannot be tied to this process: %s", error.message)
+        else:
+            return runner
+    return SystemRunner()
 
 
 def end_programs_of(thread: threading.Thread) -> None:
@@ -171,6 +213,7 @@ def _start(
     stderr: IO[bytes] | int,
     env: Mapping[str, str] | None,
     cwd: str | None,
+    before: tuple[str, ...],
 ) -> subprocess.Popen[bytes]:
     full = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     full.update(LC_ALL="C.UTF-8", LANG="C.UTF-8", **(env or {}))
@@ -181,7 +224,7 @@ def _start(
         raise missing_tool(argv[0])
     try:
         return subprocess.Popen(
-            [program, *argv[1:]],
+            [*before, program, *argv[1:]],
             stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -11,7 +11,7 @@ from builder.medium import BuildReport
 from builder.namespace import root_prefix
 from core.documents import encode
 from core.errors import ExitCode
-from core.process import SystemRunner, become
+from core.process import SystemRunner, become, tied_runner
 from core.units import MIB, format_duration, format_size
 from rescue.cli.terminal import json_option, open_sink, progress_option
 from rescue.jobs.build import build_medium
@@ -92,7 +92,7 @@ def command(
         out,
         cache,
         sink,
-        SystemRunner(),
+        tied_runner(),
         this_machine=this_machine,
         netboot=netboot,
         offline=offline,

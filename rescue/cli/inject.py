@@ -7,7 +7,7 @@ import click
 from builder.inject.inject import InjectReport
 from core.documents import encode
 from core.errors import ExitCode
-from core.process import SystemRunner
+from core.process import tied_runner
 from core.units import format_duration, format_size
 from rescue.cli.terminal import json_option, open_sink, progress_option
 from rescue.jobs.inject import inject_medium
@@ -86,7 +86,7 @@ def command(
         out,
         cache,
         open_sink(progress),
-        SystemRunner(),
+        tied_runner(),
         netboot=netboot,
         drivers=drivers,
         firmware=firmware,

@@ -8,6 +8,7 @@ from core.process import SystemRunner
 from images.capture import CaptureResult
 from rescue.jobs.capture import capture_disks
 from tests.flow.disks import TOOLS, make_tree, need
+from tests.flow.signals import Command
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,3 +34,17 @@ def capture(tmp_path: Path) -> Callable[[Path], CaptureResult]:
         return capture_disks([disk], str(tmp_path / "repo"), name="", runner=SystemRunner(), sink=ignore)
 
     return take
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts a command in ``tmp_path``."""
+    started: list[Command] = []
+
+    def start(*words: str | Path, **options: object) -> Command:
+        started.append(Command(tmp_path, *words, **options))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.kill()

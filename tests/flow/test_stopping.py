@@ -5,20 +5,18 @@ import json
 import os
 import pty
 import select
-import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from builder.namespace import root_prefix
 from core.events import ignore
 from core.process import SystemRunner
 from images.store.check import Depth
@@ -27,110 +25,8 @@ from rescue.jobs.check import check_repository
 from rescue.jobs.restore import RestoreChoices, plan_restore, run_plan
 from tests.flow.disks import MIB, blank, ext_files, gpt_disk, need, partition_file
 from tests.flow.servers import free_port
-from tests.flow.signals import signals_as_at_the_start
+from tests.flow.signals import PYTHONPATH, ROOT, SLOW, WAYS, Command, signals_as_at_the_start
 from tests.flow.sticks import small_iso
-
-_ROOT = Path(__file__).parents[2]
-_PYTHONPATH = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-#: How a command is told to stop: from the keyboard, once and by somebody impatient; by kill(1); by a terminal that went
-#: away; by timeout(1), which sends to the command and then to its group; by systemd with SendSIGHUP= (systemd.kill(5)).
-WAYS = {
-    "Ctrl-C": (signal.SIGINT,),
-    "Ctrl-C twice": (signal.SIGINT, signal.SIGINT),
-    "kill": (signal.SIGTERM,),
-    "hangup": (signal.SIGHUP,),
-    "timeout": (signal.SIGTERM, signal.SIGTERM),
-    "systemd": (signal.SIGTERM, signal.SIGHUP),
-}
-_STOPPED = "Stopped. Nothing is broken: run the same command again."
-#: Put before the program: work that takes time, so that a signal meets it.
-SLOW = (
-    "import time\n"
-    "from images.capture import _Workers\n"
-    "from images.store.backend import LocalBackend\n"
-    "from builder.stick.stick import _Writing\n"
-    "def slow(of, name, seconds):\n"
-    "    quick = getattr(of, name)\n"
-    "    setattr(of, name, lambda *words, **options: (time.sleep(seconds), quick(*words, **options))[1])\n"
-    "slow(_Workers, '_pack', 0.3)\n"
-    "slow(LocalBackend, 'read_range', 0.3)\n"
-    "slow(_Writing, '_write', 0.3)\n"
-)
-
-
-class Command:
-    """liferaft at work, as a program of its own.
-
-    Attributes:
-        said: the file with what it says on stderr.
-    """
-
-    def __init__(self, folder: Path, *words: str | Path, launcher: tuple[str, ...] = (), slow: str = SLOW) -> None:
-        self._folder = folder
-        self._scratch = folder / "scratch"
-        self._scratch.mkdir(exist_ok=True)
-        self.said = folder / "said"
-        # A file, because `liferaft build` starts itself again by its own name where it is not root.
-        program = folder / "liferaft.py"
-        program.write_text(f"{slow}from rescue.cli.main import main\nmain()\n")
-        with self.said.open("w") as said, (folder / "printed").open("w") as printed:
-            self.process = subprocess.Popen(
-                [*launcher, sys.executable, str(program), *map(str, words)],
-                cwd=folder,
-                # Both are passed on to every program that it starts: by the folder in them they are known.
-                env={
-                    **os.environ,
-                    "PATH": f"{folder}:{os.environ['PATH']}",
-                    "PYTHONPATH": _PYTHONPATH,
-                    "HOME": str(folder),
-                    "TMPDIR": str(self._scratch),
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=said,
-                start_new_session=True,
-                preexec_fn=signals_as_at_the_start,
-            )
-
-    def until(self, reached: Callable[[], bool]) -> None:
-        """Wait until it has come so far, and is still at work."""
-        until = time.monotonic() + 60
-        while not reached():
-            assert self.process.poll() is None, f"it ended by itself: {self.said.read_text()}"
-            assert time.monotonic() < until, f"it never came so far: {self.said.read_text()}"
-            time.sleep(0.01)
-
-    def stop(self, *numbers: signal.Signals, says: str = _STOPPED) -> None:
-        """Send signals, and see it end as it should."""
-        for number in numbers:
-            self.process.send_signal(number)
-            time.sleep(0.02)
-        assert self.process.wait(60) == 130, self.said.read_text()
-        said = self.said.read_text()
-        assert says in said and "Traceback" not in said
-        self.nothing_left()
-
-    def nothing_left(self) -> None:
-        """No program, no scratch file, no mount, no loop device."""
-        assert list(self._programs()) == []
-        assert list(self._scratch.iterdir()) == []
-        assert str(self._folder) not in Path("/proc/self/mountinfo").read_text()
-        loops = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
-        assert not [path for path in loops if str(self._folder) in path]
-
-    def _programs(self) -> Iterator[str]:
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if str(self._folder).encode() in (path / "environ").read_bytes():
-                    yield f"{path.name} {(path / 'cmdline').read_text()}"
-            except OSError:
-                continue
-
-    def kill(self) -> None:
-        """For a test that failed."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
 
 class Taken(NamedTuple):
@@ -157,20 +53,6 @@ def taken(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Taken:
 
 def _capture(disk: Path, repository: Path) -> None:
     capture_disks([disk], str(repository), name="", runner=SystemRunner(), sink=ignore)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Starts a command in ``tmp_path``."""
-    started: list[Command] = []
-
-    def start(*words: str | Path, **options: object) -> Command:
-        started.append(Command(tmp_path, *words, **options))  # type: ignore[arg-type]
-        return started[-1]
-
-    yield start
-    for command in started:
-        command.kill()
 
 
 def _files(folder: Path, pattern: str) -> list[str]:
@@ -277,44 +159,6 @@ def test_a_stick_whose_writing_was_stopped_starts_nothing(tmp_path: Path, start:
         assert stream.read(MIB) == bytes(MIB)
 
 
-#: A build in a world without network: nothing is fetched, and mmdebstrap has nothing to install.
-_OFFLINE = """
-import datetime
-import builder.medium, builder.rootfs, builder.wheels
-from builder.archive.mirror import Mirror, PackageSource
-from builder.archive.origin import Origin
-source = PackageSource("http://m", "trixie", datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC), "0" * 64)
-builder.medium.find_origin = lambda *words, **options: Origin(Mirror("http://m", ""), "trixie", (source,))
-Origin.packages = lambda *words: ("bash 5",)
-builder.rootfs.stage_debs = builder.wheels.stage_debs = lambda wanted, origin, folder, *words: folder.mkdir()
-"""
-#: mmdebstrap itself, in its namespaces, with a hook in the place of packages' installation.
-_MMDEBSTRAP = """#!/bin/sh
-for word; do tree=$last; last=$word; done
-exec {real} --mode=unshare --variant=custom --skip=update,cleanup,check \
-  --setup-hook='mkdir -p "$1/usr/many"; seq 500 | (cd "$1/usr/many" && xargs touch); mktemp {marks}/XXXXXX; sleep 300' \
-  trixie "$tree" -
-"""
-
-
-def test_a_build_that_is_stopped_leaves_nothing_in_its_cache(tmp_path: Path, start: Callable[..., Command]) -> None:
-    """Two of them are at work then, as in every build of a base: the medium's system and the build system."""
-    need("mmdebstrap", "unshare")
-    if os.geteuid() != 0:
-        words, reason = root_prefix(SystemRunner())
-        if not words:
-            pytest.skip(reason)
-    (tmp_path / "marks").mkdir()
-    program = tmp_path / "mmdebstrap"
-    program.write_text(_MMDEBSTRAP.format(real=shutil.which("mmdebstrap"), marks=tmp_path / "marks"))
-    program.chmod(0o755)
-    command = start("build", "-o", "x.iso", "--cache", "cache", slow=_OFFLINE)
-    command.until(lambda: len(list((tmp_path / "marks").iterdir())) == 2)
-    command.stop(*WAYS["timeout"])
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
-    assert list(tmp_path.glob("x.iso*")) == []
-
-
 _HOOK = """#!/bin/bash
 trap 'echo thawed >>"$0.said"; exit 1' TERM
 sleep 300 &
@@ -371,7 +215,7 @@ class Session:
         self.number, self._terminal = pty.fork()
         if not self.number:
             signals_as_at_the_start()
-            os.environ.update(TERM="xterm", PYTHONPATH=_PYTHONPATH)
+            os.environ.update(TERM="xterm", PYTHONPATH=PYTHONPATH)
             program = f"{SLOW}from rescue.cli.main import main\nmain()\n"
             os.execv(sys.executable, [sys.executable, "-c", program, *map(str, words)])
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -470,7 +314,7 @@ def test_nobody_waits_for_a_thread_whose_server_is_away(tmp_path: Path) -> None:
     """It would try again with growing pauses for half a minute (images.store.http, PAUSES)."""
     with subprocess.Popen(
         [sys.executable, "-c", _ASKING, f"http://127.0.0.1:{free_port()}"],
-        cwd=_ROOT,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -127,3 +127,21 @@ def test_an_interruption_ends_work_that_waits_for_another_build(interruptible: N
             made()
         assert not [thread for thread in threading.enumerate() if thread.name == "beside"]
     assert time.monotonic() - before < 20
+
+
+def test_a_failing_body_ends_work_that_waits_for_another_build(tmp_path: Path) -> None:
+    waits = threading.Event()
+
+    def wait() -> None:
+        with open_cache(tmp_path) as cache:
+            waits.set()
+            with cache.alone("base-k1"):
+                raise AssertionError("both had it")
+
+    with open_cache(tmp_path) as other, other.alone("base-k1"):
+        before = time.monotonic()
+        with pytest.raises(ZeroDivisionError), beside(wait):
+            assert waits.wait(20)
+            raise ZeroDivisionError
+        assert not [thread for thread in threading.enumerate() if thread.name == "beside"]
+    assert time.monotonic() - before < 20
