@@ -6,6 +6,7 @@ Made from a medium's files, whoever brings them: a build or a finished ISO. It s
 """
 
 import errno
+import filecmp
 import re
 import shutil
 import stat
@@ -53,14 +54,14 @@ def write_netboot(
         Bytes of all files of the set.
 
     Raises:
-        UsageError: ``out`` is something else than a netboot set or an empty folder.
+        UsageError: ``out`` is something else than a netboot set or an empty folder, or settings would be lost.
         DeviceError: it cannot be written.
     """
     refuse_bad_folder(out)
-    _put_back(out)
     partial = out.with_name(f".{out.name}.partial")
     sink(Event(stage=Stage.BUILD, message=f"Writing the netboot set {out}"))
     try:
+        _put_back(out)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         for path, source in files.items():
@@ -88,7 +89,8 @@ def refuse_bad_folder(out: Path) -> None:
     """Refuse a folder whose content nobody asked to replace.
 
     Raises:
-        UsageError: it is a file, its parent does not exist, or other things than a netboot set are in it.
+        UsageError: it is a file, its parent does not exist, other things than a netboot set are in it, or an older set
+            beside it has settings of the site that it lacks.
     """
     if not out.absolute().parent.is_dir():
         raise UsageError(f"The folder {out.parent} does not exist.", hint=f"mkdir -p {out.parent}")
@@ -98,6 +100,23 @@ def refuse_bad_folder(out: Path) -> None:
         raise UsageError(
             f"{out} has other things in it than a netboot set.",
             hint="Name an empty folder, or one that does not exist.",
+        )
+    _refuse_to_lose_settings(out)
+
+
+def _refuse_to_lose_settings(out: Path) -> None:
+    """A killed build has set an older set aside, and since then somebody has put another one in its place: what of the
+    older one is worth keeping only the site knows."""
+    old = _set_aside(out)
+    if _is_free(out) or not old.is_dir():
+        return
+    names = [path.relative_to(old).as_posix() for path in _site_files(old)]
+    lost = [name for name in names if not _same(old / name, out / name)]
+    if lost:
+        raise UsageError(
+            f"{old}, which a build that was killed has set aside, has settings of your own that {out} lacks or has "
+            f"otherwise: {', '.join(lost)}.",
+            hint=f"Copy what you need to {out / 'site'}, then remove {old}.",
         )
 
 
@@ -201,9 +220,17 @@ def _write(content: bytes, target: Path) -> None:
 
 def _keep_site(old: Path, new: Path) -> None:
     """The site's settings stay, and so does whatever else it has laid beside them."""
-    for path in sorted((old / "site").rglob("*")):
-        if path.is_file():
-            _copy(path, new / path.relative_to(old))
+    for path in _site_files(old):
+        _copy(path, new / path.relative_to(old))
+
+
+def _site_files(folder: Path) -> list[Path]:
+    """What a set has that is the site's own."""
+    return sorted(path for path in (folder / "site").rglob("*") if path.is_file())
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _swap(new: Path, out: Path) -> None:
@@ -211,19 +238,30 @@ def _swap(new: Path, out: Path) -> None:
     for folder in (new, *(path for path in new.rglob("*") if path.is_dir())):
         folder.chmod(0o755)
     old = _set_aside(out)
+    # What it has of the site's is in the set that is there now, and so in the new one: refuse_bad_folder has looked.
     shutil.rmtree(old, ignore_errors=True)
     with undisturbed():
         if out.exists():
             out.rename(old)
         new.rename(out)
+        # Now it is nothing but in the way: under this name nobody takes it for one that has to come back.
+        if old.exists():
+            old.rename(new)
     sync_folder(out.absolute().parent)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
 
 
 def _put_back(out: Path) -> None:
-    """An older set that a killed build had set aside: the site's settings are in it."""
-    if not out.exists() and _set_aside(out).is_dir():
-        _set_aside(out).rename(out)
+    """An older set that a killed build had set aside: the site's settings are in it. An empty folder that somebody has
+    made in its place meanwhile gives way."""
+    old = _set_aside(out)
+    if old.is_dir() and _is_free(out):
+        old.rename(out)
+
+
+def _is_free(out: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not out.exists() or not any(out.iterdir())
 
 
 def _set_aside(out: Path) -> Path:

@@ -140,18 +140,64 @@ def test_the_sites_own_settings_stay_and_old_layers_do_not(
     assert not (out / "live" / "old.squashfs").exists()
 
 
-def test_the_sites_own_settings_outlast_a_build_that_was_killed_while_it_changed_the_sets(
-    medium: dict[str, Path], loaders: Loaders, tmp_path: Path
-) -> None:
-    """Between the two renames: the old set lies beside its place, and the new one is not whole to anybody."""
-    out = tmp_path / "set"
+def _kill_between_the_renames(medium: dict[str, Path], loaders: Loaders, out: Path) -> None:
+    """The old set lies beside its place, and the new one is not whole to anybody."""
     _write(medium, loaders, out)
     (out / "site/site.cfg").write_text("set timeout=1\n")
-    out.rename(tmp_path / ".set.old")
-    shutil.copytree(tmp_path / ".set.old", tmp_path / ".set.partial")
+    old, partial = (out.with_name(f".{out.name}.{end}") for end in ("old", "partial"))
+    out.rename(old)
+    shutil.copytree(old, partial)
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_the_sites_own_settings_outlast_a_build_that_was_killed_while_it_changed_the_sets(
+    medium: dict[str, Path], loaders: Loaders, tmp_path: Path, made_again: bool
+) -> None:
+    out = tmp_path / "set"
+    _kill_between_the_renames(medium, loaders, out)
+    if made_again:
+        # As tmpfiles.d does at every start.
+        out.mkdir()
     _write(medium, loaders, out)
     assert (out / "site/site.cfg").read_text() == "set timeout=1\n"
     assert sorted(path.name for path in tmp_path.iterdir() if "set" in path.name) == ["set"]
+
+
+def test_settings_that_only_an_older_set_has_are_not_deleted_with_it(
+    medium: dict[str, Path], loaders: Loaders, tmp_path: Path
+) -> None:
+    out, old = tmp_path / "set", tmp_path / ".set.old"
+    _kill_between_the_renames(medium, loaders, out)
+    (old / "site/own.json").write_text("{}")
+    # Somebody took a set from elsewhere.
+    _write(medium, loaders, tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").rename(out)
+    before = _listing(old), _listing(out)
+    with pytest.raises(UsageError, match=r"lacks or has otherwise: site/own\.json, site/site\.cfg") as caught:
+        _write(medium, loaders, out)
+    assert str(old) in caught.value.hint
+    assert (_listing(old), _listing(out)) == before
+    shutil.copytree(old / "site", out / "site", dirs_exist_ok=True)
+    _write(medium, loaders, out)
+    assert (out / "site/site.cfg").read_text() == "set timeout=1\n"
+    assert not old.exists()
+
+
+def test_a_set_that_a_build_was_killed_with_while_it_removed_it_does_not_come_back(
+    medium: dict[str, Path], loaders: Loaders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new one is in its place then, and its settings are the true ones."""
+    out = tmp_path / "set"
+    _write(medium, loaders, out)
+    with monkeypatch.context() as patch:
+        # What ends a program at once removes nothing.
+        patch.setattr("builder.netboot.shutil.rmtree", lambda path, **options: None)
+        _write(medium, loaders, out)
+    assert [path.name for path in tmp_path.glob(".set.*")] == [".set.partial"]
+    (out / "site/site.cfg").write_text("set timeout=2\n")
+    _write(medium, loaders, out)
+    assert (out / "site/site.cfg").read_text() == "set timeout=2\n"
+    assert not list(tmp_path.glob(".set.*"))
 
 
 def test_a_folder_with_other_things_is_left_alone(medium: dict[str, Path], loaders: Loaders, tmp_path: Path) -> None:
