@@ -5,6 +5,7 @@ Arithmetic only, nothing is read but the ISO's own table and nothing is written.
 partition for data is added.
 """
 
+from collections.abc import Iterator
 from uuid import UUID
 
 import msgspec
@@ -16,7 +17,7 @@ from images.model.layout import Partition, PartitionRole, PartitionTable, TableK
 from images.sources import BlockSource
 from images.tables import c_dos
 from images.tables.gpt import has_primary_header, has_protective_mbr, read_gpt
-from images.tables.gpt_bytes import array_sectors
+from images.tables.gpt_bytes import array_sectors, gpt_pieces
 
 #: The name, in the partition table, by which a stick's data partition is known again.
 DATA_NAME = "LIFERAFT-DATA"
@@ -72,10 +73,12 @@ def stick_table(stick: BlockSource) -> PartitionTable | None:
         return None
 
 
-def without_data(table: PartitionTable) -> PartitionTable:
-    """A stick's table without its partition for data: what of it is the ISO's, for another stick."""
+def table_of_iso(stick: PartitionTable, iso: int) -> PartitionTable:
+    """What of a stick's table is the ISO's, of so many bytes, for another stick: neither its partition for data nor
+    what somebody has made beside it."""
+    ends = to_sectors(iso, SECTOR)
     return msgspec.structs.replace(
-        table, partitions=tuple(part for part in table.partitions if part.name != DATA_NAME), notes=()
+        stick, partitions=tuple(part for part in stick.partitions if part.end_lba <= ends), notes=()
     )
 
 
@@ -165,6 +168,17 @@ def interim_table(layout: StickLayout) -> PartitionTable | None:
     if layout.table is None or layout.data is None or not layout.kept:
         return None
     return msgspec.structs.replace(layout.table, partitions=(layout.data,), mbr="")
+
+
+def against_table(layout: StickLayout) -> Iterator[str]:
+    """What speaks against the tables of a stick, as who makes their bytes sees it: the last one, and the one that names
+    kept data meanwhile."""
+    for table in (layout.table, interim_table(layout)):
+        try:
+            if table is not None:
+                gpt_pieces(table, layout.size, SECTOR)
+        except RefusedError as error:
+            yield error.message.rstrip(".")
 
 
 def data_start(iso: int) -> int:

@@ -13,7 +13,7 @@ import msgspec
 
 from builder.finished.iso9660 import read_volume
 from builder.finished.opened import OpenedMedium, open_medium
-from builder.stick.layout import SECTOR, iso_table, without_data
+from builder.stick.layout import SECTOR, iso_table, table_of_iso
 from builder.stick.stick import HEAD
 from core.errors import DamagedError, UsageError
 from core.events import Meter, Sink, Stage, ticking
@@ -30,7 +30,7 @@ class StickSource(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         path: of the file, or the node of the CD or stick.
         size: bytes of the ISO. sha256: of all of it, as it is read there: a stick has a table of its own in it.
-        title: what it is, for people. table: its GPT, without a stick's partition for data; None where it has none.
+        title: what it is, for people. table: its GPT, without what else is on a stick; None where it has none.
     """
 
     path: str
@@ -112,14 +112,14 @@ def on_device(path: Path) -> bool:
 
 
 def _table(path: Path, source: BlockSource) -> PartitionTable | None:
-    """The ISO's own table; a stick's is another, over the whole stick and with its partition for data."""
+    """The ISO's own table; a stick's is another, over the whole stick and with more partitions."""
     if not on_device(path):
         return iso_table(source)
     with open_source(path) as device:
         if device.size == source.size or device.sector_size != SECTOR:
             return iso_table(source)
         table = iso_table(device)
-        return without_data(table) if table is not None else None
+        return table_of_iso(table, source.size) if table is not None else None
 
 
 def _judge_medium(path: Path, sink: Sink) -> str:

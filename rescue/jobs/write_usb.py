@@ -19,6 +19,7 @@ from builder.stick.layout import (
     DATA_NAME,
     SECTOR,
     StickLayout,
+    against_table,
     data_extent,
     layout_keeping,
     layout_with_data,
@@ -138,6 +139,7 @@ def plan_stick(
         raise _refused(stick, reasons)
     source = judge_iso(iso, sink, strange=choices.any_iso)
     layout = _lay_out(source, stick, choices)
+    reasons += against_table(layout)
     place = data_extent(layout)
     if repository is not None and place is not None:
         reasons += repository.against(place.size, kept=layout.kept)

@@ -21,6 +21,7 @@ from tests.disk.test_loop_disks import loop
 from tests.flow.disks import need, run
 from tests.flow.small import make, noise_disk, take
 from tests.flow.sticks import small_iso
+from tests.flow.test_stick import assert_sound_table, parts
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,26 @@ def test_a_stick_that_fails_half_way(iso: Path, tmp_path: Path) -> None:
             assert not any(stream.read(512))
     finally:
         run("umount", place)
+
+
+def test_of_a_stick_with_partitions_of_its_owners_only_the_iso_is_taken(iso: Path, tmp_path: Path) -> None:
+    """Behind the room for the ISO and right behind the ISO itself, with names of their own."""
+    first = blank(tmp_path / "first.img", 3 * GIB)
+    write(iso, first)
+    lines = f"start={6 * MIB // 512}, size=64M, name=letters\nstart={GIB // 512}, size=1500M, name=pictures\n"
+    run("sfdisk", "--append", "-q", first, stdin=lines)
+    assert [part[0] for part in parts(first)][3:] == ["letters", "pictures"]
+    with loop(first, 512, "--read-only") as node:
+        for name, size, choices in (
+            ("smaller", 64 * MIB, StickChoices()),
+            ("larger", 4 * GIB, StickChoices()),
+            ("data", GIB + 80 * MIB, StickChoices(data=True)),
+        ):
+            stick = blank(tmp_path / f"{name}.img", size)
+            write(node, stick, choices)
+            assert_sound_table(stick)
+            assert parts(stick)[:2] == parts(iso)[:2]
+            assert [part[0] for part in parts(stick)][2:] == (["LIFERAFT-DATA"] if choices.data else ["Gap1"])
 
 
 @contextlib.contextmanager

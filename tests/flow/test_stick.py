@@ -411,6 +411,18 @@ def test_too_small_for_data(iso: Path, tmp_path: Path) -> None:
     assert stick.read_bytes() == b"\xa5" * (20 * MIB)
 
 
+def test_a_table_without_a_place_for_one_more_partition_is_told_before(iso: Path, tmp_path: Path) -> None:
+    """Another system's image whose table has room for the partitions that are in it."""
+    other = tmp_path / "other.img"
+    other.write_bytes(bytes(4 * MIB))
+    run("sfdisk", "-q", other, stdin="label: gpt\ntable-length: 4\n" + "start=,size=512K\n" * 4)
+    stick = garbage(tmp_path / "stick.img", GIB + 80 * MIB, ends=True)
+    with pytest.raises(RefusedError, match="partition 5 is beyond the table's 4 entries") as caught:
+        plan_stick(other, stick, StickChoices(any_iso=True, data=True), SystemRunner(), ignore)
+    assert "Nothing was written" in caught.value.hint
+    assert start_of(stick, 3 * MIB) == b"\xa5" * (3 * MIB)
+
+
 def test_a_stick_that_changed_since_it_was_looked_at(iso: Path, tmp_path: Path) -> None:
     stick = garbage(tmp_path / "stick.img", 20 * MIB)
     plan = plan_stick(iso, stick, StickChoices(), SystemRunner(), ignore)
