@@ -4,6 +4,7 @@ Each lies in the cache's folder ``debs`` under the SHA-256 that the archive's si
 whenever it is taken: apt itself takes any file of the right size that it finds. Nothing is installed here.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -28,13 +29,14 @@ _DAY = 24 * 3600
 
 def stage_debs(wanted: Sequence[str], origin: Origin, folder: Path, cache: Cache, runner: Runner, sink: Sink) -> None:
     """Make ``folder`` with everything that apt would install for ``wanted``, under the names by which apt looks for it:
-    kept files, and the others fetched.
+    kept files, and the others fetched. One build, or one part of a build, fetches at a time: what two need comes once.
 
     What a mirror in a folder (``file:``) has is not copied: apt installs it from there.
 
     Raises:
         UnreachableError: the mirror does not answer.
         DamagedError: what was fetched is not what the archive's lists name.
+        StoppedError: the program was told to stop while another build fetched.
     """
     archive = open_archive(origin.sources, cache, runner, sink, state=origin.digests)
     files = archive.files(wanted)
@@ -42,11 +44,15 @@ def stage_debs(wanted: Sequence[str], origin: Origin, folder: Path, cache: Cache
     folder.mkdir()
     missing = [file for file in files if not _take(store, file, folder, sink)]
     if missing:
-        size = format_size(sum(file.size for file in missing))
-        tell(sink, f"Fetching {len(missing)} of {len(files)} Debian packages ({size})")
-        archive.download(missing, folder)
-    for file in missing:
-        _keep(store, file, folder)
+        with cache.alone("debs"):
+            # Who held it before may have fetched some of them.
+            missing = [file for file in missing if not _take(store, file, folder, sink)]
+            if missing:
+                size = format_size(sum(file.size for file in missing))
+                tell(sink, f"Fetching {len(missing)} of {len(files)} Debian packages ({size})")
+                archive.download(missing, folder)
+            for file in missing:
+                _keep(store, file, folder)
     _forget(store)
 
 
@@ -100,6 +106,7 @@ def _keep(store: Path, file: PackageFile, folder: Path) -> None:
 def _forget(store: Path) -> None:
     oldest = time.time() - _DAYS * _DAY
     for path in store.iterdir():
-        # Another build may have dropped it by now.
-        if path.exists() and path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
+        # Another build, or the other part of this one, may have dropped it by now.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()

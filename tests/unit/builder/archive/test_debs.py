@@ -3,8 +3,10 @@
 import datetime
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,45 @@ def test_what_no_build_took_for_long_goes(tmp_path: Path) -> None:
         _stage(cache, tmp_path / "two", _Apt())
     names = {path.name for path in store.iterdir()}
     assert names == {"recent", *(hashlib.sha256(content).hexdigest() for content in _FILES.values())}
+
+
+class _SlowApt(_Apt):
+    """Its fetching takes until ``other`` knows what it would need, and a moment longer."""
+
+    def __init__(self, knows: threading.Event, other: threading.Event) -> None:
+        super().__init__()
+        self._knows, self._other = knows, other
+
+    def run(self, argv: Sequence[str], **options: Any) -> Result:
+        done = super().run(argv, **options)
+        if "--print-uris" in argv:
+            self._knows.set()
+        if "download" in argv:
+            assert self._other.wait(60)
+            # Longer makes it only surer that fetching twice is seen.
+            time.sleep(0.5)
+        return done
+
+
+def test_what_both_parts_of_a_build_need_is_fetched_once(tmp_path: Path) -> None:
+    events = threading.Event(), threading.Event()
+    apts = _SlowApt(*events), _SlowApt(*reversed(events))
+    with open_cache(tmp_path / "cache") as cache, ThreadPoolExecutor(2) as both:
+        ended = [both.submit(_stage, cache, tmp_path / str(at), apt) for at, apt in enumerate(apts)]
+        assert [end.result(120)[0] for end in ended] == [_FILES, _FILES]
+    assert sorted(apts[0].fetched + apts[1].fetched) == _NAMES
+
+
+def test_two_parts_of_a_build_forget_at_once(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "cache") as cache, ThreadPoolExecutor(2) as both:
+        _stage(cache, tmp_path / "first", _Apt())
+        store = tmp_path / "cache/debs"
+        for number in range(3000):
+            (store / f"unused{number}").touch()
+            os.utime(store / f"unused{number}", (0, 0))
+        ended = [both.submit(_stage, cache, tmp_path / str(at), _Apt()) for at in range(2)]
+        assert [end.result(120)[0] for end in ended] == [_FILES, _FILES]
+    assert len(list(store.iterdir())) == len(_FILES)
 
 
 def test_mmdebstraps_hook_moves_the_files_where_apt_looks(tmp_path: Path) -> None:
