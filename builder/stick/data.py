@@ -40,6 +40,10 @@ _TOOLS = {
 }
 
 
+class NoMakerError(MissingToolError):
+    """What makes a filesystem of the kind that was chosen is not installed."""
+
+
 class DataImage(msgspec.Struct, frozen=True):
     """A filesystem that is ready to be written. ``source`` is as large as its partition; ``used``: bytes of it."""
 
@@ -53,16 +57,13 @@ def data_image(kind: DataKind, place: Extent, runner: Runner) -> Iterator[DataIm
     """An empty filesystem for the partition at ``place`` of a stick, in a sparse scratch file.
 
     Raises:
-        MissingToolError: what makes such a filesystem is not installed.
+        NoMakerError: what makes such a filesystem is not installed.
         DeviceError: there is no room for the scratch file.
         ProcessError: the filesystem cannot be made.
     """
     program, package = _TOOLS[kind]
     if find_tool(program) is None:
-        raise MissingToolError(
-            f"The program {program} is not installed.",
-            hint=f"apt-get install {package}, or choose another --filesystem.",
-        )
+        raise NoMakerError(f"The program {program} is not installed.", hint=f"It is in the package {package}.")
     with tempfile.NamedTemporaryFile(prefix="liferaft-stick-") as scratch:
         try:
             scratch.truncate(place.size)

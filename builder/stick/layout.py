@@ -34,6 +34,10 @@ _LINUX_DATA = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 _GAP = "Gap"
 
 
+class NotKeptError(RefusedError):
+    """A partition for data that was to stay is not there, or cannot stay."""
+
+
 class StickLayout(msgspec.Struct, frozen=True, kw_only=True):
     """A stick as it will be.
 
@@ -136,29 +140,30 @@ def layout_keeping(iso: int, table: PartitionTable, stick: PartitionTable, size:
         table: the new ISO's own. stick: the one on the stick now.
 
     Raises:
-        RefusedError: the stick has no such partition, or the ISO does not end before it.
+        NotKeptError: the stick has no such partition, or the ISO does not end before it.
     """
     found = [part for part in stick.partitions if part.name == DATA_NAME]
     if len(found) != 1 or stick.kind is not TableKind.GPT:
-        raise RefusedError(
+        raise NotKeptError(
             f"The stick has {len(found) or 'no'} partitions named {DATA_NAME}, expected one: what is to be kept?",
-            hint="Only a stick that write-usb --data made can keep its data. Copy the data away and use --data.",
+            hint="Only a partition for data that liferaft has made can be kept. Copy the data away and have a new one "
+            "made.",
         )
     data = found[0]
     start = to_bytes(data.start_lba, SECTOR)
     if align_up(max(iso, MIB), 4096) > start:
-        raise RefusedError(
+        raise NotKeptError(
             f"The ISO has {format_size(iso)}, and the data on the stick begins at {format_size(start)}.",
-            hint="Copy the data away and write the stick with --data, or use a smaller ISO.",
+            hint="Copy the data away and have a new partition made for it, or use a smaller ISO.",
         )
     number = max(data.number, max(part.number for part in _lasting(table)) + 1)
     data = msgspec.structs.replace(data, id=f"part{number}", number=number)
     made = _moved(table, (*_lasting(table), data), size)
     if data.end_lba > made.last_usable_lba + 1:
-        raise RefusedError(
+        raise NotKeptError(
             f"The data partition ends at LBA {data.end_lba}, behind {made.last_usable_lba + 1}, where the ISO's table "
             "has to lie.",
-            hint="Copy the data away and write the stick with --data.",
+            hint="Copy the data away and have a new partition made for it.",
         )
     return StickLayout(size=size, iso=iso, table=made, data=data, kept=True)
 

@@ -24,6 +24,10 @@ from images.sources import BlockSource, open_source
 _PIECE = 4 << 20
 
 
+class NoMediumError(DamagedError):
+    """An image that is no liferaft medium, or not a sound one."""
+
+
 class StickSource(msgspec.Struct, frozen=True, kw_only=True):
     """An ISO, judged.
 
@@ -93,7 +97,8 @@ def judge_iso(path: Path, sink: Sink, *, strange: bool) -> StickSource:
 
     Raises:
         UsageError: there is no such file.
-        DamagedError: it is no liferaft medium, cut short, or altered: names the file on it and both digests.
+        NoMediumError: it is no liferaft medium, cut short, or altered: names the file on it and both digests.
+        DamagedError: it has a size that no image has.
     """
     with open_iso(path) as source:
         if source.size < 2 * HEAD or source.size % SECTOR:
@@ -127,8 +132,7 @@ def _judge_medium(path: Path, sink: Sink) -> str:
         with open_medium(path) as medium:
             return _compare(medium, sink)
     except DamagedError as error:
-        hint = error.hint or "Build or download it again."
-        raise DamagedError(error.message, hint=f"{hint} Another system's image is written with --any-iso.") from None
+        raise NoMediumError(error.message, hint=error.hint or "Build or download it again.") from None
 
 
 def _compare(medium: OpenedMedium, sink: Sink) -> str:

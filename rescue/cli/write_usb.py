@@ -1,13 +1,17 @@
 """``liferaft write-usb``: an ISO onto a USB stick, alone or with a repository behind it."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from builder.stick.data import DataKind
+from builder.stick.data import DataKind, NoMakerError
+from builder.stick.layout import NotKeptError
+from builder.stick.source import NoMediumError
 from core.documents import encode
-from core.errors import ExitCode, RefusedError, UsageError
+from core.errors import ExitCode, LiferaftError, RefusedError, UsageError
 from core.process import SystemRunner
 from core.units import format_duration, format_size
 from images.store.access import Access
@@ -20,8 +24,25 @@ from rescue.cli.terminal import (
     progress_option,
     tell,
 )
-from rescue.jobs.stick_repository import PlannedRepository, plan_repository
-from rescue.jobs.write_usb import StickChoices, StickPlan, StickReport, describe, plan_stick, write_planned
+from rescue.jobs.stick_repository import PlannedRepository, UnmountedError, plan_repository
+from rescue.jobs.write_usb import (
+    NOT_REMOVABLE,
+    StickChoices,
+    StickPlan,
+    StickReport,
+    describe,
+    loses_data,
+    plan_stick,
+    write_planned,
+)
+
+#: The option that helps with an error. The job does not name it: the wizard has switches of its own, and not for all.
+_HELPS: dict[type[LiferaftError], str] = {
+    NoMediumError: "Another system's image is written with --any-iso.",
+    NotKeptError: "--data makes a new partition for data.",
+    NoMakerError: "--filesystem names another filesystem.",
+    UnmountedError: "Or let --data --filesystem ext4 make one that every Linux mounts.",
+}
 
 
 @click.command("write-usb")
@@ -81,6 +102,10 @@ def command(
     """
     if filesystem is not None and not data:
         raise UsageError("--filesystem is for a new data partition.", hint="Add --data.")
+    if data and keep_data:
+        raise UsageError("--data makes a new partition and --keep-data leaves the old one alone.", hint="Take one.")
+    if (repository or new_repository) and not (data or keep_data):
+        raise UsageError("A repository needs a partition for data.", hint="Add --data, or --keep-data.")
     choices = StickChoices(
         data=data,
         filesystem=DataKind(filesystem or DataKind.EXFAT),
@@ -90,13 +115,33 @@ def command(
     )
     sink, runner = open_sink(progress), SystemRunner()
     planned = _repository(repository, access, new_repository, encrypt, new_passphrase_file)
-    plan = plan_stick(iso, device, choices, runner, sink, repository=planned)
+    with _teaching():
+        plan = plan_stick(iso, device, choices, runner, sink, repository=planned)
     tell(progress, describe(plan))
+    if loses_data(plan):
+        tell(progress, "--keep-data would leave its partition for data alone.")
     if not yes:
         _ask(plan)
-    report = write_planned(plan, runner, sink)
+    with _teaching():
+        report = write_planned(plan, runner, sink)
     click.echo(encode(report) if as_json else _describe(report), nl=not as_json)
     return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
+
+
+@contextlib.contextmanager
+def _teaching() -> Iterator[None]:
+    """Name, with an error of the job, the option that helps."""
+    try:
+        yield
+    except LiferaftError as error:
+        error.hint = " ".join(filter(None, (error.hint, *_options_for(error))))
+        raise
+
+
+def _options_for(error: LiferaftError) -> Iterator[str]:
+    yield from (words for kind, words in _HELPS.items() if isinstance(error, kind))
+    if isinstance(error, RefusedError) and any(reason.endswith(NOT_REMOVABLE) for reason in error.reasons):
+        yield "If it is the right one, say so with --not-removable."
 
 
 def _repository(

@@ -33,6 +33,10 @@ from restore.target.partitions import partition_node
 FOLDER = "repository"
 
 
+class UnmountedError(DeviceError):
+    """The data partition is there and cannot be mounted."""
+
+
 class PlannedRepository(msgspec.Struct, frozen=True, kw_only=True):
     """What the data partition will hold.
 
@@ -122,8 +126,8 @@ def fill_repository(
     """Mount the data partition and put the repository there.
 
     Raises:
-        DeviceError: it cannot be mounted (the stick is whole, and the repository can be put there later), is full, or
-            failed.
+        UnmountedError: it cannot be mounted; the stick is whole, and the repository can be put there later.
+        DeviceError: it is full, or failed.
     """
     with _mounted(node, part, runner) as place:
         folder = place / FOLDER
@@ -182,9 +186,9 @@ def _mount(device: str, folder: str, runner: Runner) -> None:
             problem = problem or error.message
         else:
             return
-    raise DeviceError(
+    raise UnmountedError(
         f"The stick is written and starts, but its data partition {VOLUME_LABEL} cannot be mounted: {problem}",
-        hint="This kernel may lack the filesystem: try --filesystem ext4, or install exfat-fuse.",
+        hint="This kernel may lack the filesystem; where it lacks exFAT, install exfat-fuse.",
     )
 
 

@@ -18,6 +18,7 @@ from builder.stick.data import VOLUME_LABEL, DataImage, DataKind, data_image
 from builder.stick.layout import (
     DATA_NAME,
     SECTOR,
+    NotKeptError,
     StickLayout,
     against_table,
     data_extent,
@@ -41,6 +42,8 @@ from restore.target.candidates import Candidate, name_target
 from restore.target.partitions import reread_table
 from restore.target.target import open_target
 
+#: The end of the reason against a disk that only a person may say to be the right one.
+NOT_REMOVABLE = "does not say that it is removable"
 #: Where a running system has what it cannot be without.
 _SYSTEM = ("/", "/boot", "/boot/efi", "/efi", "/usr", "/var", "/home")
 
@@ -191,9 +194,9 @@ def write_planned(plan: StickPlan, runner: Runner, sink: Sink) -> StickReport:
 
 def _refuse_contradictions(choices: StickChoices, repository: PlannedRepository | None) -> None:
     if choices.data and choices.keep_data:
-        raise UsageError("--data makes a new partition and --keep-data leaves the old one alone.", hint="Take one.")
+        raise UsageError("A partition for data is made anew or left alone, not both.", hint="Choose one.")
     if repository is not None and not (choices.data or choices.keep_data):
-        raise UsageError("A repository needs a partition for data.", hint="Add --data, or --keep-data.")
+        raise UsageError("A repository needs a partition for data.", hint="Choose a new one, or keep the one there.")
 
 
 def _look_at(device: Path, repository: PlannedRepository | None, runner: Runner) -> Candidate:
@@ -211,7 +214,7 @@ def _against(stick: Candidate, iso: Path, choices: StickChoices) -> Iterator[str
         yield f"{stick.node} is the disk that this system runs from"
     is_device = stat.S_ISBLK(Path(stick.node).stat().st_mode)
     if not (stick.file or stick.removable or choices.not_removable):
-        yield f"{stick.node} does not say that it is removable; if it is the right one, say so with --not-removable"
+        yield f"{stick.node} {NOT_REMOVABLE}"
     if is_device and not os.access(stick.node, os.W_OK):
         yield f"writing {stick.node} needs root: run it with sudo, or write an image file"
     if (stick.inode and stick.inode == inode_of(iso)) or (on_device(iso) and _is_on(iso, stick)):
@@ -248,7 +251,7 @@ def _lay_out(source: StickSource, stick: Candidate, choices: StickChoices) -> St
     if source.table is None:
         raise RefusedError(
             f"{source.path} has no GPT: a partition for data cannot be added to it.",
-            hint="Write it without --data.",
+            hint="Write it without a partition for data.",
         )
     if choices.data:
         linux = choices.filesystem is DataKind.EXT4
@@ -256,8 +259,9 @@ def _lay_out(source: StickSource, stick: Candidate, choices: StickChoices) -> St
     with open_source(Path(stick.node), sector_size=SECTOR) as now:
         table = stick_table(now)
     if table is None:
-        raise RefusedError(
-            f"{stick.node} has no GPT: there is no data partition to keep.", hint="Write it with --data, or without."
+        raise NotKeptError(
+            f"{stick.node} has no GPT: there is no data partition to keep.",
+            hint="Write it with a new partition for data, or without one.",
         )
     return layout_keeping(source.size, source.table, table, stick.size)
 
@@ -344,6 +348,13 @@ def _data(plan: StickPlan, data: DataImage | None) -> StickData | None:
     )
 
 
+def loses_data(plan: StickPlan) -> bool:
+    """Whether the stick has a partition for data that is not kept."""
+    return not plan.layout.kept and any(
+        occupant.label in (DATA_NAME, VOLUME_LABEL) for occupant in plan.stick.occupants
+    )
+
+
 def describe(plan: StickPlan) -> str:
     """The plan for people: what is written, what is lost, what is kept."""
     stick, place = plan.stick, data_extent(plan.layout)
@@ -355,8 +366,8 @@ def describe(plan: StickPlan) -> str:
     else:
         lines.append("Everything on it is lost:" if stick.contents else "Nothing that is known is on it.")
     lines += [f"  {content}" for content in stick.contents]
-    if not plan.layout.kept and any(occupant.label in (DATA_NAME, VOLUME_LABEL) for occupant in stick.occupants):
-        lines.append("That includes its partition for data; --keep-data would leave it alone.")
+    if loses_data(plan):
+        lines.append("That includes its partition for data.")
     if place is not None and not plan.layout.kept:
         lines.append(f"A partition for data ({plan.choices.filesystem}, {format_size(place.size)}) is made behind it.")
     if plan.repository is not None:

@@ -16,7 +16,7 @@ from images.store.access import Access
 from images.store.connect import open_repository
 from images.store.passphrase import Passphrase
 from rescue.jobs.stick_repository import plan_repository
-from rescue.jobs.write_usb import StickChoices, StickReport, plan_stick, write_planned
+from rescue.jobs.write_usb import NOT_REMOVABLE, StickChoices, StickReport, plan_stick, write_planned
 from tests.disk.test_loop_disks import loop
 from tests.flow.disks import need, run
 from tests.flow.small import make, noise_disk, take
@@ -101,7 +101,7 @@ def test_the_systems_own_disk_is_refused(iso: Path) -> None:
     assert "is mounted on /" in found
     assert "is the disk that this system runs from" in found
     said = run("lsblk", "--noheadings", "--nodeps", "--output", "RM,TRAN", disk[-2]).split()
-    assert ("--not-removable" in found) is (said[0] == "0" and "usb" not in said)
+    assert (NOT_REMOVABLE in found) is (said[0] == "0" and "usb" not in said)
 
 
 def test_a_stick_that_fails_half_way(iso: Path, tmp_path: Path) -> None:

@@ -445,7 +445,7 @@ def test_an_iso_that_changed_since_it_was_looked_at(iso: Path, tmp_path: Path) -
 
 
 def test_choices_that_contradict_each_other(iso: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--keep-data"):
+    with pytest.raises(UsageError, match="made anew or left alone, not both"):
         write(iso, garbage(tmp_path / "stick.img", 20 * MIB), StickChoices(data=True, keep_data=True))
 
 
