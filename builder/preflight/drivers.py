@@ -145,10 +145,8 @@ def _missing_firmware(needed: list[Judged], abilities: MediumAbilities) -> Itera
             all_of_them = len(lacking) == len(module.firmware)
             severity = Severity.WARNING if all_of_them and one.role not in _SPARED else Severity.NOTE
             count = "none" if all_of_them else f"{len(module.firmware) - len(lacking)}"
-            message = (
-                f"The driver {module.name} of the {one.title} may ask for firmware: "
-                f"the medium has {count} of the {len(module.firmware)} files it names."
-            )
+            has = f"has {count} of the {len(module.firmware)} files" if len(module.firmware) > 1 else "lacks the file"
+            message = f"The driver {module.name} of the {one.title} may ask for firmware: the medium {has} it names."
             yield msgspec.structs.replace(
                 _finding(one, FindingKind.FIRMWARE_FILE, severity, message, _firmware_remedy(lacking)),
                 modules=(module.name,),

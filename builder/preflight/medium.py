@@ -20,6 +20,7 @@ from builder.drivers.module_index import ModuleIndex
 from builder.finished.opened import OpenedMedium
 from builder.finished.signatures import Program, read_program
 from core.errors import DamagedError, LiferaftError, ProcessError, RefusedError
+from core.events import Event, Sink, Stage, ignore
 from core.process import Runner
 
 _MODULES = "usr/lib/modules"
@@ -36,6 +37,9 @@ _BOOT_FILES = {
 _BOOT_FOLDER = "EFI/BOOT/"
 _PROGRAM_LIMIT = 64 * 1024 * 1024
 _COMPRESSED = (".xz", ".zst")
+#: MiB that unsquashfs may have waiting for its threads: by default 256 twice, which a machine that runs from a rescue
+#: medium may not have.
+_QUEUES = ("-data-queue", "8", "-frag-queue", "8")
 
 
 class StartChain(msgspec.Struct, frozen=True):
@@ -120,8 +124,11 @@ class _Layer(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def read_abilities(medium: OpenedMedium, runner: Runner) -> Iterator[MediumAbilities]:
+def read_abilities(medium: OpenedMedium, runner: Runner, sink: Sink = ignore) -> Iterator[MediumAbilities]:
     """Read what a medium can drive; modules are read while the context lasts.
+
+    Args:
+        sink: is told what is read; whoever raises there ends it.
 
     Raises:
         RefusedError: the medium is older than its own document.
@@ -138,21 +145,24 @@ def read_abilities(medium: OpenedMedium, runner: Runner) -> Iterator[MediumAbili
         raise DamagedError(f"{medium.name}: expected the kernel's release, found {document.kernel[:80]!r}.")
     with tempfile.TemporaryDirectory(prefix="liferaft-preflight-") as folder:
         scratch = Path(folder)
-        layers = tuple(_open_layer(medium, name, runner) for name in document.layers)
+        layers = tuple(_open_layer(medium, name, runner, sink) for name in document.layers)
+        sink(Event(stage=Stage.PREFLIGHT, message="Reading which devices the drivers are for"))
         index = _read_index(layers, document, scratch, runner)
+        sink(Event(stage=Stage.PREFLIGHT, message="Reading who signed what UEFI starts"))
         chain = _read_chain(medium, document)
         fetched = medium.volume is None
         yield MediumAbilities(document, index, layers, chain, scratch, runner, fetched=fetched)
 
 
-def _open_layer(medium: OpenedMedium, name: str, runner: Runner) -> _Layer:
+def _open_layer(medium: OpenedMedium, name: str, runner: Runner, sink: Sink) -> _Layer:
     path = f"live/{name}.squashfs"
+    sink(Event(stage=Stage.PREFLIGHT, message=f"Looking for drivers in {path}"))
     whole = Path(medium.name)
     file = whole / path if whole.is_dir() else whole
     if medium.ends_inside(path):
         raise DamagedError(f"{medium.name} is cut short: the end of {path} is missing.", hint="Copy it again.")
     offset = medium.place(path)
-    argv = ["unsquashfs", "-no-progress", "-d", "", "-o", str(offset), "-lc", str(file)]
+    argv = ["unsquashfs", "-no-progress", *_QUEUES, "-d", "", "-o", str(offset), "-lc", str(file)]
     try:
         listing = runner.run(argv, timeout=120).stdout
     except ProcessError as error:
@@ -175,7 +185,7 @@ def _read_index(layers: tuple[_Layer, ...], document: MediumDocument, scratch: P
 def _unpack(layer: _Layer, places: list[str], scratch: Path, runner: Runner) -> None:
     if not places:
         return
-    argv = ["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-force", "-o", str(layer.offset)]
+    argv = ["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-force", *_QUEUES, "-o", str(layer.offset)]
     try:
         runner.run([*argv, "-d", str(scratch), str(layer.file), *places], timeout=300)
     except ProcessError as error:

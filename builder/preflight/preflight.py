@@ -11,6 +11,7 @@ from builder.preflight.drivers import counted, driver_findings, judge_devices
 from builder.preflight.findings import Finding, FindingKind, MachinePreflight, PreflightReport, Severity
 from builder.preflight.medium import MediumAbilities, read_abilities
 from builder.preflight.trust import trust_findings
+from core.events import Event, Sink, Stage, ignore
 from core.process import Runner
 from core.units import MIB, format_size
 from images.model.machine import Firmware, Machine
@@ -22,22 +23,29 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _KEPT_BACK = 96 * MIB
 
 
-def check_medium(medium: OpenedMedium, machines: Mapping[str, Machine], runner: Runner) -> PreflightReport:
+def check_medium(
+    medium: OpenedMedium, machines: Mapping[str, Machine], runner: Runner, sink: Sink = ignore
+) -> PreflightReport:
     """Judge ``medium`` for each machine.
 
     Args:
         machines: what a person calls each, and its document.
+        sink: is told what is done; whoever raises there ends it.
 
     Raises:
         RefusedError: the medium is too old to be read.
         DamagedError: it cannot be read.
     """
-    with read_abilities(medium, runner) as abilities:
+    judged = []
+    with read_abilities(medium, runner, sink) as abilities:
+        for name, machine in machines.items():
+            sink(Event(stage=Stage.PREFLIGHT, message=f"Comparing the medium with {name}"))
+            judged.append(check_machine(name, machine, abilities))
         return PreflightReport(
             medium=medium.name,
             kernel=abilities.document.kernel,
             built=abilities.document.built,
-            machines=tuple(check_machine(name, machine, abilities) for name, machine in machines.items()),
+            machines=tuple(judged),
         )
 
 

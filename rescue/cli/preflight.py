@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from builder.preflight.findings import MachinePreflight, PreflightReport, Severity
+from builder.preflight.render import describe_machine, describe_medium
 from core.documents import encode
 from core.errors import ExitCode
 from core.process import SystemRunner
@@ -55,7 +56,7 @@ def command(medium: Path, machines: tuple[Path, ...], verbose: bool, as_json: bo
 
 
 def _describe(report: PreflightReport, verbose: bool) -> Iterator[str]:
-    yield f"{report.medium}: kernel {report.kernel}, built {report.built:%Y-%m-%d}"
+    yield describe_medium(report)
     if len(report.machines) > 1:
         yield ""
         yield from _table(report)
@@ -77,18 +78,10 @@ def _table(report: PreflightReport) -> Iterator[str]:
 
 def _details(machine: MachinePreflight, verbose: bool) -> Iterator[str]:
     yield f"{machine.name} ({machine.product or 'unknown machine'}): {_VERDICTS[machine.worst]}"
-    yield f"  {machine.driven} of {machine.devices} devices that a restore needs have a driver on the medium"
-    hidden = 0
-    for finding in machine.findings:
-        if finding.severity is Severity.NOTE and not verbose:
-            hidden += 1
-            continue
-        yield from _wrap(f"  {finding.severity.upper():8}", finding.message)
-        if finding.remedy:
-            yield from _wrap("          ", f"-> {finding.remedy}")
-    if hidden:
-        yield f"  {hidden} {'note' if hidden == 1 else 'notes'} more: -v shows them"
+    for line in describe_machine(machine, notes=verbose):
+        yield from _wrap(f"  {line}")
 
 
-def _wrap(head: str, text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=" " * 10, break_long_words=False)
+def _wrap(line: str) -> list[str]:
+    margin = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, _WIDTH, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
