@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from builder.finished.opened import open_medium
 from builder.preflight.findings import PreflightReport
 from builder.preflight.preflight import check_medium
 from core.documents import decode_stored
 from core.errors import DamagedError, UsageError
+from core.events import Event, Sink, Stage
 from core.files import read_small
 from core.process import Runner
 from core.units import MIB
@@ -19,6 +22,18 @@ from images.probe_hardware import describe_hardware
 _DOCUMENT_LIMIT = 32 * MIB
 _VERSION = 1
 THIS_MACHINE = "this machine"
+
+
+class JudgedHere(msgspec.Struct, frozen=True, kw_only=True):
+    """A medium judged for the machine this runs on.
+
+    Attributes:
+        machine: as it was seen for that, devices and what the firmware trusts included.
+        report: of that machine alone.
+    """
+
+    machine: Machine
+    report: PreflightReport
 
 
 def preflight(medium: Path, documents: Sequence[Path], runner: Runner) -> PreflightReport:
@@ -35,6 +50,23 @@ def preflight(medium: Path, documents: Sequence[Path], runner: Runner) -> Prefli
     machines = read_machines(documents) if documents else {THIS_MACHINE: describe_hardware(probe_machine(runner))}
     with open_medium(medium) as opened:
         return check_medium(opened, machines, runner)
+
+
+def preflight_here(medium: Path, runner: Runner, sink: Sink) -> JudgedHere:
+    """Judge ``medium`` for the machine this runs on, and keep what was seen of that.
+
+    Args:
+        sink: is told what is done; whoever raises there ends it.
+
+    Raises:
+        UsageError: there is no such medium.
+        DeviceError: it cannot be opened. DamagedError: it cannot be read.
+        RefusedError: it is too old to be judged. MissingToolError: unsquashfs is not installed.
+    """
+    sink(Event(stage=Stage.PREFLIGHT, message="Looking at this machine"))
+    machine = describe_hardware(probe_machine(runner))
+    with open_medium(medium) as opened:
+        return JudgedHere(machine=machine, report=check_medium(opened, {THIS_MACHINE: machine}, runner, sink))
 
 
 def read_machines(documents: Sequence[Path]) -> dict[str, Machine]:

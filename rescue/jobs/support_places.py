@@ -1,4 +1,4 @@
-"""Where a support bundle can be saved by someone who has a stick and knows no path.
+"""Where a support bundle, or another file for people, can be saved by someone who has a stick and knows no path.
 
 Offered are FAT and exFAT filesystems on removable or USB disks, which are mounted for the moment of writing, the stick
 on which the medium lies as a file, which is made writable for that moment, and what the person has mounted to write
@@ -6,10 +6,10 @@ themselves. Not offered is what a machine boots from (an ESP on a USB disk too) 
 has a journal: that may be the machine's own disk in a USB case.
 """
 
+import contextlib
 import datetime
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -30,7 +30,7 @@ _ESP = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef")
 
 
 class SupportPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """A place for the bundle.
+    """A place for a file.
 
     Attributes:
         name: for people.
@@ -59,14 +59,30 @@ def save_to_place(place: SupportPlace, runner: Runner, sink: Sink) -> str:
     Raises:
         ProcessError: the stick cannot be mounted or made writable, or not be let go. DeviceError: it cannot be written.
     """
-    with ExitStack() as stack:
-        folder = Path(place.folder) if place.folder else None
-        if place.carries_medium:
-            folder = stack.enter_context(writable_meanwhile(Path(_FINDISO), runner))
-        folder = folder or stack.enter_context(mounted_to_write(place.device, place.kind, "support", runner))
+    with opened_place(place, "support", runner) as folder:
         path = bundle_path(folder, datetime.datetime.now(datetime.UTC))
         save_support_bundle(path, runner, sink)
         return path.name
+
+
+@contextlib.contextmanager
+def opened_place(place: SupportPlace, purpose: str, runner: Runner) -> Iterator[Path]:
+    """The folder of a place, which can be written meanwhile; in the end it is as it was, and what was written is there.
+
+    Args:
+        purpose: a word for the folder where it is mounted.
+
+    Raises:
+        ProcessError: it cannot be mounted or made writable, or not be let go. DeviceError: nowhere to mount it.
+    """
+    if place.carries_medium:
+        with writable_meanwhile(Path(_FINDISO), runner) as folder:
+            yield folder
+    elif place.folder:
+        yield Path(place.folder)
+    else:
+        with mounted_to_write(place.device, place.kind, purpose, runner) as folder:
+            yield folder
 
 
 def _sticks(disk: BlockDevice) -> Iterator[SupportPlace]:

@@ -47,12 +47,24 @@ SCREENS: dict[type[messages.Destination], tuple[str, str]] = {
     messages.ToStickPlan: ("rescue.tui.screens.stick_plan", "StickPlanScreen"),
     messages.ToStickWriting: ("rescue.tui.screens.stick_writing", "StickWritingScreen"),
     messages.ToStickResult: ("rescue.tui.screens.stick_result", "StickResultScreen"),
+    messages.ToPreflight: ("rescue.tui.screens.preflight", "PreflightScreen"),
+    messages.ToPreflightResult: ("rescue.tui.screens.preflight_result", "PreflightResultScreen"),
+    messages.ToSaveMachine: ("rescue.tui.screens.save_machine", "SaveMachineScreen"),
     messages.ToEnding: ("rescue.tui.screens.ending", "EndingScreen"),
 }
 
 #: Beginnings of modules that no restore needs: loaded when somebody comes to them. Two wizards run on a machine,
 #: and what they load stays in its memory.
-_SELDOM = ("rescue.tui.screens.stick", "rescue.jobs.stick", "rescue.jobs.write_usb", "rescue.jobs.attached_media")
+_SELDOM = (
+    "rescue.tui.screens.stick",
+    "rescue.jobs.stick",
+    "rescue.jobs.write_usb",
+    "rescue.jobs.attached_media",
+    "rescue.tui.screens.preflight",
+    "rescue.tui.screens.save_machine",
+    "rescue.jobs.preflight",
+    "rescue.jobs.machine_document",
+)
 _SHELL = ("/bin/bash", "--login")
 #: A Linux console has no second screen to return to: what the wizard drew would stand there still.
 _CLEAR = "\x1b[H\x1b[2J"

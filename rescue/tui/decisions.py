@@ -43,6 +43,7 @@ class Memory:
     Attributes:
         address: of a repository, as it was typed last; without a password.
         stick: how another rescue stick is wanted.
+        medium: the path that was typed last of a medium to be checked.
         unfinished: what a restore that did not come to its end left, as a sentence; empty when there is none.
     """
 
@@ -50,6 +51,7 @@ class Memory:
         self._of: dict[tuple[str, str], Decisions] = {}
         self._address = ""
         self.stick = StickWish()
+        self.medium = ""
         self.unfinished = ""
 
     def about(self, repository: str, point: str) -> Decisions:

@@ -5,6 +5,7 @@ liferaft (numpy, parted, requests) only when a screen needs it: the first screen
 from a CD must not wait for it.
 """
 
+import datetime
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from images.store.access import Access
     from images.store.catalogue import PointSummary
     from rescue.jobs.attached_media import AttachedMedium
+    from rescue.jobs.preflight import JudgedHere
     from rescue.jobs.repositories import AttachedRepositories, Findings
     from rescue.jobs.restore import RestoreChoices
     from rescue.jobs.scratch_places import ScratchPlace
@@ -48,6 +50,8 @@ LATER = {
     "site": "builder.site.document",
     "running": "rescue.jobs.running",
     "media": "rescue.jobs.attached_media",
+    "preflight": "rescue.jobs.preflight",
+    "machine document": "rescue.jobs.machine_document",
     "stick repository": "rescue.jobs.stick_repository",
     "stick": "rescue.jobs.write_usb",
 }
@@ -112,6 +116,14 @@ class Jobs(Protocol):
         """The rescue media that are attached, the running one first. What a search for repositories has mounted is let
         go, but for what ``repository`` lies on.
         """
+        ...
+
+    def preflight(self, medium: Path, sink: Sink) -> "JudgedHere":
+        """What a rescue medium cannot drive on this machine. ``medium``: a device, an ISO file or a netboot folder."""
+        ...
+
+    def save_machine(self, place: "SupportPlace", machine: Machine) -> str:
+        """Save the machine's document there, and let go of the stick; the name of the file."""
         ...
 
     def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> "StickPlan":
@@ -233,6 +245,16 @@ class SystemJobs:
             self._attached.keep(repository)
         found: tuple[AttachedMedium, ...] = _load("media").attached_media(self._runner)
         return found
+
+    def preflight(self, medium: Path, sink: Sink) -> "JudgedHere":
+        judged: JudgedHere = _load("preflight").preflight_here(medium, self._runner, sink)
+        return judged
+
+    def save_machine(self, place: "SupportPlace", machine: Machine) -> str:
+        now = datetime.datetime.now(datetime.UTC)
+        with _load("running").announced("saving this machine's document"):
+            name: str = _load("machine document").save_machine(place, machine, self._runner, now)
+        return name
 
     def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> "StickPlan":
         if self._attached is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from images.model.layout import Disk
     from images.model.machine import Machine, MachineDisk
     from images.store.catalogue import PointSummary
+    from rescue.jobs.preflight import JudgedHere
     from rescue.jobs.scratch_places import ScratchPlace
     from rescue.jobs.write_usb import StickPlan, StickReport
     from restore.plan.plan import Plan
@@ -158,6 +159,23 @@ class ToProblem(Destination, frozen=True):
 
 class ToSupport(Destination, frozen=True):
     """Save the support bundle to a stick."""
+
+
+class ToPreflight(Destination, frozen=True):
+    """Choose a rescue medium, and have it judged for this machine."""
+
+
+class ToPreflightResult(Destination, frozen=True):
+    """What a medium cannot drive here. ``name``: the medium, for people."""
+
+    name: str
+    judged: JudgedHere
+
+
+class ToSaveMachine(Destination, frozen=True):
+    """Save a machine's document to a stick."""
+
+    machine: Machine
 
 
 class StickWish(msgspec.Struct, frozen=True):

@@ -11,7 +11,17 @@ from core.errors import LiferaftError
 from core.units import format_size
 from images.model.machine import Machine
 from rescue.tui.jobs import Jobs
-from rescue.tui.messages import Ending, Go, ToEnding, ToMachine, ToRepository, ToStick, ToSupport, WantShell
+from rescue.tui.messages import (
+    Ending,
+    Go,
+    ToEnding,
+    ToMachine,
+    ToPreflight,
+    ToRepository,
+    ToStick,
+    ToSupport,
+    WantShell,
+)
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import cut
 from rescue.tui.widgets.picker import Picker, Row
@@ -21,6 +31,7 @@ _CHOICES = (
     Row("machine", ("Show this machine: disks and network",)),
     Row("support", ("Save a support bundle: logs and hardware, without secrets",)),
     Row("stick", ("Make another rescue stick: a copy of this medium, or from an ISO file",)),
+    Row("preflight", ("Check a rescue medium: does it drive all of this machine?",)),
     Row("shell", ("Shell: a command line; exit comes back",)),
     Row("reboot", ("Reboot",)),
     Row("poweroff", ("Power off",)),
@@ -28,7 +39,7 @@ _CHOICES = (
 
 
 class StartScreen(WizardScreen):
-    """Restore, look, make a stick, shell, reboot, power off."""
+    """Restore, look, save, make a stick, check a medium, shell, reboot, power off."""
 
     HEADLINE = "Rescue system"
     KEYS = "Up/Down: choose   Enter: go on   F2: a shell, on every screen"
@@ -79,6 +90,8 @@ class StartScreen(WizardScreen):
                 self.post_message(WantShell(leave=True))
             case "stick":
                 self.post_message(Go(ToStick()))
+            case "preflight":
+                self.post_message(Go(ToPreflight()))
             case "support":
                 self.post_message(Go(ToSupport()))
             case "reboot" | "poweroff":

@@ -19,6 +19,7 @@ from core.units import counted, format_duration
 from images.model.machine import Machine, MachineDisk
 from images.store.passphrase import Passphrase, PassphraseNeededError, WrongPassphraseError
 from rescue.tui.jobs import Jobs
+from rescue.tui.media_rows import ASK_PATH, TYPE_PATH, media_rows
 from rescue.tui.messages import Go, StickWish, ToProblem, ToStick, ToStickPlan
 from rescue.tui.screen import WizardScreen
 from rescue.tui.screens.address import complete_address
@@ -57,7 +58,7 @@ class _Mode(StrEnum):
 
 _DATA, _KEEP = "option data", "option keep"
 _ASKED = {
-    _Mode.FILE: "Type the path of the ISO file (F2: a shell, to mount a disk or to look).",
+    _Mode.FILE: f"Type the path of the ISO file {ASK_PATH}.",
     _Mode.ADDRESS: "Type where the repository is: http://server/folder, or a path.",
     _Mode.PASSPHRASE: "The repository is encrypted. Type its passphrase; the copy on the stick gets the same.",
 }
@@ -258,7 +259,7 @@ class StickScreen(WizardScreen):
                 self._plan(Passphrase(message.value))
 
     def _choose_source(self, key: str) -> None:
-        if key == _TYPE:
+        if key == TYPE_PATH:
             self._type(_Mode.FILE)
         else:
             self._take(replace(self._wish, iso=key))
@@ -332,12 +333,8 @@ class StickScreen(WizardScreen):
         self.say("")
         self.keys(_LIST_KEYS if self._mode is _Mode.LIST else _CHOICE_KEYS)
         if self._mode is _Mode.SOURCE:
-            rows = [Row(node, (name,)) for node, name in self._media.items()]
-            picker.show(
-                [*rows, Row(_TYPE, ("An ISO file: type its path",))],
-                header="What is written onto the stick",
-                at=self._wish.iso,
-            )
+            rows = media_rows(self._media, "An ISO file")
+            picker.show(rows, header="What is written onto the stick", at=self._wish.iso)
             return
         if self._mode is _Mode.REPOSITORY:
             rows = [Row(_NONE, ("None",)), Row(_EMPTY, ("An empty repository, for recovery points to come",))]

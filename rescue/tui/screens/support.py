@@ -1,90 +1,30 @@
-"""Saving the support bundle: onto which stick, and that it is there."""
+"""Saving the support bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from textual.message import Message
-from textual.widget import Widget
-from textual.widgets import Static
-
-from core.events import Event
+from core.events import ignore
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import ToSupport
-from rescue.tui.screen import WizardScreen
-from rescue.tui.widgets.picker import Picker, Row
+from rescue.tui.places_screen import PlacesScreen
 
 if TYPE_CHECKING:  # the screen stands before the job is loaded
     from rescue.jobs.support_places import SupportPlace
 
-_AGAIN = "again"
-_WHAT = """\
+
+class SupportScreen(PlacesScreen):
+    """The seconds that the screen counts say enough of its progress."""
+
+    HEADLINE = "Save a support bundle"
+    WHAT = """\
 One ZIP file with logs, hardware, disks and this run's plans and reports, for whoever helps you.
 Passphrases, passwords in addresses, tokens and keys are left out. Where shall it be saved?
 """
-
-
-class SupportScreen(WizardScreen):
-    """The places, and saving there."""
-
-    HEADLINE = "Save a support bundle"
-
-    class Looked(Message):
-        """The places are known."""
-
-        def __init__(self, places: tuple[SupportPlace, ...]) -> None:
-            super().__init__()
-            self.places = places
-
-    class Saved(Message):
-        """The file is there."""
-
-        def __init__(self, name: str, place: SupportPlace) -> None:
-            super().__init__()
-            self.name = name
-            self.place = place
+    SAVING = "Collecting and saving"
 
     def __init__(self, jobs: Jobs, to: ToSupport) -> None:
         super().__init__(jobs)
-        self._places: dict[str, SupportPlace] = {}
 
-    def body(self) -> Iterable[Widget]:
-        yield Static(_WHAT, classes="text", markup=False)
-        yield Picker(_rows(()))
-
-    def on_mount(self) -> None:
-        self._look()
-
-    def on_support_screen_looked(self, message: Looked) -> None:
-        self.finished()
-        self._places = {place.device or place.folder: place for place in message.places}
-        self.query_one(Picker).show(_rows(message.places))
-        if not message.places:
-            self.say("No stick with FAT or exFAT is attached, and nothing is mounted to write.")
-
-    def on_support_screen_saved(self, message: Saved) -> None:
-        self.finished()
-        end = "The stick can be taken out." if message.place.device else f"It is in {message.place.folder}."
-        if message.place.carries_medium:
-            end = "Leave the stick in: the rescue system runs from it."
-        self.say(f"Saved {message.name}. {end}")
-
-    def chosen(self, key: str) -> None:
-        if key == _AGAIN:
-            self._look()
-            return
-        place = self._places[key]
-        self.start(lambda: self.Saved(self.jobs.save_support(place, _quiet), place), "Collecting and saving")
-
-    def _look(self) -> None:
-        self.start(lambda: self.Looked(self.jobs.support_places()), "Looking for sticks")
-
-
-def _quiet(event: Event) -> None:
-    """The seconds that the screen counts say enough."""
-
-
-def _rows(places: Sequence[SupportPlace]) -> list[Row]:
-    rows = [Row(place.device or place.folder, (place.name,)) for place in places]
-    return [*rows, Row(_AGAIN, ("Look again (after attaching a stick)",))]
+    def save(self, place: SupportPlace) -> str:
+        return self.jobs.save_support(place, ignore)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from builder.finished.opened import open_medium
+from builder.preflight.preflight import check_medium
 from core.errors import RefusedError
 from core.events import Event, Sink
 from core.process import SystemRunner
@@ -19,6 +21,7 @@ from rescue.jobs.access import access_from
 from rescue.jobs.attached_media import AttachedMedium
 from rescue.jobs.placing import Assigned
 from rescue.jobs.points import list_points
+from rescue.jobs.preflight import THIS_MACHINE, JudgedHere
 from rescue.jobs.repositories import Findings, FoundRepository
 from rescue.jobs.restore import BootChoice, RestoreChoices, draft_restore, match_disks, plan_restore, run_plan
 from rescue.jobs.scratch_places import ScratchPlace, scratch_reason
@@ -148,6 +151,21 @@ class FileJobs:
 
     def media(self, repository: str) -> tuple[AttachedMedium, ...]:
         return self.attached
+
+    def preflight(self, medium: Path, sink: Sink) -> JudgedHere:
+        self.calls.append(f"preflight {medium}")
+
+        def watched(event: Event) -> None:
+            self.watch(event)
+            sink(event)
+
+        with open_medium(medium) as opened:
+            report = check_medium(opened, {THIS_MACHINE: self.machine}, SystemRunner(), watched)
+        return JudgedHere(machine=self.machine, report=report)
+
+    def save_machine(self, place: SupportPlace, machine: Machine) -> str:
+        self.calls.append(f"save machine {machine.product} {place.device or place.folder}")
+        return "liferaft-machine-q35-525400123456.json"
 
     def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> StickPlan:
         self.calls.append(f"plan stick {Path(node).name} data={wish.data} keep={wish.keep}")

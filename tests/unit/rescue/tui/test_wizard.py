@@ -326,7 +326,7 @@ def test_leaving_is_by_the_menu_only(jobs: FileJobs) -> None:
             await driver.press("ctrl+q", "ctrl+c")
             await driver.see("To leave, go back to the start screen")
             assert driver.app.is_running
-            await driver.press("down", "down", "down", "down", "enter")
+            await driver.press("down", "down", "down", "down", "down", "enter")
             await driver.ended()
 
     asyncio.run(road())
@@ -336,7 +336,7 @@ def test_a_terminal_that_cannot_be_lent_says_so_and_the_wizard_stays(jobs: FileJ
     async def road() -> None:
         async with wizard(jobs) as driver:
             await driver.see("of RAM")
-            for keys in (("f2",), ("down", "down", "down", "down", "enter")):
+            for keys in (("f2",), ("down", "down", "down", "down", "down", "enter")):
                 await driver.press(*keys)
                 await driver.see("There is no shell on this terminal", "Rescue system")
 
