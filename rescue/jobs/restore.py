@@ -11,7 +11,7 @@ import msgspec
 from core.errors import LiferaftError, RefusedError
 from core.events import Sink, Stage, Watch, ignore, watching
 from core.process import Runner
-from images.model.layout import Disk
+from images.model.layout import Disk, Layout
 from images.model.machine import Firmware, Machine, MachineDisk
 from images.probe import block_devices, probe_machine
 from images.stack.keys import Keys
@@ -191,11 +191,11 @@ def plan_restore_by_rules(
 
 def match_disks(
     repository: str, point: str, machine: Machine, runner: Runner, access: Access | None = None
-) -> tuple[tuple[Disk, ...], Matching]:
-    """The disks of a recovery point, and how well the free disks of this machine suit them."""
+) -> tuple[Layout, Matching]:
+    """The layout of a recovery point, and how well the free disks of this machine suit its disks."""
     with _planning(repository, point, RestoreChoices(), runner, access) as planning:
         candidates = [planning.candidate(disk) for disk in machine.disks]
-        return planning.disks, matched(planning.manifest, planning.disks, candidates, planning.least)
+        return planning.manifest.layout, matched(planning.manifest, planning.disks, candidates, planning.least)
 
 
 @contextlib.contextmanager

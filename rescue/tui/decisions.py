@@ -22,7 +22,7 @@ class Decisions(msgspec.Struct):
     """About one recovery point.
 
     Attributes:
-        grow, verify, unique, each: the switches.
+        grow, verify, unique, each, degraded: the switches.
         assigned: by id of a disk, its target; None: it is left out.
         rules: by row of the screen that makes them.
         scratch: where scratch files go; None: where they go by themselves.
@@ -32,6 +32,7 @@ class Decisions(msgspec.Struct):
     verify: bool = True
     unique: bool = False
     each: bool = False
+    degraded: bool = False
     assigned: dict[str, MachineDisk | None] = {}
     rules: dict[str, PartitionRule] = {}
     scratch: ScratchPlace | None = None

@@ -24,7 +24,7 @@ from images.store.passphrase import Passphrase
 from rescue.tui.messages import Ending, Placed, StickWish, Wanted
 
 if TYPE_CHECKING:
-    from images.model.layout import Disk
+    from images.model.layout import Layout
     from images.store.access import Access
     from images.store.catalogue import PointSummary
     from rescue.jobs.attached_media import AttachedMedium
@@ -79,8 +79,8 @@ class Jobs(Protocol):
         """
         ...
 
-    def match(self, repository: str, point: str, machine: Machine) -> "tuple[tuple[Disk, ...], Matching]":
-        """The disks of a recovery point, and how well the disks of the machine suit them."""
+    def match(self, repository: str, point: str, machine: Machine) -> "tuple[Layout, Matching]":
+        """The layout of a recovery point, and how well the disks of the machine suit its disks."""
         ...
 
     def draft(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> "Draft":
@@ -185,8 +185,8 @@ class SystemJobs:
             self._passphrases[repository] = passphrase
         return points
 
-    def match(self, repository: str, point: str, machine: Machine) -> "tuple[tuple[Disk, ...], Matching]":
-        found: tuple[tuple[Disk, ...], Matching] = _load("restore").match_disks(
+    def match(self, repository: str, point: str, machine: Machine) -> "tuple[Layout, Matching]":
+        found: tuple[Layout, Matching] = _load("restore").match_disks(
             repository, point, machine, self._runner, self._access(repository)
         )
         return found
@@ -295,7 +295,12 @@ class SystemJobs:
 def _choices(wanted: Wanted) -> "RestoreChoices":
     """The disk a point was taken from is the most common target of all: the plan names it, the person confirms."""
     choices: RestoreChoices = _load("restore").RestoreChoices(
-        grow=wanted.grow, verify=wanted.verify, unique=wanted.unique, rules=wanted.rules, onto_source=True
+        grow=wanted.grow,
+        verify=wanted.verify,
+        unique=wanted.unique,
+        rules=wanted.rules,
+        degraded=wanted.degraded,
+        onto_source=True,
     )
     return choices
 

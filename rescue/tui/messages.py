@@ -14,7 +14,7 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from core.errors import LiferaftError
-    from images.model.layout import Disk
+    from images.model.layout import Layout
     from images.model.machine import Machine, MachineDisk
     from images.store.catalogue import PointSummary
     from rescue.jobs.preflight import JudgedHere
@@ -83,12 +83,12 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 class ToAssign(Destination, frozen=True):
-    """Choose a target for each of several disks. The machine as it was looked at, and what matching proposes."""
+    """Choose a target for each disk of ``layout``. The machine as it was looked at, and what matching proposes."""
 
     repository: str
     point: PointSummary
     machine: Machine
-    disks: tuple[Disk, ...]
+    layout: Layout
     matching: Matching
 
 
@@ -100,12 +100,14 @@ class Wanted(msgspec.Struct, frozen=True):
         verify: everything is read back.
         unique: it is a clone, with identities of its own.
         rules: for single partitions.
+        degraded: arrays come back without the members that are left out.
     """
 
     grow: bool = False
     verify: bool = True
     unique: bool = False
     rules: tuple[PartitionRule, ...] = ()
+    degraded: bool = False
 
 
 class ToPartitions(Destination, frozen=True):

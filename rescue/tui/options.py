@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from images.store.catalogue import PointSummary
 
 _GROW, _VERIFY, _CLONE, _EACH = "option grow", "option verify", "option clone", "option each"
+DEGRADED = "option degraded"
+#: Arrays that are named below the switch; the plan names all.
+_ARRAYS_SHOWN = 3
 
 
 class OptionsScreen(WizardScreen):
@@ -62,7 +66,7 @@ class OptionsScreen(WizardScreen):
     def to_plan(self, placed: tuple[Placed, ...]) -> None:
         """Go on: to the plan, or to the partitions before it."""
         decided, repository, point = self.decided, self._repository, self._point
-        wanted = Wanted(decided.grow, decided.verify, decided.unique)
+        wanted = Wanted(decided.grow, decided.verify, decided.unique, degraded=decided.degraded)
         if decided.each:
             self.post_message(Go(ToPartitions(repository, point, placed, wanted)))
         else:
@@ -86,6 +90,19 @@ class OptionsScreen(WizardScreen):
     def action_switch_each(self) -> None:
         self.decided.each = not self.decided.each
         self.switched()
+
+
+def degraded_rows(switched_on: bool, arrays: Sequence[str]) -> list[Row]:
+    """The switch for arrays without members that are left out; none where it would change nothing.
+
+    Args:
+        arrays: what would come of each, in a few words.
+    """
+    if not arrays:
+        return []
+    shown = [f"  {words}" for words in arrays[:_ARRAYS_SHOWN]]
+    shown += [f"  and {len(arrays) - _ARRAYS_SHOWN} more like these"] if len(arrays) > _ARRAYS_SHOWN else []
+    return [Row(DEGRADED, (f"{_box(switched_on)} D: let arrays do without what is left out (--degraded)", *shown))]
 
 
 def _box(switched_on: bool) -> str:

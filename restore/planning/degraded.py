@@ -11,7 +11,7 @@ import msgspec
 
 from core.units import counted, format_size
 from images.model.layout import Layout, devices_made_by
-from images.model.stack import Array, Container
+from images.model.stack import Array, ArrayMember, Container
 
 #: RAID 10: near, far or offset copies, and how many (md(4), "RAID10").
 _LAYOUT_10 = re.compile(r"[nfo](\d{1,3})")
@@ -20,10 +20,16 @@ _PARITY = {4: 1, 5: 1, 6: 2}
 
 
 class Degraded(msgspec.Struct, frozen=True):
-    """The layout without the members that are not restored, and a sentence for each array that lacks some."""
+    """The layout without the members that are not restored.
+
+    Attributes:
+        notes: a sentence for each array that lacks some.
+        effects: the same in a few words, for each array that is another one than it was.
+    """
 
     layout: Layout
     notes: tuple[str, ...] = ()
+    effects: tuple[str, ...] = ()
 
 
 def without_members(layout: Layout, disks: Collection[str], dropped: Collection[str]) -> Degraded:
@@ -38,6 +44,7 @@ def without_members(layout: Layout, disks: Collection[str], dropped: Collection[
             gone |= {disk.id, *(part.id for part in (disk.table.partitions if disk.table else ()))}
     containers: list[Container] = []
     notes: list[str] = []
+    effects: list[str] = []
     for container in layout.containers:
         absent = gone & set(container.member_ids)
         if len(absent) == len(container.member_ids):
@@ -46,9 +53,11 @@ def without_members(layout: Layout, disks: Collection[str], dropped: Collection[
             kept = tuple(member for member in container.members if member.device not in absent)
             reduced = msgspec.structs.replace(container, members=kept)
             notes += _note(layout, container, reduced)
+            effects.append(_effect(container, reduced))
             container = reduced
         containers.append(container)
-    return Degraded(msgspec.structs.replace(layout, containers=tuple(containers)), tuple(notes))
+    reduced_layout = msgspec.structs.replace(layout, containers=tuple(containers))
+    return Degraded(reduced_layout, tuple(notes), tuple(effects))
 
 
 def does_without(array: Array, absent: Collection[str]) -> bool:
@@ -97,10 +106,22 @@ def _holds_copies(array: Array, there: Collection[int]) -> bool:
     return all(any((start + copy) % array.slots in there for copy in range(copies)) for start in starts)
 
 
+def _lost(was: Array, will: Array) -> list[ArrayMember]:
+    """The members that an array lacks; none when they are spares, without which it is what it was."""
+    lost = [member for member in was.members if member not in will.members]
+    return lost if any(member.slot is not None for member in lost) else []
+
+
+def _effect(was: Array, will: Array) -> str:
+    """What comes of it, for whoever decides: ``host:0 comes back with NO redundancy``."""
+    how = "without its spare" if not _lost(was, will) else "with less redundancy"
+    return f"{was.name or was.id} comes back {how if redundant(will) else 'with NO redundancy'}"
+
+
 def _note(layout: Layout, was: Array, will: Array) -> list[str]:
     """What people should know of an array that was made smaller by members, and how it gets them back."""
-    lost = [member for member in was.members if member not in will.members]
-    if all(member.slot is None for member in lost):
+    lost = _lost(was, will)
+    if not lost:
         return []
     sizes = ", ".join(f"{member.device}, {format_size(layout.device(member.device).size)}" for member in lost)
     state = "less redundancy" if redundant(will) else "NO redundancy"

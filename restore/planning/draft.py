@@ -119,12 +119,17 @@ class GroupDraft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """All disks and volume groups, every reason why it cannot be so, and what the person should know."""
+    """All disks and volume groups, every reason why it cannot be so, and what the person should know.
+
+    Attributes:
+        degradable: a few words for each array that comes back, or could, without members that are left out.
+    """
 
     disks: tuple[DiskDraft, ...]
     groups: tuple[GroupDraft, ...] = ()
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
+    degradable: tuple[str, ...] = ()
 
 
 def draft(placement: Placement) -> Draft:
@@ -134,6 +139,7 @@ def draft(placement: Placement) -> Draft:
         groups=tuple(_groups(placement)),
         reasons=placement.reasons,
         notes=tuple(note for placing in placement.placings for note in placing.fit.notes),
+        degradable=placement.degradable,
     )
 
 

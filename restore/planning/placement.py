@@ -19,7 +19,7 @@ from images.store.repository import Repository
 from restore.fit.fitting import Fit, fit
 from restore.fit.wishes import Wishes
 from restore.planning.contents import Contents
-from restore.planning.degraded import without_members
+from restore.planning.degraded import Degraded, without_members
 from restore.planning.growing import Chosen, chosen_volumes, disks_that_grow, growable_members, with_members
 from restore.planning.left_out import dropped_partitions, left_out
 from restore.planning.lessening import Lessening
@@ -76,6 +76,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         notes: a sentence for each array that lacks members which are left out.
         scarce: by id of the partition or device that a filesystem with kernels lies on, the bytes that one more kernel
             takes, where it would not find them.
+        degradable: a few words for each array that does, or could do, without what is left out.
     """
 
     manifest: Manifest
@@ -87,6 +88,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     notes: tuple[str, ...] = ()
     scarce: Mapping[str, int] = MappingProxyType({})
+    degradable: tuple[str, ...] = ()
 
 
 def place(
@@ -98,7 +100,10 @@ def place(
         point: the full id.
         pairs: in any order; a disk that is in none is left out.
     """
-    whole, lacking = _with_arrays(repository.manifest(point), pairs, options)
+    whole = repository.manifest(point)
+    reduced = _reduced(whole, pairs, options)
+    if options.degraded:
+        whole = msgspec.structs.replace(whole, layout=reduced.layout)
     manifest = only_disks(whole, [pair.disk for pair in pairs])
     disks = manifest.layout.disks
     named = {pair.disk: pair.candidate for pair in pairs}
@@ -134,15 +139,14 @@ def place(
         chosen=chosen,
         growth=options.growth,
         reasons=tuple(reasons),
-        notes=lacking,
+        notes=reduced.notes if options.degraded else (),
+        degradable=reduced.effects,
     )
     return placement if reasons else _with_scarce(placement)
 
 
-def _with_arrays(whole: Manifest, pairs: Sequence[Pair], options: PlanOptions) -> tuple[Manifest, tuple[str, ...]]:
-    """The manifest with its arrays as they are wanted, and what is to be said of those that lack members."""
-    if not options.degraded:
-        return whole, ()
+def _reduced(whole: Manifest, pairs: Sequence[Pair], options: PlanOptions) -> Degraded:
+    """The layout with its arrays on what is restored alone, whether or not that is wanted."""
     named = [pair.disk for pair in pairs]
     dropped = [
         name
@@ -150,8 +154,7 @@ def _with_arrays(whole: Manifest, pairs: Sequence[Pair], options: PlanOptions) -
         if disk.id in named
         for name in dropped_partitions(disk, _rules_of(disk, options.rules))
     ]
-    found = without_members(whole.layout, named, dropped)
-    return msgspec.structs.replace(whole, layout=found.layout), found.notes
+    return without_members(whole.layout, named, dropped)
 
 
 def room_of(placement: Placement, layout: Layout) -> Room:

@@ -1,20 +1,23 @@
 """Choosing a target for each disk of a recovery point that has several."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
+from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
 from core.units import format_size
-from images.model.layout import Disk
+from images.model.layout import Disk, Layout
 from images.model.machine import Machine, MachineDisk
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Placed, ToAssign
-from rescue.tui.options import OptionsScreen
+from rescue.tui.options import DEGRADED, OptionsScreen, degraded_rows
 from rescue.tui.screens.target import disk_row, short_name
 from rescue.tui.text import columns, cut
 from rescue.tui.widgets.picker import Picker, Row
+from restore.planning.degraded import without_members
 from restore.planning.matching import Matching, Score
 from restore.target.occupants import occupants_of_disk
 
@@ -31,19 +34,21 @@ class AssignScreen(OptionsScreen):
 
     HEADLINE = "Choose the target disks"
     KEYS = _LIST_KEYS
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("d", "switch_degraded", show=False)]
 
     class Matched(Message):
         """The machine was looked at again."""
 
-        def __init__(self, machine: Machine, disks: tuple[Disk, ...], matching: Matching) -> None:
+        def __init__(self, machine: Machine, layout: Layout, matching: Matching) -> None:
             super().__init__()
             self.machine = machine
-            self.disks = disks
+            self.layout = layout
             self.matching = matching
 
     def __init__(self, jobs: Jobs, to: ToAssign) -> None:
         super().__init__(jobs, to.repository, to.point)
         self._to = to
+        self._layout = to.layout
         self._disks: dict[str, Disk] = {}
         self._targets: dict[str, MachineDisk] = {}
         self._scores: dict[tuple[str, str], Score] = {}
@@ -58,14 +63,15 @@ class AssignScreen(OptionsScreen):
         yield Picker()
 
     def on_mount(self) -> None:
-        self._take(self._to.machine, self._to.disks, self._to.matching)
+        self._take(self._to.machine, self._to.layout, self._to.matching)
 
     def on_assign_screen_matched(self, message: Matched) -> None:
         self.finished()
-        self._take(message.machine, message.disks, message.matching)
+        self._take(message.machine, message.layout, message.matching)
 
-    def _take(self, machine: Machine, disks: tuple[Disk, ...], matching: Matching) -> None:
-        self._disks = {disk.id: disk for disk in disks}
+    def _take(self, machine: Machine, layout: Layout, matching: Matching) -> None:
+        self._layout = layout
+        self._disks = {disk.id: disk for disk in layout.disks}
         self._targets = {disk.node: disk for disk in machine.disks}
         self._scores = {(score.disk, score.node): score for score in matching.scores}
         self._assigned = self._decided_before()
@@ -99,6 +105,8 @@ class AssignScreen(OptionsScreen):
             self._go_on()
         elif key == _AGAIN:
             self._look_again()
+        elif key == DEGRADED:
+            self.action_switch_degraded()
         elif not self.switch(key):
             self._changing = key
             self._show()
@@ -123,6 +131,11 @@ class AssignScreen(OptionsScreen):
     def switched(self) -> None:
         self._show()
 
+    def action_switch_degraded(self) -> None:
+        if self._without():
+            self.decided.degraded = not self.decided.degraded
+            self.switched()
+
     def _decide(self, key: str) -> None:
         """A target, or none, for the disk that is being changed; a disk that had that target is undecided again."""
         node = "" if key == _OUT else key
@@ -144,8 +157,8 @@ class AssignScreen(OptionsScreen):
     def _look_again(self) -> None:
         def look() -> Message:
             machine = self.jobs.probe()
-            disks, matching = self.jobs.match(self._to.repository, self._to.point.id, machine)
-            return self.Matched(machine, disks, matching)
+            layout, matching = self.jobs.match(self._to.repository, self._to.point.id, machine)
+            return self.Matched(machine, layout, matching)
 
         self.start(look, "Looking at the disks")
 
@@ -165,9 +178,16 @@ class AssignScreen(OptionsScreen):
             Row(_ON, ("Go on with these targets",), enabled=ready),
             *(self._disk_row(disk) for disk in self._disks.values()),
             *self.option_rows("a disk"),
+            *degraded_rows(self.decided.degraded, self._without()),
             Row(_AGAIN, ("Look again (after attaching a disk)",)),
         ]
         picker.show(rows, header=columns(("Disk", "Size", "", "Goes to", "Size", "Model"), _WIDTHS), at=at)
+
+    def _without(self) -> tuple[str, ...]:
+        """What would come of arrays that can do without the disks that are left out."""
+        out = [disk for disk in self._disks if self._assigned.get(disk) == ""]
+        restored = [disk for disk in self._disks if disk not in out]
+        return without_members(self._layout, restored, ()).effects if out and restored else ()
 
     def _disk_row(self, disk: Disk) -> Row:
         node = self._assigned.get(disk.id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Static
@@ -15,12 +16,14 @@ from core.units import format_size, parse_size
 from rescue.tui.draft_rows import HEADER, disk_row, group_row, partition_key, partition_row, volume_row
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, ToPartitions, ToPlan, Wanted
+from rescue.tui.options import DEGRADED, degraded_rows
 from rescue.tui.screen import WizardScreen
 from rescue.tui.text import cut
 from rescue.tui.widgets.picker import Picker, Row
 from restore.planning.rules import PartitionRule, Rule
 
 if TYPE_CHECKING:
+    from rescue.tui.decisions import Decisions
     from restore.planning.draft import DiskDraft, Draft, PartitionDraft, VolumeDraft
 
 _LIST_KEYS = "Up/Down: choose   Enter: decide, go on   Esc: back"
@@ -52,6 +55,7 @@ class PartitionsScreen(WizardScreen):
 
     HEADLINE = "Decide about each partition"
     KEYS = _LIST_KEYS
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("d", "switch_degraded", show=False)]
 
     class Drafted(Message):
         """The draft with these rules."""
@@ -72,8 +76,12 @@ class PartitionsScreen(WizardScreen):
         self._unknown = ""
 
     @property
+    def _decided(self) -> Decisions:
+        return self.memory.about(self._to.repository, self._to.point.id)
+
+    @property
     def _rules(self) -> dict[str, PartitionRule]:
-        return self.memory.about(self._to.repository, self._to.point.id).rules
+        return self._decided.rules
 
     def body(self) -> Iterable[Widget]:
         point = self._to.point
@@ -128,8 +136,10 @@ class PartitionsScreen(WizardScreen):
             self._decide(None if key == _NONE else self._rule(Rule(key)))
         elif key == _AGAIN:
             self._look()
+        elif key == DEGRADED:
+            self.action_switch_degraded()
         elif key == _ON:
-            to, scratch = self._to, self.memory.about(self._to.repository, self._to.point.id).scratch
+            to, scratch = self._to, self._decided.scratch
             self.post_message(Go(ToPlan(to.repository, to.point, to.placed, self._wanted(), scratch)))
         else:
             self._changing = key
@@ -150,6 +160,12 @@ class PartitionsScreen(WizardScreen):
             self._leave()
         else:
             super().action_back()
+
+    def action_switch_degraded(self) -> None:
+        if self._draft is not None and self._draft.degradable and not self._changing:
+            self._decided.degraded = not self._decided.degraded
+            self._show()
+            self._look()
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         if not self._typing:
@@ -209,7 +225,7 @@ class PartitionsScreen(WizardScreen):
     def _wanted(self) -> Wanted:
         wanted, rules = self._to.wanted, self._rules
         made = tuple(rules[key] for key in sorted(rules) if key not in self._absent)
-        return msgspec.structs.replace(wanted, rules=made)
+        return msgspec.structs.replace(wanted, rules=made, degraded=self._decided.degraded)
 
     def _look(self) -> None:
         to, wanted = self._to, self._wanted()
@@ -239,6 +255,7 @@ class PartitionsScreen(WizardScreen):
         rows = [Row(_ON, ("Go on with these partitions",), enabled=not self._draft.reasons)]
         if self._unknown:
             rows = [Row(_AGAIN, ("Look again what fits where",))]
+        rows += degraded_rows(self._decided.degraded, self._draft.degradable)
         for disk in self._draft.disks:
             rows.append(disk_row(disk, known=known))
             keys = [partition_key(disk, part) for part in disk.partitions]

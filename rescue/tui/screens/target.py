@@ -7,7 +7,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from core.units import format_size
-from images.model.layout import Disk
+from images.model.layout import Layout
 from images.model.machine import Machine, MachineDisk
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, Placed, ToAssign, ToTarget
@@ -29,10 +29,10 @@ class TargetScreen(OptionsScreen):
     class Probed(Message):
         """The machine was looked at, and matched with the recovery point."""
 
-        def __init__(self, machine: Machine, disks: tuple[Disk, ...] = (), matching: Matching | None = None) -> None:
+        def __init__(self, machine: Machine, layout: Layout | None = None, matching: Matching | None = None) -> None:
             super().__init__()
             self.machine = machine
-            self.disks = disks
+            self.layout = layout
             self.matching = matching
 
     def __init__(self, jobs: Jobs, to: ToTarget) -> None:
@@ -52,9 +52,9 @@ class TargetScreen(OptionsScreen):
 
     def on_target_screen_probed(self, message: Probed) -> None:
         self.finished()
-        if len(message.disks) > 1 and message.matching is not None:
-            to = self._to
-            found = ToAssign(to.repository, to.point, message.machine, message.disks, message.matching)
+        layout, to = message.layout, self._to
+        if layout is not None and len(layout.disks) > 1 and message.matching is not None:
+            found = ToAssign(to.repository, to.point, message.machine, layout, message.matching)
             self.post_message(Go(found, replace=True))
             return
         self._disks = {disk.node: disk for disk in message.machine.disks}

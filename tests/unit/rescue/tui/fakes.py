@@ -10,7 +10,7 @@ from builder.preflight.preflight import check_medium
 from core.errors import RefusedError
 from core.events import Event, Sink
 from core.process import SystemRunner
-from images.model.layout import Disk, DiskIdentity
+from images.model.layout import DiskIdentity, Layout
 from images.model.machine import Firmware, Machine, MachineDisk, Nic, SecureBoot
 from images.stack.keys import AskKey, Keys
 from images.store.access import Access
@@ -102,7 +102,7 @@ class FileJobs:
         self.access = access_from(passphrase)
         return list_points(repository, self.access)
 
-    def match(self, repository: str, point: str, machine: Machine) -> tuple[tuple[Disk, ...], Matching]:
+    def match(self, repository: str, point: str, machine: Machine) -> tuple[Layout, Matching]:
         return match_disks(repository, point, machine, SystemRunner(), self.access)
 
     def draft(self, repository: str, point: str, placed: Sequence[Placed], wanted: Wanted) -> Draft:
@@ -204,7 +204,12 @@ class FileJobs:
     def _choices(self, wanted: Wanted) -> RestoreChoices:
         # The targets are files: this machine's firmware has nothing to do with them.
         return RestoreChoices(
-            grow=wanted.grow, verify=wanted.verify, unique=wanted.unique, rules=wanted.rules, boot=BootChoice.NO
+            grow=wanted.grow,
+            verify=wanted.verify,
+            unique=wanted.unique,
+            rules=wanted.rules,
+            degraded=wanted.degraded,
+            boot=BootChoice.NO,
         )
 
     def _count(self) -> int:

@@ -167,3 +167,21 @@ def test_a_member_on_what_is_itself_left_out() -> None:
     found = placed(disks, containers, targets=1, degraded=True)
     assert not found.reasons
     assert left(found)[0] == {"lvm0", "md0"}
+
+
+@pytest.mark.parametrize("degraded", [False, True])
+def test_what_would_come_of_it_is_known_before_anybody_wants_it(degraded: bool) -> None:
+    disks = (disk(0), disk(1))
+    two = mirror("disk0-part2", "disk1-part2")
+    three = mirror("disk0-part1", "disk0-part2", "disk1-part2")
+    spare = mirror("disk0-part1", "disk0-part2")
+    spare = msgspec.structs.replace(spare, members=(*spare.members, ArrayMember(device="disk1-part1")))
+    striped = msgspec.structs.replace(two, level=0)
+
+    def said(made: Array, targets: int = 1) -> tuple[str, ...]:
+        return placed(disks, (made,), targets=targets, degraded=degraded).degradable
+
+    assert said(two) == ("host:0 comes back with NO redundancy",)
+    assert said(three) == ("host:0 comes back with less redundancy",)
+    assert said(spare) == ("host:0 comes back without its spare",)
+    assert said(striped) == said(two, targets=2) == ()
