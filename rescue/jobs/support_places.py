@@ -36,7 +36,8 @@ class SupportPlace(msgspec.Struct, frozen=True, kw_only=True):
         name: for people.
         folder: where it is mounted already; empty when it is not.
         device: the node to mount otherwise; kind: its filesystem.
-        carries_medium: the running system's ISO lies on it, so it is mounted already and must stay attached.
+        carries_medium: the running system's ISO lies on it, so it is mounted already.
+        stays: the running system's medium is on the same stick, which must stay attached.
     """
 
     name: str
@@ -44,6 +45,7 @@ class SupportPlace(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     kind: str = ""
     carries_medium: bool = False
+    stays: bool = False
 
 
 def support_places(runner: Runner) -> tuple[SupportPlace, ...]:
@@ -88,6 +90,7 @@ def opened_place(place: SupportPlace, purpose: str, runner: Runner) -> Iterator[
 def _sticks(disk: BlockDevice) -> Iterator[SupportPlace]:
     if not (disk.rm or disk.tran == "usb") or disk.ro:
         return
+    stays = any(Path("/run/live") in Path(place).parents for _, place in disk.mounts())
     for device in disk.descendants():
         places = [place for place in device.mountpoints if place]
         carries = places == [_FINDISO]
@@ -96,7 +99,7 @@ def _sticks(disk: BlockDevice) -> Iterator[SupportPlace]:
             continue
         words = (device.label or "", format_size(device.size), "on", (disk.model or "").strip() or disk.name)
         name = " ".join(word for word in words if word)
-        yield SupportPlace(name=name, device=device.name, kind=device.fstype, carries_medium=carries)
+        yield SupportPlace(name=name, device=device.name, kind=device.fstype, carries_medium=carries, stays=stays)
 
 
 def _mounted(disk: BlockDevice) -> Iterator[SupportPlace]:

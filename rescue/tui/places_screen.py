@@ -69,7 +69,7 @@ class PlacesScreen(WizardScreen):
     def on_places_screen_saved(self, message: Saved) -> None:
         self.finished()
         end = "The stick can be taken out." if message.place.device else f"It is in {message.place.folder}."
-        if message.place.carries_medium:
+        if message.place.stays:
             end = "Leave the stick in: the rescue system runs from it."
         self.say(f"Saved {message.name}. {end}")
 

@@ -190,12 +190,20 @@ def test_sticks_with_fat_are_offered_and_nothing_that_boots_or_has_a_journal() -
 
 def test_the_stick_that_the_medium_lies_on_as_a_file_is_offered_as_such() -> None:
     (place,) = _places(_stick(mountpoints=["/run/live/findiso"]))
-    assert (place.device, place.kind, place.carries_medium) == ("/dev/sdb1", "vfat", True)
+    assert (place.device, place.kind, place.carries_medium, place.stays) == ("/dev/sdb1", "vfat", True, True)
     (place,) = _places(_stick())
-    assert not place.carries_medium
+    assert not place.carries_medium and not place.stays
     # Not when it is in use elsewhere, too, and not the machine's own disk.
     assert _places(_stick(mountpoints=["/run/live/findiso", "/run/live/medium"])) == ()
     assert _places(_stick(mountpoints=["/run/live/findiso"]) | {"rm": False, "tran": "sata"}) == ()
+
+
+def test_the_data_partition_of_the_stick_that_the_system_runs_from_is_offered_and_stays() -> None:
+    stick = _stick(name="/dev/sdb3", fstype="exfat")
+    medium = {"name": "/dev/sdb1", "kname": "/dev/sdb1", "type": "part", "size": 1 << 28, "fstype": "iso9660"}
+    stick["children"] = [medium | {"mountpoints": ["/run/live/medium"]}, *stick["children"]]  # type: ignore[misc]
+    (place,) = _places(stick)
+    assert (place.device, place.carries_medium, place.stays) == ("/dev/sdb3", False, True)
 
 
 def test_what_the_person_mounted_is_offered_and_the_medium_is_not(tmp_path: Path) -> None:

@@ -347,6 +347,7 @@ def test_a_support_bundle_is_saved_on_the_chosen_stick(jobs: FileJobs) -> None:
     jobs.places = (
         SupportPlace(name="STICK 14.32 GiB on USB DISK", device="/dev/sdb1", kind="vfat"),
         SupportPlace(name="/mnt, ext4 on /dev/sdc1", folder="/mnt"),
+        SupportPlace(name="LIFERAFT 13.90 GiB on Ultra", device="/dev/sdd3", kind="exfat", stays=True),
     )
 
     async def road() -> None:
@@ -358,11 +359,17 @@ def test_a_support_bundle_is_saved_on_the_chosen_stick(jobs: FileJobs) -> None:
             await driver.see("Saved liferaft-support-20261121T093000Z.zip.", "can be taken out")
             await driver.press("down", "enter")
             await driver.see("It is in /mnt.")
+            await driver.press("down", "enter")
+            await driver.see("Leave the stick in: the rescue", "system runs from it.")
             await driver.press("escape")
             await driver.see("Rescue system")
 
     asyncio.run(road())
-    assert [call for call in jobs.calls if call.startswith("save")] == ["save /dev/sdb1", "save /mnt"]
+    assert [call for call in jobs.calls if call.startswith("save")] == [
+        "save /dev/sdb1",
+        "save /mnt",
+        "save /dev/sdd3",
+    ]
 
 
 def test_powering_off_is_asked_first(jobs: FileJobs) -> None:
