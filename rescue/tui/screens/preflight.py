@@ -31,6 +31,7 @@ Nothing is written, and nothing is started.
 _KEYS = "Up/Down: choose   Enter: check it   Esc: back"
 _TYPE_KEYS = "Enter: check it   Esc: back to the list"
 _CHECK_KEYS = "Esc: stop the check"
+_ASK = f"Type the path of the ISO file or netboot folder {ASK_PATH}."
 _AGAIN = "again"
 
 
@@ -55,11 +56,12 @@ class PreflightScreen(WizardScreen):
             self.event = event
 
     class Judged(Message):
-        """The check has come to its end."""
+        """A check has come to its end. ``stop_check`` says which."""
 
-        def __init__(self, judged: JudgedHere) -> None:
+        def __init__(self, judged: JudgedHere, stop_check: threading.Event) -> None:
             super().__init__()
             self.judged = judged
+            self.stop_check = stop_check
 
     def __init__(self, jobs: Jobs, to: ToPreflight) -> None:
         super().__init__(jobs)
@@ -70,7 +72,8 @@ class PreflightScreen(WizardScreen):
 
     def body(self) -> Iterable[Widget]:
         yield Static(_WHAT, classes="text", markup=False)
-        yield Picker(_rows({}))
+        # Without rows before the media are known: the second Enter of a burst would choose one that nobody saw.
+        yield Picker()
         field = Input(id="typed")
         field.cursor_blink = False
         field.display = False
@@ -89,7 +92,9 @@ class PreflightScreen(WizardScreen):
         self.finished()
         self._media = {medium.node: medium.name for medium in message.media}
         self.query_one(Picker).show(_rows(self._media))
-        if not message.media:
+        if self._field.display:
+            self.say(_ASK)
+        elif not message.media:
             self.say("No rescue medium is attached. Attach one and look again, or type a path.")
 
     def on_preflight_screen_told(self, message: Told) -> None:
@@ -97,7 +102,7 @@ class PreflightScreen(WizardScreen):
             self.doing(message.event.message)
 
     def on_preflight_screen_judged(self, message: Judged) -> None:
-        if self._stop is not None:
+        if message.stop_check is self._stop:
             self._ended()
             name = self._media.get(self._chosen, self._chosen)
             self.post_message(Go(ToPreflightResult(name, message.judged)))
@@ -153,7 +158,7 @@ class PreflightScreen(WizardScreen):
         field.display = True
         field.focus()
         self.keys(_TYPE_KEYS)
-        self.say(f"Type the path of the ISO file or netboot folder {ASK_PATH}.")
+        self.say(_ASK)
 
     def _close(self) -> None:
         """Back to the list."""
@@ -173,7 +178,7 @@ class PreflightScreen(WizardScreen):
 
         self.keys(_CHECK_KEYS)
         path = Path(medium).expanduser()
-        self.start(lambda: self.Judged(self.jobs.preflight(path, told)), "Looking at this machine")
+        self.start(lambda: self.Judged(self.jobs.preflight(path, told), stop), "Looking at this machine")
 
     def _ended(self) -> None:
         self._stop = None

@@ -183,6 +183,56 @@ def test_a_path_is_typed_and_an_error_leads_back_to_the_list(jobs: JudgingJobs) 
     assert checked(jobs) == ["/mnt/old.iso", "/mnt/old.iso"]
 
 
+def test_a_second_enter_of_a_burst_chooses_nothing(jobs: JudgingJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    def media(repository: str) -> tuple[AttachedMedium, ...]:
+        assert looked.wait(30)
+        return jobs.attached
+
+    monkeypatch.setattr(jobs, "media", media)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("home", "down", "down", "down", "down")
+            await driver.burst("enter", "enter")
+            await driver.see("Check a rescue medium", "Looking for rescue media")
+            await driver.press("enter")
+            looked.set()
+            await driver.see("> This rescue medium, sr0")
+            assert "Type the path" not in driver.text
+
+    asyncio.run(road())
+    assert checked(jobs) == []
+
+
+def test_a_search_that_ends_late_leaves_the_field_and_its_question(
+    jobs: JudgingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = threading.Event()
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_media(driver)
+            await driver.see("> This rescue medium, sr0")
+
+            def media(repository: str) -> tuple[AttachedMedium, ...]:
+                assert again.wait(30)
+                return (RUNNING, STICK)
+
+            monkeypatch.setattr(jobs, "media", media)
+            await driver.press("end", "enter")
+            await driver.see("Looking for rescue media")
+            await driver.press("up", "enter")
+            await driver.see("Type the path")
+            await driver.type("/mnt")
+            again.set()
+            await driver.see("The rescue medium in sdb", "Type the path", "/mnt", "Esc: back to the list")
+
+    asyncio.run(road())
+
+
 def test_a_search_that_fails_leads_to_the_first_screen(jobs: JudgingJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not back to the list, which would search, and fail, for ever."""
 
