@@ -66,6 +66,14 @@ def format_size(size: int) -> str:
     return f"{size} bytes"
 
 
+def exact_size(size: int) -> str:
+    """Bytes without rounding, for people and for :func:`parse_size`: ``1500 GiB``, where format_size says 1.46 TiB."""
+    for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return str(size)
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """A number of things for people: ``1 pack``, ``2 packs``; ``plural`` where it is not the noun and an s."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -24,8 +24,7 @@ class RunningScreen(WizardScreen):
     """Runs a job in a worker. Stopping is cooperative: the next event raises in the worker.
 
     Attributes:
-        QUESTION: asked when somebody wants to stop. STOP: what the key for yes does.
-        WARNS: said above all, to whoever stands at the machine.
+        QUESTION: asked when somebody wants to stop. STOP, GO_ON: what the keys for yes and no do.
         board: what has been told.
     """
 

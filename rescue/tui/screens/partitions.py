@@ -12,7 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from core.errors import LiferaftError, UsageError
-from core.units import format_size, parse_size
+from core.units import exact_size, format_size, parse_size
 from rescue.tui.draft_rows import HEADER, disk_row, group_row, partition_key, partition_row, volume_row
 from rescue.tui.jobs import Jobs
 from rescue.tui.messages import Go, ToPartitions, ToPlan, Wanted
@@ -209,7 +209,8 @@ class PartitionsScreen(WizardScreen):
         _, part = self._partitions()[self._changing]
         now = self._rules.get(self._changing)
         field = self.query_one(Input)
-        field.value = format_size(now.size) if now is not None and now.size else ""
+        # Exact: Enter on it, unchanged, decides what was decided before.
+        field.value = exact_size(now.size) if now is not None and now.size else ""
         field.display = True
         field.focus()
         self.keys(_SIZE_KEYS)

@@ -3,7 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import UsageError
-from core.units import MIB, align_down, align_up, format_duration, format_size, parse_size, subtract, to_sectors
+from core.units import (
+    MIB,
+    align_down,
+    align_up,
+    exact_size,
+    format_duration,
+    format_size,
+    parse_size,
+    subtract,
+    to_sectors,
+)
 
 
 @given(st.integers(0, 1 << 60), st.sampled_from([512, 4096, MIB]))
@@ -32,7 +42,18 @@ def test_nonsense_is_no_size() -> None:
         parse_size("a lot")
 
 
+@given(st.integers(0, 1 << 53))
+def test_an_exact_size_is_read_back_as_it_was(size: int) -> None:
+    assert parse_size(exact_size(size)) == size
+
+
 def test_text_for_people() -> None:
+    assert [exact_size(size) for size in (1500 << 30, 1536 << 20, 999, 1 << 40)] == [
+        "1500 GiB",
+        "1536 MiB",
+        "999",
+        "1 TiB",
+    ]
     assert format_size(1536 << 20) == "1.50 GiB"
     assert format_size(999) == "999 bytes"
     assert format_duration(185) == "3 min 05 s"

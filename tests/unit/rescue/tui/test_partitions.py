@@ -192,7 +192,22 @@ def test_a_size_is_typed(jobs: FileJobs, target: Path) -> None:
             await driver.press("enter")
             await driver.see("> A size that you type")
             await driver.press("enter")
-            await driver.see("Type a size", "32.00 MiB")
+            await driver.see("Type a size", "32 MiB")
+            # Rounded, it would be another size: 32.23 MiB is 3.5 KiB more.
+            await driver.press("ctrl+u")
+            await driver.type("33000 KiB")
+            await driver.press("enter")
+            await driver.see("33.00 MiB to size: grown", "> 3")
+            await driver.press("enter")
+            await driver.see("> A size that you type")
+            await driver.press("enter")
+            await driver.see("Type a size", "33000 KiB")
+            await driver.press("enter")
+            await driver.see("33.00 MiB to size: grown", "> 3")
+            await driver.press("enter")
+            await driver.see("> A size that you type")
+            await driver.press("enter")
+            await driver.see("Type a size", "33000 KiB")
             await driver.press("ctrl+u")
             await driver.type("90 MiB")
             await driver.press("enter")
@@ -212,6 +227,8 @@ def test_a_size_is_typed(jobs: FileJobs, target: Path) -> None:
 
     asyncio.run(road())
     assert partitions(target)[2] == (45, 24)
+    # Typed, and taken as it stood there.
+    assert jobs.calls.count(f"draft disk0:3=grow:{33000 * 1024}") == 2
 
 
 def test_two_escapes_in_a_burst_cost_no_decision(jobs: FileJobs) -> None:

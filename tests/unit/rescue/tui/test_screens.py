@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -100,8 +99,10 @@ def test_all_screens_of_the_road(jobs: FileJobs) -> None:
 def test_answers_that_come_late_are_drawn(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list whose height is that of its rows, and that was drawn before it had any."""
 
+    seen = threading.Event()
+
     def slow() -> tuple[str, ...]:
-        time.sleep(0.5)
+        assert seen.wait(30)
         return ()
 
     monkeypatch.setattr(jobs, "running", slow)
@@ -111,6 +112,7 @@ def test_answers_that_come_late_are_drawn(jobs: FileJobs, monkeypatch: pytest.Mo
             await driver.see("of RAM")
             await driver.press("end", "enter")
             await driver.see("Looking what runs")
+            seen.set()
             await driver.see("No, go back", "> Yes, power off")
             check(driver)
 
