@@ -61,12 +61,19 @@ def scratch_places(plan: Plan, targets: Collection[str], runner: Runner) -> tupl
     return tuple(found)
 
 
+def place_of(plan: Plan, place: ScratchPlace | None) -> ScratchPlace | None:
+    """The place as it was chosen; None for a plan that takes no scratch. Then nothing of it is shown, and so nothing may
+    be mounted either: it was chosen for another plan, and writing may be the harm that is feared of that disk."""
+    return place if scratch_of(plan) else None
+
+
 def scratch_reason(plan: Plan, place: ScratchPlace | None, targets: Collection[str], runner: Runner) -> str:
     """Why the scratch files of a plan cannot lie there; empty when they can, as far as is known of what is not mounted.
 
     Args:
         targets: nodes of the disks that the plan writes. The place may have been chosen when they were others.
     """
+    place = place_of(plan, place)
     if place is not None and place.device:
         return _against_device(place, targets, runner)
     folder = Path(place.folder) if place is not None else None

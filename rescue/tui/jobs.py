@@ -217,7 +217,9 @@ class SystemJobs:
     def run(self, plan: "Plan", sink: Sink, ask: AskKey, scratch: "ScratchPlace | None" = None) -> "Report":
         repository = self._typed.get(plan.repository, plan.repository)
         said = f"restoring {plan.name} to {', '.join(target.shown for target in plan.targets)}"
-        with _load("running").announced(said), _load("scratch").scratch_in(scratch, self._runner) as folder:
+        places = _load("scratch")
+        place = places.place_of(plan, scratch)
+        with _load("running").announced(said), places.scratch_in(place, self._runner) as folder:
             report: Report = _load("restore").run_plan(
                 plan,
                 plan.digest,

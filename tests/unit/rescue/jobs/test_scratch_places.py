@@ -10,7 +10,7 @@ import pytest
 from core.errors import ProcessError, RefusedError
 from core.process import Result
 from images.model.layout import DiskIdentity, FilesystemKind
-from rescue.jobs.scratch_places import ScratchPlace, scratch_in, scratch_places, scratch_reason
+from rescue.jobs.scratch_places import ScratchPlace, place_of, scratch_in, scratch_places, scratch_reason
 from restore.plan.plan import Plan, TargetDisk
 from restore.plan.steps import ShrinkVolume
 from tests.runners import ScriptedRunner
@@ -156,6 +156,14 @@ def test_what_is_on_a_target_by_then_is_no_place() -> None:
     runner = ScriptedRunner(lsblk)
     assert scratch_reason(plan(1), SPARE, ("/dev/sda",), runner) == ""
     assert "/dev/sdc2 is on a disk that will be erased" in scratch_reason(plan(1), SPARE, ("/dev/sdc",), runner)
+
+
+@pytest.mark.parametrize("targets", [(), ("/dev/sdc",)], ids=["not attached", "a target"])
+def test_a_plan_without_scratch_asks_nothing_of_a_place_that_was_chosen_for_another(targets: tuple[str, ...]) -> None:
+    runner = ScriptedRunner(lambda argv: lsblk(argv) if targets else '{"blockdevices": []}')
+    assert scratch_reason(plan(0), SPARE, targets, runner) == ""
+    assert scratch_reason(plan(1), SPARE, targets, runner) != ""
+    assert place_of(plan(0), SPARE) is None and place_of(plan(1), SPARE) is SPARE
 
 
 @pytest.mark.parametrize("failing", ["mount", "umount"])

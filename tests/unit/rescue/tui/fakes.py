@@ -33,6 +33,7 @@ from restore.plan.plan import Plan
 from restore.planning.draft import Draft
 from restore.planning.matching import Matching
 from restore.report import Report
+from restore.shrink.room import scratch_of
 from tests.samples import sample_machine
 
 
@@ -123,6 +124,8 @@ class FileJobs:
 
     def scratch_reason(self, plan: Plan, scratch: ScratchPlace | None, targets: Sequence[str]) -> str:
         self.erased = tuple(targets)
+        if not scratch_of(plan):
+            return scratch_reason(plan, scratch, targets, SystemRunner())
         if scratch is not None and scratch.device:
             known = {place.device for place in self.scratch}
             return "" if scratch.device in known else f"{scratch.device} is not there any more"

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UsageError
+from core.errors import LiferaftError, UsageError
+from core.events import ignore
 from rescue.tui.app import SCREENS, run_wizard
 from rescue.tui.jobs import LATER, SystemJobs
 from rescue.tui.messages import Ending
 from tests.runners import ScriptedRunner
+from tests.unit.rescue.jobs.test_scratch_places import SPARE, lsblk, plan
 
 _HEAVY = ("numpy", "requests", "parted", "zstandard", "rescue.jobs", "restore")
 
@@ -55,3 +57,16 @@ def test_what_is_loaded_later_exists() -> None:
     root = Path(__file__).parents[4]
     for module in (*LATER.values(), *(module for module, _ in SCREENS.values())):
         assert (root / f"{module.replace('.', '/')}.py").is_file()
+
+
+@pytest.mark.parametrize("scratch", [0, 2 << 30])
+def test_a_place_for_scratch_is_mounted_only_for_a_plan_that_takes_scratch(scratch: int) -> None:
+    """It is remembered from a plan that did, and the plan that runs does not show it."""
+
+    def nobody(container: str) -> str:
+        raise AssertionError(f"{container} was asked for")
+
+    runner = ScriptedRunner(lsblk)
+    with pytest.raises(LiferaftError):
+        SystemJobs(runner).run(plan(scratch), ignore, nobody, SPARE)
+    assert bool([call for call in runner.calls if call[0] == "mount"]) == bool(scratch)

@@ -460,5 +460,16 @@ def test_what_is_mounted_to_write_is_asked_for_on_its_own(jobs: FileJobs) -> Non
             await driver.see("shrink: made smaller")
             await driver.press("home", "enter")
             await driver.see("Choose a place for scratch files", "/dev/sdd1 is not there any more")
+            # Nor is it asked about when nothing is made smaller any more.
+            await driver.press("escape")
+            await driver.see("shrink: made smaller", "> Go on with these partitions")
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("Partition 1 of disk0")
+            await driver.press("home", "enter")
+            while "shrink: made smaller" in await driver.see("Decide about each partition"):
+                await asyncio.sleep(0.02)
+            await driver.press("home", "enter")
+            await driver.see("Check the plan", "To go on, type: erase target.img")
+            assert "Scratch" not in driver.text
 
     asyncio.run(road())
