@@ -75,14 +75,18 @@ class AssignScreen(OptionsScreen):
         self._targets = {disk.node: disk for disk in machine.disks}
         self._scores = {(score.disk, score.node): score for score in matching.scores}
         self._assigned = self._decided_before()
+        # What a person has decided is not replaced in silence: such a disk is theirs to give a target again.
+        lost = [disk for disk in self._disks if disk in self.decided.assigned and disk not in self._assigned]
         taken = set(self._assigned.values())
         for pair in matching.pairs:
-            if pair.candidate.node not in taken:
+            if pair.candidate.node not in taken and pair.disk not in lost:
                 self._assigned.setdefault(pair.disk, pair.candidate.node)
         # Targets that are shown for a disk may be others now.
         self._leave()
-        if matching.doubts and not self.decided.assigned:
-            self.say(f"Check what goes where: {matching.doubts[0]}.", warning=True)
+        said = [f"The target of {', '.join(lost)} is gone, in use, or another disk now: choose again."] if lost else []
+        said += [f"Check what goes where: {matching.doubts[0]}."] if matching.doubts else []
+        if said:
+            self.say(" ".join(said), warning=True)
 
     def _decided_before(self) -> dict[str, str]:
         """What was decided when the person was here before; not for a target that is another disk now, or in use."""
@@ -142,7 +146,11 @@ class AssignScreen(OptionsScreen):
         for disk in [disk for disk, taken in self._assigned.items() if node and taken == node]:
             del self._assigned[disk]
         self._assigned[self._changing] = node
-        self.decided.assigned = {disk: self._targets.get(taken) for disk, taken in self._assigned.items()}
+        made = {disk: self._targets.get(taken) for disk, taken in self._assigned.items()}
+        # What was decided for a target that is gone stays so until it is decided anew; that target may come back.
+        kept = {disk: target for disk, target in self.decided.assigned.items() if disk not in made}
+        gone = {disk: target for disk, target in kept.items() if target and target.node not in self._assigned.values()}
+        self.decided.assigned = gone | made
         self._leave()
 
     def _leave(self) -> None:

@@ -140,6 +140,48 @@ def test_what_goes_where_is_kept_and_not_given_to_another_disk_of_that_name(jobs
     asyncio.run(road())
 
 
+def test_a_target_that_was_chosen_and_is_gone_is_not_replaced_by_another_disk(jobs: FileJobs, tmp_path: Path) -> None:
+    """vda is the same disk as vde but for its serial number: disk0 would go there, and disk1 to vdb."""
+    *others, first = jobs.machine.disks
+    twin = named(tmp_path / "vde.img", 64 * MIB, "E")
+    jobs.machine = msgspec.structs.replace(jobs.machine, disks=(*others, first, twin))
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_targets(driver)
+            await driver.see("several assignments are equally good")
+            await driver.press("home", "down", "enter")
+            await driver.see("Where disk0 goes:")
+            await driver.press("end", "up", "enter")
+            await driver.see("Go on with these targets", "vde.img")
+            await driver.press("escape")
+            await driver.see("Choose a recovery point", "> 2")
+            await driver.press("enter")
+            # It is still there, and so is the doubt about the others.
+            await driver.see("Choose the target disks", "vde.img", "several assignments are equally good")
+            await driver.press("escape")
+            await driver.see("Choose a recovery point", "> 2")
+            jobs.machine = msgspec.structs.replace(jobs.machine, disks=(*others, first))
+            await driver.press("enter")
+            await driver.see("The target of disk0 is gone", "choose again", "not chosen yet", "vdb.img")
+            check(driver)
+            assert not [line for line in driver.lines if "disk0" in line and "vda.img" in line]
+            await driver.press("home", "enter")
+            await driver.see("Choose a target for each disk first")
+            # Deciding about the other disk is no decision about this one.
+            await driver.press("home", "down", "down", "enter")
+            await driver.see("Where disk1 goes:")
+            await driver.press("end", "enter")
+            await driver.see("left out", "not chosen yet")
+            await driver.press("escape")
+            await driver.see("Choose a recovery point", "> 2")
+            await driver.press("enter")
+            await driver.see("The target of disk0 is gone", "left out", "not chosen yet")
+
+    asyncio.run(road())
+    assert not [call for call in jobs.calls if call.startswith("plan")]
+
+
 def test_disks_that_cannot_be_told_apart_are_asked_for(jobs: FileJobs, tmp_path: Path) -> None:
     twins = tuple(named(tmp_path / f"twin{number}.img", 64 * MIB, f"T{number}") for number in range(2))
     jobs.machine = msgspec.structs.replace(jobs.machine, disks=twins)
