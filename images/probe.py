@@ -111,12 +111,17 @@ def machine_disk(device: BlockDevice) -> MachineDisk:
         size=device.size,
         sector_size=device.log_sec,
         physical_sector_size=device.phy_sec,
-        removable=device.rm or device.tran == "usb",
+        removable=is_removable(device),
         contents=tuple(_contents(device)),
         obstacles=tuple(_obstacles(device)),
         table=device.pttype or "",
         occupants=tuple(_occupants(device)),
     )
+
+
+def is_removable(device: BlockDevice) -> bool:
+    """Whether it can be taken out: a stick, a card, a disk in a USB case."""
+    return device.rm or device.tran == "usb"
 
 
 def identity_of(device: BlockDevice) -> DiskIdentity:

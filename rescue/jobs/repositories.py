@@ -17,7 +17,7 @@ from builder.site.document import SITE_DOCUMENT, SiteRepository, read_site
 from core.errors import LiferaftError
 from core.process import Runner
 from core.units import format_size
-from images.probe import MEDIUM_LABEL, BlockDevice, block_devices
+from images.probe import MEDIUM_LABEL, BlockDevice, block_devices, is_removable
 from images.store.connect import open_repository
 from images.store.document import DOCUMENT
 from images.store.passphrase import PassphraseNeededError
@@ -53,7 +53,8 @@ class FoundRepository(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: its folder, as it is mounted now.
-        device: the node of the filesystem it lies on; disk: that disk's model and size, for people.
+        device: the node of the filesystem it lies on; partition: its name in a GPT, empty where it has none.
+        node: of the whole disk; disk: that disk's model and size, for people.
         points: its recovery points; 0 when it is encrypted, and so not opened yet.
         encrypted: whether it needs a passphrase.
         problem: why it cannot be used; empty when it can.
@@ -63,6 +64,8 @@ class FoundRepository(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     disk: str
     points: int
+    node: str = ""
+    partition: str = ""
     encrypted: bool = False
     problem: str = ""
 
@@ -103,10 +106,9 @@ class AttachedRepositories:
             found: dict[tuple[int, int], FoundRepository] = {}
             devices = block_devices(self._runner)
             notes += _closed_containers(devices)
-            for disk, device in _filesystems(devices):
-                for repository in self._look(disk, device, notes):
-                    status = os.stat(repository.path)  # noqa: PTH116 - only the identity of the folder
-                    found.setdefault((status.st_dev, status.st_ino), repository)
+            for repository in self._search_all(devices, notes):
+                status = os.stat(repository.path)  # noqa: PTH116 - only the identity of the folder
+                found.setdefault((status.st_dev, status.st_ino), repository)
             offered: tuple[SiteRepository, ...] = ()
             try:
                 offered = read_site(self._site).repositories
@@ -114,10 +116,26 @@ class AttachedRepositories:
                 notes.append(error.message)
             return Findings(repositories=tuple(found.values()), notes=tuple(notes), offered=offered)
 
+    def on_removable(self, location: str) -> tuple[FoundRepository, ...]:
+        """The repositories on the disks that can be taken out: what would be lost if one of them were written. Only
+        what holds the chosen repository is mounted afterwards, as after :meth:`keep`.
+
+        Raises:
+            ProcessError, MissingToolError: lsblk does not answer.
+        """
+        chosen = _folder_of(location)
+        with self._lock:
+            self._let_go(chosen)
+            disks = tuple(disk for disk in block_devices(self._runner) if is_removable(disk))
+            # What cannot be looked into is for whoever looks for a repository to read.
+            found = tuple(self._search_all(disks, []))
+            self._let_go(chosen)
+            return found
+
     def keep(self, location: str) -> None:
         """Let go of everything but the filesystem that holds the chosen repository (a path, or a URL for none)."""
         with self._lock:
-            self._let_go(Path(location.removeprefix("file://").removeprefix("file:")))
+            self._let_go(_folder_of(location))
 
     def close(self) -> None:
         """Let go of everything."""
@@ -125,6 +143,10 @@ class AttachedRepositories:
             self._let_go(None)
             with contextlib.suppress(OSError):
                 self._own.rmdir()
+
+    def _search_all(self, disks: tuple[BlockDevice, ...], notes: list[str]) -> Iterator[FoundRepository]:
+        for disk, device in _filesystems(disks):
+            yield from self._look(disk, device, notes)
 
     def _look(self, disk: BlockDevice, device: BlockDevice, notes: list[str]) -> list[FoundRepository]:
         """The repositories on one filesystem; it stays mounted when there are some."""
@@ -251,8 +273,19 @@ def _describe(path: Path, device: BlockDevice, disk: BlockDevice) -> FoundReposi
         problem = error.message
     name = " ".join(word for word in ((disk.model or "").strip(), format_size(disk.size)) if word)
     return FoundRepository(
-        path=str(path), device=device.name, disk=name, points=points, encrypted=encrypted, problem=problem
+        path=str(path),
+        device=device.name,
+        disk=name,
+        points=points,
+        node=disk.name,
+        partition=device.partlabel or "",
+        encrypted=encrypted,
+        problem=problem,
     )
+
+
+def _folder_of(location: str) -> Path:
+    return Path(location.removeprefix("file://").removeprefix("file:"))
 
 
 def _runs(process: str) -> bool:

@@ -62,8 +62,8 @@ def scratch_places(plan: Plan, targets: Collection[str], runner: Runner) -> tupl
 
 
 def place_of(plan: Plan, place: ScratchPlace | None) -> ScratchPlace | None:
-    """The place as it was chosen; None for a plan that takes no scratch. Then nothing of it is shown, and so nothing may
-    be mounted either: it was chosen for another plan, and writing may be the harm that is feared of that disk."""
+    """The place as it was chosen; None for a plan that takes no scratch. That does not show it, and so nothing may be
+    mounted for it: it was chosen for another plan, and mounting may be the harm that is feared for that disk."""
     return place if scratch_of(plan) else None
 
 

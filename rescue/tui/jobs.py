@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from images.store.catalogue import PointSummary
     from rescue.jobs.attached_media import AttachedMedium
     from rescue.jobs.preflight import JudgedHere
-    from rescue.jobs.repositories import AttachedRepositories, Findings
+    from rescue.jobs.repositories import AttachedRepositories, Findings, FoundRepository
     from rescue.jobs.restore import RestoreChoices
     from rescue.jobs.scratch_places import ScratchPlace
     from rescue.jobs.support_places import SupportPlace
@@ -126,6 +126,10 @@ class Jobs(Protocol):
         """Save the machine's document there, and let go of the stick; the name of the file."""
         ...
 
+    def held_by_sticks(self, repository: str) -> "tuple[FoundRepository, ...]":
+        """The repositories on disks that can be taken out. What is mounted for looking is let go, as by ``media``."""
+        ...
+
     def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> "StickPlan":
         """What writing a rescue stick would do. Nothing is written.
 
@@ -171,10 +175,7 @@ class SystemJobs:
     def find_repositories(self) -> "Findings":
         # Whoever is back at the choice of a repository has left the one whose passphrase was typed.
         self._passphrases.clear()
-        if self._attached is None:
-            attached: AttachedRepositories = _load("repositories").AttachedRepositories(self._runner)
-            self._attached = attached
-        return self._attached.find()
+        return self._attached_repositories().find()
 
     def points(self, repository: str, passphrase: Passphrase | None = None) -> "tuple[PointSummary, ...]":
         if self._attached is not None:
@@ -258,6 +259,9 @@ class SystemJobs:
             name: str = _load("machine document").save_machine(place, machine, self._runner, now)
         return name
 
+    def held_by_sticks(self, repository: str) -> "tuple[FoundRepository, ...]":
+        return self._attached_repositories().on_removable(repository)
+
     def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> "StickPlan":
         if self._attached is not None:
             # A search has mounted what the stick holds, too.
@@ -288,6 +292,12 @@ class SystemJobs:
     def close(self) -> None:
         if self._attached is not None:
             self._attached.close()
+
+    def _attached_repositories(self) -> "AttachedRepositories":
+        if self._attached is None:
+            attached: AttachedRepositories = _load("repositories").AttachedRepositories(self._runner)
+            self._attached = attached
+        return self._attached
 
     def _access(self, repository: str, passphrase: Passphrase | None = None) -> "Access":
         access: Access = _load("access").access_from(passphrase or self._passphrases.get(repository))

@@ -13,6 +13,7 @@ from core.units import GIB, MIB
 from images.model.machine import MachineDisk
 from images.store.passphrase import Passphrase
 from rescue.jobs.attached_media import AttachedMedium
+from rescue.jobs.repositories import Findings, FoundRepository
 from rescue.jobs.write_usb import StickPlan
 from rescue.tui.messages import StickWish
 from tests.flow.disks import need, run
@@ -146,6 +147,49 @@ def test_an_iso_file_is_typed_and_switches_reach_the_plan(
 
     asyncio.run(road())
     assert "LIFERAFT-DATA" in run("sfdisk", "--dump", large)
+
+
+def test_a_disk_with_a_repository_is_no_stick(
+    jobs: FileJobs, stick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes before the stick that is free, and nothing of it is mounted when it is looked at."""
+    backups, old = (usb(empty(tmp_path / f"{name}.img", GIB)) for name in ("backups", "old"))
+    jobs.machine = msgspec.structs.replace(jobs.machine, disks=(backups, old, usb(stick)))
+
+    def on(node: str, points: int, partition: str = "") -> FoundRepository:
+        return FoundRepository(
+            path=f"{node}/backups", device="/dev/sdx1", node=node, disk="x", points=points, partition=partition
+        )
+
+    jobs.held = (on(backups.node, 3), on(old.node, 1, "LIFERAFT-DATA"))
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_sticks(driver)
+            await driver.see("holds a repository with 3 recovery points", "holds a repository with 1 recovery point")
+            await driver.press("home", "enter")
+            await driver.see(
+                "It cannot be the stick: ", "holds a repository with 3 recovery points", "liferaft write-usb"
+            )
+            check(driver)
+            # Where the partition with the repository stays, nothing of it is lost.
+            await driver.press("k", "home", "down")
+            await driver.see("> old.img", "[x] K: keep")
+            assert "1 recovery point." not in driver.text and "with 1 recovery point" not in driver.text
+            assert "with 3 recovery points" in driver.text
+            await driver.press("k")
+            await driver.see("[ ] K: keep", "with 1 recovery point")
+            # A search that runs for the copy may know of one more.
+            more = on(str(stick), 7)
+            found = Findings(repositories=(*jobs.held, more), notes=())
+            monkeypatch.setattr(jobs, "find_repositories", lambda: found)
+            await driver.press("r")
+            await driver.see("Recovery points on the stick", "All of: 7 recovery points on x")
+            await driver.press("escape")
+            await driver.see("holds a repository with 7 recovery points", "No stick is attached that may be written")
+
+    asyncio.run(road())
+    assert not [call for call in jobs.calls if call.startswith("plan stick")]
 
 
 def test_what_is_stopped_starts_nothing_and_can_be_written_again(jobs: FileJobs, stick: Path) -> None:

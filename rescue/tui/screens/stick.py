@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from builder.archive.mirror import without_user
+from builder.stick.layout import DATA_NAME
 from core.errors import LiferaftError
 from core.events import Event
 from core.units import counted, format_duration
@@ -30,7 +31,7 @@ from rescue.tui.widgets.secret import Secret
 
 if TYPE_CHECKING:  # the screen stands before the jobs are loaded
     from rescue.jobs.attached_media import AttachedMedium
-    from rescue.jobs.repositories import Findings
+    from rescue.jobs.repositories import Findings, FoundRepository
     from rescue.jobs.write_usb import StickPlan
 
 _WHAT = """\
@@ -77,12 +78,15 @@ class StickScreen(WizardScreen):
     ]
 
     class Looked(Message):
-        """The disks and media of the machine are known."""
+        """The disks and media of the machine are known. ``held``: the repositories on what may be taken for a stick."""
 
-        def __init__(self, machine: Machine, media: tuple[AttachedMedium, ...]) -> None:
+        def __init__(
+            self, machine: Machine, media: tuple[AttachedMedium, ...], held: tuple[FoundRepository, ...]
+        ) -> None:
             super().__init__()
             self.machine = machine
             self.media = media
+            self.held = held
 
     class Found(Message):
         """The repositories on attached disks."""
@@ -110,6 +114,8 @@ class StickScreen(WizardScreen):
         self._disks: dict[str, MachineDisk] = {}
         self._media: dict[str, str] = {}
         self._found: dict[str, str] = {}
+        #: The repositories that are known, of each disk: what is lost with it.
+        self._held: dict[str, list[FoundRepository]] = {}
         self._mode = _Mode.LIST
         self._stick = ""
         self._planning = False
@@ -142,6 +148,7 @@ class StickScreen(WizardScreen):
         self.finished()
         self._disks = {disk.node: disk for disk in message.machine.disks}
         self._media = {medium.node: medium.name for medium in message.media}
+        self._hold(message.held)
         attached = self._wish.iso in self._media or not self._wish.iso.startswith("/dev/")
         if not self._wish.iso or not attached:
             self._wish = replace(self._wish, iso=next(iter(self._media), ""))
@@ -156,6 +163,7 @@ class StickScreen(WizardScreen):
             if not one.problem
         }
         self._found |= {one.address: one.name or one.shown for one in message.findings.offered}
+        self._hold(message.findings.repositories)
         if self._mode is _Mode.REPOSITORY:
             self._show()
 
@@ -208,8 +216,10 @@ class StickScreen(WizardScreen):
                 actions[key]()
 
     def refused(self, row: Row) -> None:
-        against = _against(self._disks[row.key], self._wish.iso)
+        against = self._against(self._disks[row.key])
         hint = " On the command line: liferaft write-usb --not-removable." if against == (_NOT_REMOVABLE,) else ""
+        if against == tuple(self._holdings(self._disks[row.key])):
+            hint = " Whoever wants to lose that has the command line: liferaft write-usb."
         self.say(f"It cannot be the stick: {'; '.join(against)}.{hint}", warning=True)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -309,7 +319,8 @@ class StickScreen(WizardScreen):
         def look() -> Message:
             # A stick that is mounted for its repository cannot be written.
             media = self.jobs.media(self._wish.repository)
-            return self.Looked(self.jobs.probe(), media)
+            held = self.jobs.held_by_sticks(self._wish.repository)
+            return self.Looked(self.jobs.probe(), media, held)
 
         self.start(look, "Looking at the disks")
 
@@ -342,11 +353,31 @@ class StickScreen(WizardScreen):
             rows.append(Row(_TYPE, ("All of a repository elsewhere: type its address",)))
             picker.show(rows, header="Recovery points on the stick", at=self._wish.repository or _NONE)
             return
-        sticks = [_stick_row(disk, self._wish.iso) for disk in self._disks.values()]
+        sticks = [_stick_row(disk, self._against(disk)) for disk in self._disks.values()]
         rows = [*sticks, *self._switches(), Row(_AGAIN, ("Look again (after attaching a stick)",))]
         picker.show(rows, header="Onto which stick?", at=at)
         if not any(row.enabled for row in sticks):
             self.say("No stick is attached that may be written. The reasons are in the list.", warning=True)
+
+    def _hold(self, found: Iterable[FoundRepository]) -> None:
+        self._held = {}
+        for one in found:
+            self._held.setdefault(one.node, []).append(one)
+
+    def _against(self, disk: MachineDisk) -> tuple[str, ...]:
+        """Why a disk is no stick to be written, as far as is known. A medium that does not run may be one, unless it is
+        the one that is written from."""
+        if disk.node == self._wish.iso:
+            return (_ITSELF,)
+        obstacles = [obstacle for obstacle in disk.obstacles if not obstacle.endswith("carries the rescue medium")]
+        obstacles += self._holdings(disk)
+        return tuple(obstacles) if disk.removable else (*obstacles, _NOT_REMOVABLE)
+
+    def _holdings(self, disk: MachineDisk) -> Iterator[str]:
+        """The repositories that would be lost with a disk. The partition that K keeps is none of them."""
+        for one in self._held.get(disk.node, ()):
+            if not (self._wish.keep and one.partition == DATA_NAME):
+                yield _holds(one)
 
     def _switches(self) -> list[Row]:
         wish = self._wish
@@ -364,18 +395,15 @@ class StickScreen(WizardScreen):
         ]
 
 
-def _stick_row(disk: MachineDisk, iso: str) -> Row:
+def _stick_row(disk: MachineDisk, against: tuple[str, ...]) -> Row:
     """A disk, and why it may not be the stick."""
-    against = _against(disk, iso)
     row = disk_row(disk)
     reasons = tuple(cut(f"  not possible: {reason}", 200) for reason in against)
     return Row(disk.node, (*row.lines[:2], *reasons), enabled=not against)
 
 
-def _against(disk: MachineDisk, iso: str) -> tuple[str, ...]:
-    """Why a disk is no stick to be written, as far as the probe tells. A medium that does not run may be one, unless it
-    is the one that is written from, ``iso``."""
-    if disk.node == iso:
-        return (_ITSELF,)
-    obstacles = tuple(obstacle for obstacle in disk.obstacles if not obstacle.endswith("carries the rescue medium"))
-    return obstacles if disk.removable else (*obstacles, _NOT_REMOVABLE)
+def _holds(found: FoundRepository) -> str:
+    points = f"a repository with {counted(found.points, 'recovery point')}"
+    if found.encrypted or found.problem:
+        points = "an encrypted repository" if found.encrypted else "a repository that cannot be read"
+    return f"{found.device} holds {points}"

@@ -138,6 +138,27 @@ def test_choosing_one_lets_the_others_go(tree: list[dict[str, Any]], contents: d
     assert runner.mounted == {}
 
 
+def test_what_can_be_taken_out_is_looked_into_for_what_would_be_lost(
+    tree: list[dict[str, Any]], contents: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of the others, only what is in use stays mounted: here the chosen repository, on a disk that is built in."""
+    make_repository(tmp_path / "system" / "other")
+    tree[1]["tran"] = "usb"
+    tree[1]["children"][0]["partlabel"] = "LIFERAFT-DATA"
+    runner = Recorder(tree, contents)
+    attached = AttachedRepositories(runner, place=tmp_path / "run")
+    chosen = attached.find().repositories[0]
+    assert chosen.device == "/dev/sda1"
+    looked = len(runner.words("mount"))
+    for _ in range(2):
+        (found,) = attached.on_removable(chosen.path)
+        assert (found.node, found.device, found.partition) == ("/dev/sdb", "/dev/sdb1", "LIFERAFT-DATA")
+        assert list(runner.mounted.values()) == ["/dev/sda1"]
+        assert Path(chosen.path, "liferaft.json").exists()
+    assert {call[5] for call in runner.words("mount")[looked:]} == {"/dev/sdb1"}
+    attached.close()
+
+
 def test_places_that_are_mounted_already_are_looked_at_and_left_alone(tmp_path: Path) -> None:
     make_repository(tmp_path / "mnt" / "backups")
     runner = Recorder([device("/dev/sda", None, device("/dev/sda1", "ext4", mountpoints=[str(tmp_path / "mnt")]))], {})

@@ -81,6 +81,7 @@ class FileJobs:
         self.others: tuple[str, ...] = ()
         self.places: tuple[SupportPlace, ...] = ()
         self.attached: tuple[AttachedMedium, ...] = ()
+        self.held: tuple[FoundRepository, ...] = ()
         self.scratch: tuple[ScratchPlace, ...] = ()
         #: What is said against the scratch of a plan where it goes by itself.
         self.cramped = ""
@@ -169,6 +170,9 @@ class FileJobs:
     def save_machine(self, place: SupportPlace, machine: Machine) -> str:
         self.calls.append(f"save machine {machine.product} {place.device or place.folder}")
         return "liferaft-machine-q35-525400123456.json"
+
+    def held_by_sticks(self, repository: str) -> tuple[FoundRepository, ...]:
+        return self.held
 
     def plan_stick(self, wish: StickWish, node: str, passphrase: Passphrase | None, sink: Sink) -> StickPlan:
         self.calls.append(f"plan stick {Path(node).name} data={wish.data} keep={wish.keep}")
