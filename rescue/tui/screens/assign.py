@@ -149,8 +149,8 @@ class AssignScreen(OptionsScreen):
         made = {disk: self._targets.get(taken) for disk, taken in self._assigned.items()}
         # What was decided for a target that is gone stays so until it is decided anew; that target may come back.
         kept = {disk: target for disk, target in self.decided.assigned.items() if disk not in made}
-        gone = {disk: target for disk, target in kept.items() if target and target.node not in self._assigned.values()}
-        self.decided.assigned = gone | made
+        gone = {disk: to for disk, to in kept.items() if to is not None and to.node not in self._assigned.values()}
+        self.decided.assigned = {**gone, **made}
         self._leave()
 
     def _leave(self) -> None:
