@@ -90,8 +90,8 @@ class Command:
         for number in numbers:
             self.process.send_signal(number)
             time.sleep(0.02)
-        assert self.process.wait(60) == 130, self.said.read_text()
-        said = self.said.read_text()
+        code, said = self.process.wait(60), self.said.read_text()
+        assert code == 130, said
         assert says in said and "Traceback" not in said
         self.nothing_left()
 
