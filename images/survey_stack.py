@@ -12,7 +12,7 @@ from core.errors import DamagedError
 from images.filesystems.detect import Asked
 from images.filesystems.used import UsedMap
 from images.model.extents import Extent
-from images.model.filesystem import Filesystem
+from images.model.filesystem import Filesystem, MemberKind
 from images.model.manifest import VolumeRole
 from images.model.stack import Array, ArrayMember, Container, LogicalVolume, Luks, PhysicalVolume, VolumeGroup
 from images.sources import FileSource, WindowSource
@@ -24,12 +24,11 @@ from images.stack.opener import NotOpenedError, Opener
 from images.stack.strangers import Strangers
 from images.survey import VolumeSurvey, survey_used
 
-LUKS, LVM, MD = "crypto_LUKS", "LVM2_member", "linux_raid_member"
-#: libblkid's names of what may be followed.
-CONTAINERS = frozenset({LUKS, LVM, MD})
+#: What may be followed.
+CONTAINERS = frozenset({MemberKind.LUKS, MemberKind.LVM, MemberKind.MD})
 _LEVELS = frozenset({0, 1, 4, 5, 6, 10})
 #: Bytes of a member before its container's first mark: md 1.2 stands at 4 KiB, LVM's label in the second sector.
-_FRONT = {MD: 4096, LVM: 512}
+_FRONT = {MemberKind.MD: 4096, MemberKind.LVM: 512}
 
 
 class StackSurvey(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +104,7 @@ class Follower:
             warnings=tuple(self._warnings),
         )
 
-    def _open(self, kind: str) -> list[Place]:
+    def _open(self, kind: MemberKind) -> list[Place]:
         """Members of a kind of container about which nothing is decided yet."""
         taken = {member for container in self._containers for member in container.member_ids}
         return [
@@ -134,7 +133,7 @@ class Follower:
         return f"{word}{sum(isinstance(container, kind) for container in self._containers)}"
 
     def _open_luks(self) -> bool:
-        for place in self._open(LUKS):
+        for place in self._open(MemberKind.LUKS):
             header = read_header(place.volume.source)
             if header is None or header.oddity:
                 self._leave([place], header.oddity if header else "its LUKS header is damaged")
@@ -203,14 +202,14 @@ class Follower:
             bitmap=newest.bitmap,
         )
         if newest.metadata == "1.2":
-            self._fronts.update((place.id, _FRONT[MD]) for place in places)
+            self._fronts.update((place.id, _FRONT[MemberKind.MD]) for place in places)
         self._made(array, {name: node})
         return True
 
     def _arrays(self) -> list[list[_Member]]:
         """Members by array. Of two that claim one slot the newer is believed; the other is no member any more."""
         found: dict[str, dict[object, _Member]] = {}
-        for place in self._open(MD):
+        for place in self._open(MemberKind.MD):
             says = read_superblock(place.volume.source)
             if says is None or says.faulty:
                 self._leave([place], "the array does without it" if says else "liferaft does not read its superblock")
@@ -236,7 +235,7 @@ class Follower:
     def _labels(self) -> dict[str, tuple[Place, Label]]:
         """The physical volumes about which nothing is decided, by their UUIDs."""
         labels: dict[str, tuple[Place, Label]] = {}
-        for place in self._open(LVM):
+        for place in self._open(MemberKind.LVM):
             label = read_label(place.volume.source)
             if label is None or label.uuid in labels:
                 self._leave([place], "its LVM label is damaged" if label is None else "another volume has its UUID")
@@ -286,7 +285,7 @@ class Follower:
             volumes=volumes,
             backup=text,
         )
-        self._fronts.update((place.id, _FRONT[LVM]) for place in places)
+        self._fronts.update((place.id, _FRONT[MemberKind.LVM]) for place in places)
         self._made(container, {volume.id: nodes[volume.name] for volume in volumes if volume.active})
         return True
 

@@ -7,6 +7,7 @@ from typing import cast
 from core.errors import RefusedError
 from images.browse.entry import Filesystem
 from images.filesystems.containers import container_name
+from images.model.filesystem import MemberKind
 from images.sources import BlockSource
 
 #: Offset and bytes of a signature, and the reader behind it: the module beside this one and its class, loaded when a
@@ -20,17 +21,17 @@ _SIGNATURES = (
     (510, b"\x55\xaa", "fat", "FatFilesystem"),
 )
 _CONTAINERS = {
-    "crypto_LUKS": "is encrypted with LUKS",
-    "LVM2_member": "is a physical volume of LVM",
-    "linux_raid_member": "is a member of a Linux software RAID",
-    "bcache": "belongs to a bcache",
+    MemberKind.LUKS: "is encrypted with LUKS",
+    MemberKind.LVM: "is a physical volume of LVM",
+    MemberKind.MD: "is a member of a Linux software RAID",
+    MemberKind.BCACHE: "belongs to a bcache",
 }
 
 
 def container_sentence(source: BlockSource) -> str:
     """Why files cannot be read from a volume that others are built on; empty when it is none of those."""
     name = container_name(source)
-    return f"it {_CONTAINERS.get(name, f'holds {name}')}; its files cannot be read out of an image yet" if name else ""
+    return f"it {_CONTAINERS[name]}; its files cannot be read out of an image yet" if name else ""
 
 
 def open_filesystem(source: BlockSource, name: str) -> Filesystem:

@@ -6,6 +6,7 @@ survive behind a new container's header: in both cases a filesystem's map would 
 
 from uuid import UUID
 
+from images.model.filesystem import MemberKind
 from images.sources import BlockSource
 
 _MD_MAGIC = 0xA92B4EFC.to_bytes(4, "little")
@@ -14,18 +15,18 @@ _BCACHE_MAGIC = UUID("c68573f6-4e1a-45ca-8265-f57f48ba6d81").bytes
 _KIB = 1024
 
 
-def container_name(source: BlockSource) -> str:
-    """libblkid's name of the container whose member this volume is; empty when it is none."""
+def container_name(source: BlockSource) -> MemberKind | None:
+    """Of what container this volume is a member; None when it is none."""
     if _at(source, 0, 6) == b"LUKS\xba\xbe":
-        return "crypto_LUKS"
+        return MemberKind.LUKS
     for sector in range(4):  # any of the first four sectors of 512 bytes may hold the label
         if _at(source, 512 * sector, 8) == b"LABELONE" and _at(source, 512 * sector + 24, 4) == b"LVM2":
-            return "LVM2_member"
+            return MemberKind.LVM
     if _at(source, 4 * _KIB + 24, 16) == _BCACHE_MAGIC:
-        return "bcache"
+        return MemberKind.BCACHE
     if any(_at(source, offset, 4) in (_MD_MAGIC, _MD_BIG_ENDIAN) for offset in _md_offsets(source.size)):
-        return "linux_raid_member"
-    return ""
+        return MemberKind.MD
+    return None
 
 
 def _md_offsets(size: int) -> list[int]:

@@ -55,7 +55,7 @@ def read_used(source: BlockSource, ask: Asked | None = None) -> UsedMap:
     container = container_name(source)
     if container:
         agreed = signature is not None and signature.name == container
-        return _unread(source, signature if signature and agreed else Signature(), container)
+        return _unread(source, signature if signature and agreed else Signature(), container.value)
     answers = [answer for reader in _READERS if (answer := reader(source)) is not None]
     if len(answers) > 1:
         names = " and ".join(answer.filesystem.detail for answer in answers)

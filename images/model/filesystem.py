@@ -30,6 +30,15 @@ class FilesystemKind(StrEnum):
     UNKNOWN = "unknown"
 
 
+class MemberKind(StrEnum):
+    """What a device holds that something else is built on, by libblkid's names: a ``Filesystem.detail``."""
+
+    LUKS = "crypto_LUKS"
+    LVM = "LVM2_member"
+    MD = "linux_raid_member"
+    BCACHE = "bcache"
+
+
 class Filesystem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What lies in a partition or on another device.
 

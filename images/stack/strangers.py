@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from core.errors import DeviceError, RefusedError, UsageError
+from images.model.filesystem import MemberKind
 from images.probe import BlockDevice, disk_holding
 from images.sources import BlockSource
 from images.stack.lvm_label import read_label
@@ -34,19 +35,19 @@ class Strangers:
 
     def refuse_array(self, uuid: str, members: Collection[str]) -> None:
         """Raise RefusedError when another disk has a member of the array."""
-        for device in self._others("linux_raid_member"):
+        for device in self._others(MemberKind.MD):
             says = self._ask(device, read_superblock)
             if says is not None and says.uuid == uuid:
                 self._refuse(f"the array {says.name or uuid}", members, device)
 
     def refuse_group(self, name: str, lacking: Collection[str], members: Collection[str]) -> None:
         """Raise RefusedError when another disk has one of the physical volumes that the group lacks, by their UUIDs."""
-        for device in self._others("LVM2_member"):
+        for device in self._others(MemberKind.LVM):
             label = self._ask(device, read_label)
             if label is not None and label.uuid in lacking:
                 self._refuse(f"the volume group {name}", members, device)
 
-    def _others(self, kind: str) -> list[BlockDevice]:
+    def _others(self, kind: MemberKind) -> list[BlockDevice]:
         disks = [disk for disk in self._devices if disk.name not in self._captured]
         found = (device for disk in disks for device in disk.descendants() if device.fstype == kind)
         return list({device.name: device for device in found}.values())

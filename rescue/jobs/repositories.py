@@ -17,6 +17,7 @@ from builder.site.document import SITE_DOCUMENT, SiteRepository, read_site
 from core.errors import LiferaftError
 from core.process import Runner
 from core.units import format_size
+from images.model.filesystem import MemberKind
 from images.probe import MEDIUM_LABEL, BlockDevice, block_devices, is_removable
 from images.store.connect import open_repository
 from images.store.document import DOCUMENT
@@ -45,7 +46,11 @@ _OPTIONS = {
     "udf": _COMMON,
 }
 #: What may hold a filesystem but is not opened for the person.
-_CLOSED = {"crypto_LUKS": "is encrypted", "LVM2_member": "belongs to LVM", "linux_raid_member": "belongs to a RAID"}
+_CLOSED: dict[str, str] = {
+    MemberKind.LUKS: "is encrypted",
+    MemberKind.LVM: "belongs to LVM",
+    MemberKind.MD: "belongs to a RAID",
+}
 
 
 class FoundRepository(msgspec.Struct, frozen=True, kw_only=True):

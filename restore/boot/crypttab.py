@@ -17,14 +17,12 @@ from core.process import Runner
 from core.stopping import lasting
 from images.crypttab import CrypttabLine, parse_crypttab
 from images.fstab import Tag, named
-from images.model.filesystem import FilesystemKind
+from images.model.filesystem import FilesystemKind, MemberKind
 from restore.boot.held import Held, HeldPartition
 from restore.boot.mounts import Root, mount_held, mount_point
 from restore.boot.within import folder_within
 from restore.stack.mountable import OpenedLuks, StackDevice
 
-#: libblkid's name of it.
-_LUKS = "crypto_LUKS"
 #: Keys that are never the same twice: for swap (crypttab(5), "key file").
 _RANDOM = frozenset({"/dev/urandom", "/dev/random", "/dev/hwrng"})
 #: What swap with such a key looks like when it is off.
@@ -74,7 +72,9 @@ def erased_at_start(root: Path, nodes: Mapping[str, Held]) -> tuple[str, ...]:
 def sealed(nodes: Mapping[str, Held], opened: Sequence[OpenedLuks]) -> str:
     """For people: why a system may not have been found, in LUKS that nobody has opened; empty when there is none."""
     known = {one.luks.device for one in opened}
-    closed = [held for held in nodes.values() if held.filesystem is not None and held.filesystem.detail == _LUKS]
+    closed = [
+        held for held in nodes.values() if held.filesystem is not None and held.filesystem.detail == MemberKind.LUKS
+    ]
     names = [name for device, name in map(_device, closed) if device not in known]
     return f" ({', '.join(names)}: encrypted, and captured without a key)" if names else ""
 

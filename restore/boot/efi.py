@@ -15,6 +15,7 @@ import msgspec
 
 from core.errors import LiferaftError
 from core.process import Runner
+from images.model.filesystem import MemberKind
 from images.model.layout import PartitionRole
 from restore.boot.held import Held, HeldPartition
 from restore.boot.inside import run_inside
@@ -36,8 +37,6 @@ _ENTRY = re.compile(r"^Boot([0-9A-F]{4})([* ]) ?(.*)$", re.MULTILINE)
 #: What a loader's path in such a line may follow, and what would make it another path: it is in brackets before version
 #: 18, and the entry's options come right behind it.
 _LOADER_BEGINS, _LOADER_ENDS = r"[/(\\]", r"(?![\\-]|\.\w)"
-#: libblkid's name of a member of an array.
-_MEMBER = "linux_raid_member"
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -165,7 +164,7 @@ def _behind(mounted: MountedSystem, nodes: Mapping[str, Held]) -> tuple[HeldPart
         if isinstance(other, HeldPartition)
         and other.partition.role is PartitionRole.ESP
         and other.filesystem is not None
-        and other.filesystem.detail == _MEMBER
+        and other.filesystem.detail == MemberKind.MD
     )
 
 

@@ -3,6 +3,7 @@
 A kind is in a set only when the performer of that step carries it out; it is added in the same change.
 """
 
+from images.model.filesystem import MemberKind
 from images.model.layout import FilesystemKind
 
 #: Kinds that share their tools.
@@ -35,8 +36,8 @@ MOVABLE = EXT | {
     FilesystemKind.APFS,
 }
 
-#: Containers (libblkid's names) of which the same is true.
-MOVABLE_CONTAINERS = frozenset({"crypto_LUKS", "LVM2_member", "linux_raid_member"})
+#: Containers of which the same is true.
+MOVABLE_CONTAINERS = frozenset({MemberKind.LUKS, MemberKind.LVM, MemberKind.MD})
 
 #: Whose boot sector tells the place of the partition, and is corrected by the step RelocateFilesystem when it moves.
 RELOCATABLE = FAT | {FilesystemKind.NTFS, FilesystemKind.EXFAT}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from core.units import align_down
+from images.model.filesystem import MemberKind
 from images.model.layout import FilesystemKind, Layout, Partition, PartitionRole
 from images.model.machine import Occupant
 from images.model.stack import Array, Container, LogicalVolume, Luks, VolumeGroup
@@ -16,8 +17,8 @@ from restore.planning.seat import Means, Seat
 from restore.planning.stack_steps import stack_sizes
 from restore.target.occupants import occupants_of_disk, occupants_of_table
 
-#: What libblkid calls a member of each kind of container.
-_MEMBERS: dict[type[Container], str] = {Array: "linux_raid_member", Luks: "crypto_LUKS", VolumeGroup: "LVM2_member"}
+#: What a member of each kind of container is called.
+_MEMBERS: dict[type[Container], str] = {Array: MemberKind.MD, Luks: MemberKind.LUKS, VolumeGroup: MemberKind.LVM}
 _MEANS = {
     Means.SHRINK: "made smaller",
     Means.REMAKE: "made anew, files copied",

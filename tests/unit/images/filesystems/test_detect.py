@@ -95,7 +95,7 @@ def test_members_of_containers_are_not_the_filesystem_on_them(tmp_path: Path) ->
         assert read_used(BytesSource(changed)).reason == "liferaft has no reader for linux_raid_member"
     label = b"LABELONE" + bytes(16) + b"LVM2 001"
     assert container_name(BytesSource(content[:512] + label + content[544:])) == "LVM2_member"
-    assert container_name(BytesSource(content)) == ""
+    assert container_name(BytesSource(content)) is None
     assert container_name(BytesSource(b"LUKS\xba\xbe")) == "crypto_LUKS"
 
 
