@@ -10,9 +10,10 @@ from typing import TextIO
 
 import click
 
-from core.errors import LiferaftError, StoppedError, UsageError
+from core.errors import ExitCode, LiferaftError, StoppedError, UsageError
 from core.events import Event
 from core.process import SystemRunner
+from core.stopping import undisturbed
 from rescue.cli.terminal import TerminalSink
 from rescue.jobs.records import keep_record
 from rescue.jobs.unattended import (
@@ -67,20 +68,52 @@ def command(source: str | None, from_boot: bool, consoles: tuple[Path, ...]) -> 
         except LiferaftError as error:
             result = failed(error, time.monotonic() - started)
         except KeyboardInterrupt:
-            stopped = StoppedError("The job was stopped.", hint="Run it again: it goes on where it stopped.")
-            result = failed(stopped, time.monotonic() - started)
+            told = StoppedError("The job was stopped.", hint="Run it again: it goes on where it stopped.")
+            result = failed(told, time.monotonic() - started)
         except Exception as error:
             # Whoever watches the serial line waits for a result: a bug must give one too.
             logging.exception("the job failed")
             bug = LiferaftError(f"liferaft itself failed: {type(error).__name__}: {error}")
             result = failed(bug, time.monotonic() - started)
-        _finish(job, result, faces)
-    if job is not None and not result.error:
+        stopped = _finish(job, result, faces)
+    if job is not None and not result.error and not stopped:
         end_machine(job.after, runner)
-    return result.exit_code
+    return ExitCode.STOPPED if stopped else result.exit_code
 
 
-def _finish(job: Job | None, result: JobResult, faces: list["_Face"]) -> None:
+def _finish(job: Job | None, result: JobResult, faces: list["_Face"]) -> bool:
+    """Tell what became of the job to all who watch; the line with the result comes whatever else happens.
+
+    Returns whether it was told to stop meanwhile.
+    """
+    stopped = False
+    try:
+        _show(result, faces)
+        _send(job, result, faces)
+    except KeyboardInterrupt:
+        # A server that does not answer takes minutes: what was done must not be lost with whoever has no patience.
+        stopped = True
+    try:
+        with undisturbed():
+            _close(job, result, faces, stopped=stopped)
+    except KeyboardInterrupt:
+        stopped = True
+    return stopped
+
+
+def _close(job: Job | None, result: JobResult, faces: list["_Face"], *, stopped: bool) -> None:
+    """The last lines."""
+    if stopped and job is not None and job.report_url:
+        _tell(faces, "warning: the report may not have been sent: liferaft was told to stop")
+    keep_record("job-result", result)
+    _tell(faces, result_line(result))
+    if job is not None and job.after is not After.STAY:
+        stays = result.error or stopped
+        _tell(faces, "The machine stays as it is." if stays else f"The machine will {job.after} now.")
+
+
+def _show(result: JobResult, faces: list["_Face"]) -> None:
+    """The report, or what went wrong."""
     if result.report is not None:
         _tell(faces, render_report(result.report))
     if result.error:
@@ -88,15 +121,15 @@ def _finish(job: Job | None, result: JobResult, faces: list["_Face"]) -> None:
         for line in (*result.reasons[1:], f"Hint: {result.hint}" if result.hint else ""):
             if line and line != result.error:
                 _tell(faces, f"  {line}")
+
+
+def _send(job: Job | None, result: JobResult, faces: list["_Face"]) -> None:
+    """The result, to where the job says."""
     if job is not None and job.report_url:
         try:
             send_result(job.report_url, result)
         except LiferaftError as error:
             _tell(faces, f"warning: the report could not be sent: {error.message}")
-    keep_record("job-result", result)
-    _tell(faces, result_line(result))
-    if job is not None and job.after is not After.STAY:
-        _tell(faces, f"The machine will {job.after} now." if not result.error else "The machine stays as it is.")
 
 
 class _Face:

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -118,6 +119,37 @@ def test_a_job_that_is_stopped_says_so_to_whoever_watches(
     (line,) = (line for line in printed.splitlines() if line.startswith("LIFERAFT-RESULT "))
     assert json.loads(line.partition(" ")[2])["exit_code"] == 130
     assert "FAILED: The job was stopped." in printed
+
+
+#: Instead of rebooting or powering off whatever runs the tests.
+_NO_END = """
+import pathlib, rescue.cli.job
+rescue.cli.job.end_machine = lambda after, runner: pathlib.Path("ended").touch()
+"""
+
+
+@pytest.mark.parametrize("way", ["Ctrl-C", "kill", "timeout"])
+def test_a_job_that_is_stopped_while_it_sends_its_result_prints_it(
+    way: str, taken: Taken, tmp_path: Path, start: Callable[..., Command]
+) -> None:
+    """The server takes the connection and answers nothing."""
+    target = blank(tmp_path / "target.img", 200 * MIB)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/report"
+        job = {"repository": str(taken.repository), "target": {"only": True}, "report_url": address}
+        (tmp_path / "job.json").write_text(json.dumps(job | {"after": "poweroff"}))
+        command = start("job", "job.json", slow=_TO_A_FILE.format(target=target) + _NO_END)
+        command.until(lambda: bool(select.select([server], [], [], 0)[0]))
+        connection, _ = server.accept()
+        with connection:
+            command.stop(*WAYS[way], says="")
+    printed = (tmp_path / "printed").read_text()
+    (line,) = (line for line in printed.splitlines() if line.startswith("LIFERAFT-RESULT "))
+    result = json.loads(line.partition(" ")[2])
+    assert result["exit_code"] == 0 and result["report"]["verified"] and "error" not in result
+    assert "the report may not have been sent" in printed and "The machine stays as it is." in printed
+    assert not (tmp_path / "ended").exists()
 
 
 #: Words, and the file by which one sees that it is at work.
