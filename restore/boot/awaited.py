@@ -75,6 +75,7 @@ class Unmet(msgspec.Struct, frozen=True, kw_only=True):
         why = "is not restored" if self.left else why
         then = "then stops in emergency mode, before any login" if self.stops else "then goes on without it"
         remedy = "restore that part, too, or add nofail" if self.left else "add nofail"
+        remedy = "name it by its UUID, or add nofail" if self.by_disk else remedy
         return (
             f"line {self.number} of {self.file} of {system} {self.does} ({self.spec}), which {why}: a start that does "
             f"not find it waits 90 seconds and {then}; {remedy} to the options of that line"

@@ -6,6 +6,7 @@ Which lines these are is said by ``awaited.py``; nothing of the system is change
 from collections.abc import Collection
 from pathlib import Path
 
+from core.errors import LiferaftError
 from core.process import Runner
 from images.fstab import Tag
 from restore.boot.awaited import Known, Unmet, unmet
@@ -44,4 +45,8 @@ def _node_here(line: Unmet, runner: Runner) -> str:
     tag, value = line.name
     if tag is Tag.DEVICE:
         return value if Path(value).exists() else ""
-    return runner.run(["findfs", f"{tag}={value}"], success=_ANSWERS, timeout=120).stdout.strip()
+    try:
+        return runner.run(["findfs", f"{tag}={value}"], success=_ANSWERS, timeout=120).stdout.strip()
+    except LiferaftError:
+        # A disk that does not answer, say: it is not for this question that a boot repair ends.
+        return ""

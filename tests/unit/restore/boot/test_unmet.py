@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import ProcessError
 from core.events import ignore
 from core.process import Result
 from images.fstab import Tag
@@ -62,7 +63,20 @@ def test_a_device_by_its_path_is_looked_for_there(there: bool, tmp_path: Path) -
 
 def test_a_disk_that_is_called_by_its_serial_number_is_told_as_that(tmp_path: Path) -> None:
     (warning,) = _told(tmp_path, "/dev/disk/by-id/ata-NONE_0000-part7 /data ext4\n", {}).warnings
-    assert "which is called after its disk" in warning and "restore that part" not in warning
+    assert "which is called after its disk" in warning and "name it by its UUID, or add nofail" in warning
+
+
+def test_a_disk_that_does_not_answer_does_not_end_the_repair(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/fstab").write_text("UUID=bb /data ext4\n")
+
+    def answer(argv: tuple[str, ...]) -> str:
+        raise ProcessError(argv, -9, "killed after 120 s")
+
+    told = Told(ignore)
+    tell_unmet(tmp_path, KNOWN, (), ScriptedRunner(answer), told)
+    (warning,) = told.warnings
+    assert "/data" in warning
 
 
 def test_what_boot_repair_lacks_itself_is_told_once(tmp_path: Path) -> None:
