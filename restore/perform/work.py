@@ -15,7 +15,7 @@ from images.stack.keys import Keys
 from images.store.backend import Heard, deaf
 from images.store.repository import Repository
 from restore.plan.plan import Plan
-from restore.plan.steps import CreateTable, RestoreVolume, ShrinkVolume, Step, VerifyVolume, container_of
+from restore.plan.steps import CreateTable, MakeUnique, RestoreVolume, ShrinkVolume, Step, VerifyVolume, container_of
 from restore.planning.surveyed import volume_name
 from restore.shrink.result import Shrunk
 from restore.stack.alive import Alive
@@ -184,9 +184,21 @@ class Work:
         return msgspec.structs.replace(self.manifest.layout, containers=containers)
 
     def restored(self, disk: str) -> Disk:
-        """The disk as it is when the plan is done: the manifest's, with the plan's table."""
+        """The disk as it is when the plan is done: the manifest's, with the plan's table and identities."""
         table: PartitionTable | None = self._tables.get(disk)
-        return msgspec.structs.replace(self.manifest.layout.disk(disk), table=table)
+        made = msgspec.structs.replace(self.manifest.layout.disk(disk), table=table)
+        if made.filesystem is None:
+            return made
+        # That of a disk without a table stands in no table of the plan.
+        new = {
+            renewal.old: renewal.new
+            for step in self.plan.steps
+            if isinstance(step, MakeUnique)
+            for renewal in step.renewals
+            if (renewal.disk, renewal.number) == (disk, 0)
+        }
+        uuid = new.get(made.filesystem.uuid, made.filesystem.uuid)
+        return msgspec.structs.replace(made, filesystem=msgspec.structs.replace(made.filesystem, uuid=uuid))
 
 
 class Performer(msgspec.Struct, frozen=True, kw_only=True):
