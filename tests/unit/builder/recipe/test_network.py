@@ -174,6 +174,8 @@ def test_wifi_is_what_wpa_supplicant_reads() -> None:
     assert "SAE" in first and "ieee80211w=1" in first
     assert f"psk={raw}\n" in second and "SAE" not in second
     assert "key_mgmt=NONE" in third and "psk" not in third
+    # wpa_supplicant.conf(5), sae_pwe: 2 is both ways, 0 (hunting and pecking alone) the default.
+    assert "\nsae_pwe=2\n" in files[WPA_CONFIG].partition("network=")[0]
     assert "country=DE" in files[WPA_CONFIG]
     assert _section(files, "40-wifi.network", "Match") == {"Type": ["wlan"]}
 
