@@ -8,6 +8,7 @@ list of all that a machine does: a ``dd`` in somebody's shell is not seen.
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,11 @@ _WORKS = {
     "support-bundle": "saving a support bundle",
     "write-usb": "writing a rescue stick",
 }
+#: What ``liferaft key`` does to a repository.
+_KEY_CHANGES = ("add", "change", "remove")
+#: With these a command only prints.
+_IDLE = frozenset(("-h", "--help", "--dry-run"))
+_PYTHON = re.compile(r"python[0-9.]*")
 
 
 @contextlib.contextmanager
@@ -98,10 +104,21 @@ def _commands(proc: Path) -> Iterator[str]:
 def _command_of(words: list[str]) -> str:
     """The command of liferaft that a process's arguments name, when it is one that works; empty otherwise.
 
-    A script's interpreter comes first: ``/usr/bin/python3 /usr/bin/liferaft restore``.
+    Who starts one (sudo, a shell) names it too, further behind, and is no job itself.
     """
-    for at, word in enumerate(words[:3]):
-        if Path(word).name == "liferaft":
-            command = next((found for found in words[at + 1 :] if not found.startswith("-")), "")
-            return command if command in _WORKS else ""
-    return ""
+    said = _said_to_liferaft(words)
+    if _IDLE.intersection(said):
+        return ""
+    command, below, *_ = (*(word for word in said if not word.startswith("-")), "", "")
+    if command == "key" and below not in _KEY_CHANGES:
+        return ""
+    return command if command in _WORKS else ""
+
+
+def _said_to_liferaft(words: list[str]) -> list[str]:
+    """What a process's arguments say to liferaft: as the program, or as the script of an interpreter, which comes first
+    with options of its own: ``/usr/bin/python3 -sP /usr/bin/liferaft restore``."""
+    at = 0
+    if _PYTHON.fullmatch(Path(words[0]).name):
+        at = next((at for at, word in enumerate(words[1:], 1) if not word.startswith("-")), 0)
+    return words[at + 1 :] if Path(words[at]).name == "liferaft" else []

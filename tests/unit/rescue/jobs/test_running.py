@@ -63,6 +63,47 @@ def test_what_cannot_be_recorded_runs_all_the_same(tmp_path: Path, proc: Path) -
     assert running_jobs(blocked, tmp_path / "nowhere") == ()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cp", "-r", "liferaft", "restore"),
+        ("/usr/bin/python3", "/usr/bin/other", "liferaft", "restore"),
+        ("/usr/bin/python3", "-c", "import time", "liferaft", "restore"),
+        ("sudo", "liferaft", "restore", "--plan", "p.json"),
+        ("/bin/sh", "/usr/libexec/liferaft/own-consoles", "/usr/bin/liferaft", "job", "--from-boot"),
+        ("/usr/bin/python3", "-sP", "/usr/bin/liferaft", "restore", "--help"),
+        ("liferaft", "restore", "-h"),
+        ("liferaft", "prune", "--repo", "r", "--dry-run"),
+        ("liferaft", "key", "list", "add"),
+        ("liferaft", "key", "new-signing-key", "a.pem"),
+        ("liferaft", "key"),
+        ("liferaft",),
+        ("python3",),
+        ("python3", "-i"),
+    ],
+)
+def test_what_only_names_a_command_is_no_job(words: tuple[str, ...], tmp_path: Path, proc: Path) -> None:
+    process(proc, 80, *words)
+    assert running_jobs(tmp_path / "none", proc) == ()
+
+
+@pytest.mark.parametrize("below", ["add", "change", "remove"])
+def test_keys_that_are_changed_are_told(below: str, tmp_path: Path, proc: Path) -> None:
+    process(proc, 80, "liferaft", "key", below, "/srv/repo")
+    assert running_jobs(tmp_path / "none", proc) == ("changing the keys of a repository (process 80)",)
+
+
+def test_a_command_and_who_has_started_it_are_one_job(tmp_path: Path, proc: Path) -> None:
+    """On the medium python3 has options: builder/payload.py, _LAUNCHER."""
+    process(proc, 80, "sudo", "liferaft", "restore")
+    process(proc, 81, "/usr/bin/python3", "-sP", "/usr/bin/liferaft", "restore")
+    process(proc, 82, "/opt/venv/bin/python3.13", "/opt/venv/bin/liferaft", "job")
+    assert running_jobs(tmp_path / "none", proc) == (
+        "restoring a disk (process 81)",
+        "carrying out a restore job (process 82)",
+    )
+
+
 def test_commands_that_work_are_told_and_others_are_not(tmp_path: Path, proc: Path) -> None:
     process(proc, 812, "/usr/bin/python3", "/usr/bin/liferaft", "--debug", "capture", "/dev/sda", "--repo", "restore")
     process(proc, 90, "liferaft", "write-usb", "a.iso", "/dev/sdb")
