@@ -13,6 +13,7 @@ from core.units import MIB
 from images.sources import open_source
 from rescue.jobs.capture import capture_disks
 from rescue.jobs.restore import BootChoice, RestoreChoices, plan_restore, run_plan
+from restore.filesystems.xfs_coarser import coarser_bytes
 from restore.filesystems.xfs_make import mkfs_words
 from restore.filesystems.xfs_room import least_size, usable
 from tests.disk.test_full_destination import mounted
@@ -74,6 +75,31 @@ def test_a_full_xfs_of_before_is_not_begun_on_sectors_where_it_does_not_fit(fill
     with loop(blank(tmp_path / "target.img", 402 * MIB), 4096) as node:
         with refused if filled > 300 else contextlib.nullcontext():
             plan_restore(repo, "latest", [node], choices, SystemRunner())
+
+
+@pytest.mark.parametrize("every", [2, 3, 8, 40])
+def test_a_file_of_many_holes_takes_no_more_in_larger_blocks_than_was_reckoned(every: int, tmp_path: Path) -> None:
+    """Each piece wastes at both ends. The kernel may fill short holes, with extents of their own that hold nothing."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for path, block_size in ((old, 1024), (new, 4096)):
+        with path.open("wb") as stream:
+            stream.truncate(320 * MIB)
+        run("mkfs.xfs", "-q", "-f", "-b", f"size={block_size}", path)
+    with mounted(old, tmp_path / "from") as place:
+        # As much in pieces that the inode holds, and in so many that they take a tree.
+        for name, pieces in (("few", 8), ("many", 5000)):
+            with (place / name).open("wb") as stream:
+                for number in range(pieces):
+                    stream.seek(number * every * 1024)
+                    stream.write(bytes([7]) * 1024)
+        with mounted(new, tmp_path / "to") as copy:
+            before = os.statvfs(copy).f_bfree * 4096
+            run("cp", "-a", "--sparse=always", place / "few", place / "many", copy)
+            os.sync()
+            taken = before - os.statvfs(copy).f_bfree * 4096
+    with open_source(old) as source:
+        reckoned = coarser_bytes(source, 4096)
+    assert taken - 5008 * 1024 <= reckoned <= 4 * 5100 * 3072
 
 
 @pytest.mark.parametrize("files", [1000, 8000])

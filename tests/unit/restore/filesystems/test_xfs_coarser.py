@@ -36,12 +36,31 @@ def inodes(path: Path) -> int:
     return sum(counts) - sum(free)
 
 
-def test_every_inode_may_have_two_ends(filesystem: Path) -> None:
+def test_every_inode_may_have_attributes_in_a_block_of_their_own(filesystem: Path) -> None:
     with open_source(filesystem) as source:
         used = inodes(filesystem)
         assert used > 0
-        assert coarser_bytes(source, 4096) == used * 2 * 3072
+        assert coarser_bytes(source, 4096) == used * 3072
         assert coarser_bytes(source, 1024) == 0
+
+
+@pytest.mark.parametrize("version", ["crc=1,rmapbt=1", "crc=0"])
+def test_a_file_fills_its_last_block_as_far_as_it_goes(version: str, tmp_path: Path) -> None:
+    sizes = (1, 1024, 1025, 4096, 4097, 300_000)
+    lines = ["/", "0 0", "d--755 0 0"]
+    for size in sizes:
+        (tmp_path / f"f{size}").write_bytes(bytes([7]) * size)
+        lines.append(f"f{size} ---644 0 0 {tmp_path}/f{size}")
+    (tmp_path / "proto").write_text("\n".join([*lines, "$", "$", ""]))
+    path = tmp_path / "xfs"
+    with path.open("wb") as stream:
+        stream.truncate(64 * MIB)
+    words = ("-q", "-b", "size=1024", "-m", version, "-d", "agcount=2", "-p", tmp_path / "proto", "--unsupported")
+    subprocess.run(["mkfs.xfs", *words, path], check=True, capture_output=True)
+    more = sum(-(-size // 4096) * 4096 - -(-size // 1024) * 1024 for size in sizes)
+    with open_source(path) as source:
+        assert inodes(path) >= len(sizes)
+        assert coarser_bytes(source, 4096) == inodes(path) * 3072 + more
 
 
 def test_a_header_that_is_none_is_told(filesystem: Path) -> None:
