@@ -1,5 +1,6 @@
 """Filesystems whose files are read out: whatever their metadata says, a walk ends, in bounds, with our errors only."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,8 @@ def browse_target(images: Callable[[Path], Iterator[SparseSource]]) -> Callable[
 
 def _walk(tree: Tree) -> None:
     waiting, seen = [tree.root], 0
+    with contextlib.suppress(DamagedError):
+        _ = tree.default
     while waiting and seen < _ENTRIES:
         folder = waiting.pop()
         try:

@@ -74,6 +74,7 @@ def places_read(window: WindowSource) -> list[tuple[int, int]]:
     """Where the readers look when they list everything and read no content."""
     volume = PlainVolume(window)
     tree = Tree(volume)  # type: ignore[arg-type]
+    assert tree.default == tree.root
     for found in walk(tree):
         tree.attributes(found)
         if found.entry.kind is Kind.FILE:
@@ -92,6 +93,7 @@ def errors_with(window: WindowSource, seed: int, places: list[tuple[int, int]]) 
     try:
         damaged = Tree(Turned(window, turned))  # type: ignore[arg-type]
         errors = read_everything(damaged, damaged.root)
+        assert damaged.default.path.startswith("/")
     except LiferaftError as error:
         assert "0123456789ab disk0-part1" in error.message
         errors = 1
