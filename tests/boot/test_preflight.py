@@ -21,6 +21,7 @@ from builder.drivers.module_index import ModuleIndex
 from builder.finished.opened import open_medium
 from builder.preflight.findings import FindingKind, Severity
 from builder.preflight.preflight import check_medium
+from builder.preflight.render import verdict
 from core.process import Runner
 from core.units import GIB, MIB
 from images.model.machine import Machine, SecureBoot
@@ -84,12 +85,14 @@ class Seen:
 
     Attributes:
         machine: its own document. screen: the wizard's list of repositories.
+        verdict: the wizard's screen on the medium that runs.
         data: what was said of the stick's data partition when it was written.
         secure_boot, keys, level: mokutil's words on the state, on db and on SBAT. lockdown: the kernel's.
     """
 
     machine: Machine
     screen: list[str]
+    verdict: list[str]
     data: dict[str, object]
     secure_boot: str
     keys: str
@@ -119,10 +122,12 @@ def seen(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         guest.check("udevadm settle; liferaft probe --json >/run/lab/machine.json")
         keys = guest.check("mokutil --db")
         level = guest.check("mokutil --list-sbat-revocations")
-        screen = WizardDriver(running.console).find_repository("1 recovery point on")
+        wizard = WizardDriver(running.console)
+        said = wizard.check_running_medium()
+        screen = wizard.find_repository("1 recovery point on")
     stick.unlink()
     document = read_machines((shared / "machine.json",))["machine"]
-    return Seen(document, screen, data, secure_boot, keys, level, lockdown)
+    return Seen(document, screen, said, data, secure_boot, keys, level, lockdown)
 
 
 def _stick(lab: Lab, folder: Path) -> tuple[Path, dict[str, object]]:
@@ -187,6 +192,16 @@ def test_the_medium_is_ready_for_the_machine_it_started_on(seen: Seen, runner: R
         report = check_medium(medium, {"it": seen.machine}, runner).machines[0]
     assert report.worst in (None, Severity.NOTE), report.findings
     assert report.devices == report.driven >= 6
+
+
+def test_the_wizard_says_the_same_of_the_stick_it_runs_from(seen: Seen, runner: Runner) -> None:
+    with open_medium(DEFAULT_ISO) as medium:
+        report = check_medium(medium, {"it": seen.machine}, runner).machines[0]
+    text = "\n".join(seen.verdict)
+    print(text)
+    assert verdict(report) == "This medium drives everything here that a restore needs."
+    assert verdict(report) in text
+    assert f"{report.driven} of {report.devices} devices that a restore needs have a driver" in text
 
 
 def test_with_its_shim_revoked_it_would_not_start(seen: Seen, runner: Runner) -> None:

@@ -10,6 +10,7 @@ from tests.boot.console import Console, LineTimeoutError
 
 ENTER = "\r"
 DOWN = "\x1b[B"
+HOME = "\x1b[H"
 ESCAPE = "\x1b"
 
 _PATIENCE = 120.0
@@ -59,6 +60,20 @@ class WizardDriver:
         self._at("Rescue system", "Started by", timeout=300)
         self._choose("Restore a machine")
         return self._at("Choose a repository", words)
+
+    def check_running_medium(self) -> list[str]:
+        """From the start screen and back: have the medium that runs checked; returns the result screen."""
+        self._at("Rescue system", "Started by", timeout=300)
+        self._choose("Check a rescue medium")
+        self._at("Check a rescue medium", "> This rescue medium")
+        self._press(ENTER)
+        found = self._at("The medium ", "devices that a restore needs")
+        for headline in ("Check a rescue medium", "Rescue system"):
+            self._press(ESCAPE)
+            self._at(headline)
+        self._press(HOME)
+        self._sees("> Restore a machine")
+        return found
 
     def save_support_bundle(self, words: str) -> None:
         """From the start screen: save one in the place whose row has the words, and come back."""
