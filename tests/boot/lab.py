@@ -34,7 +34,7 @@ from tests.boot.machine import Controller, Drive, Firmware, Machine, RunningMach
 from tests.boot.place import DEFAULT_ISO, TREE
 
 #: Seconds from power-on to the first script; 25 on an idle machine.
-BOOT_TIMEOUT = 240.0
+BOOT_TIMEOUT = 600
 #: Seconds between two looks at the shared folder, on both sides.
 _INTERVAL = 0.2
 
@@ -97,7 +97,7 @@ class Guest:
         self._folder = folder
         self.console = console
 
-    def run(self, script: str, timeout: float = 300.0) -> Answer:
+    def run(self, script: str, timeout: float = 600.0) -> Answer:
         """Run a bash script as root and wait for its end.
 
         Raises:
@@ -115,7 +115,7 @@ class Guest:
             time.sleep(_INTERVAL)
         return Answer(self._said(number), int(code.read_text()))
 
-    def check(self, script: str, timeout: float = 300.0) -> str:
+    def check(self, script: str, timeout: float = 600.0) -> str:
         """Run a script that must succeed (``set -e`` is put before it); returns its output.
 
         Raises:

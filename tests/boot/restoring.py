@@ -28,8 +28,8 @@ TARGET_SIZE = 5 * GIB
 TARGET_SERIAL = "LRTARGET"
 
 #: Seconds from power-on to the result line; emulation on a busy machine is slow.
-RESTORE_TIMEOUT = 900
-BOOT_TIMEOUT = 300
+RESTORE_TIMEOUT = 1500
+BOOT_TIMEOUT = 600
 
 #: Exit codes of work that was done.
 FINISHED = frozenset({ExitCode.DONE, ExitCode.WARNINGS})

@@ -71,7 +71,7 @@ def read_check(words: Console) -> BootCheck:
     return msgspec.convert(fields, BootCheck, strict=False)
 
 
-def switch_off(running: RunningMachine, timeout: float = 120) -> None:
+def switch_off(running: RunningMachine, timeout: float = 300) -> None:
     """Shut the source system down in order, so that its filesystems are clean."""
     running.words.send("poweroff\n")
     running.wait_off(timeout)

@@ -19,7 +19,7 @@ from tests.boot.lab import Guest, blank_disk, guest
 from tests.boot.restoring import Lab
 
 _F2 = "\x1bOQ"
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 
 #: What issue 5 names, and what restores and captures start: a command that only says its version, or how it is used.
 TOOLS = (

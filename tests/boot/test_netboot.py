@@ -20,7 +20,7 @@ from tests.boot.server import RepositoryServer
 from tests.boot.system import Source
 
 #: Seconds from power-on until the live system is fetched.
-FETCH_TIMEOUT = 240
+FETCH_TIMEOUT = 600
 
 
 @pytest.mark.thorough

@@ -13,7 +13,7 @@ DOWN = "\x1b[B"
 HOME = "\x1b[H"
 ESCAPE = "\x1b"
 
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 _ERRORS = ("That did not work", "Restore failed", "Restore stopped")
 
 
