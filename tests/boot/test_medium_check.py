@@ -40,11 +40,11 @@ def test_a_damaged_medium_stops_and_says_where(damaged: tuple[Path, int]) -> Non
         console.expect("checking the medium", _START)
         # The wizard, or the system that would start it, must not come.
         console.expect("THIS MEDIUM IS DAMAGED", 120, against="Welcome to|liferaft wizard|Kernel panic")
-        console.expect(r"live/base\.squashfs is not what was written", 10)
-        console.expect(f"bytes {start} to {start + RANGE_SIZE} differ", 10)
-        console.expect("at your own risk: ", 10)
+        console.expect(r"live/base\.squashfs is not what was written", 60)
+        console.expect(f"bytes {start} to {start + RANGE_SIZE} differ", 60)
+        console.expect("at your own risk: ", 60)
         # Anything but the two words is no answer.
         console.send("yes\n")
-        console.expect("Type reboot or continue", 20)
+        console.expect("Type reboot or continue", 60)
         console.send("reboot\n")
         running.wait_off(60)

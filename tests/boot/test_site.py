@@ -119,7 +119,7 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     shell = Shell(folder, _free_port())
     machine = Machine("site", Firmware.BIOS, (Drive(iso, Controller.CDROM),), extra=_cards(shell.port))
     with machine.run() as running:
-        running.console.expect("ACME rescue, copied to RAM", 60)
+        running.console.expect("ACME rescue, copied to RAM", 300)
         running.console.expect("In trouble, call 555-0100", 60)
         shell.wait(BOOT_TIMEOUT)
         yield shell

@@ -43,5 +43,5 @@ def _assert_copy_does_not_boot(source: Source, controller: Controller, runner: S
     machine = Machine(f"copy-on-{controller}", source.firmware, (Drive(disk, controller, "COPY"),))
     with machine.run() as running:
         # The kernel starts, so firmware, boot loader and disk are fine; then the initramfs has no driver.
-        running.console.expect("Linux version", 120)
+        running.console.expect("Linux version", 300)
         running.console.expect("Gave up waiting for root|ALERT!", 200, against="login: ")

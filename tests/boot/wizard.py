@@ -37,7 +37,7 @@ class WizardDriver:
             serial: words in the target's row.
             timeout: seconds for the restore itself.
         """
-        self._at("Rescue system", "Started by", timeout=300)
+        self._at("Rescue system", "Started by", timeout=600)
         self._choose("Restore a machine")
         self._at("Choose a repository", "Type an address")
         self._press("a")
@@ -57,13 +57,13 @@ class WizardDriver:
 
     def find_repository(self, words: str) -> list[str]:
         """From the start screen to the list of repositories, until it shows the words; returns that screen."""
-        self._at("Rescue system", "Started by", timeout=300)
+        self._at("Rescue system", "Started by", timeout=600)
         self._choose("Restore a machine")
         return self._at("Choose a repository", words)
 
     def check_running_medium(self) -> list[str]:
         """From the start screen and back: have the medium that runs checked; returns the result screen."""
-        self._at("Rescue system", "Started by", timeout=300)
+        self._at("Rescue system", "Started by", timeout=600)
         self._choose("Check a rescue medium")
         self._at("Check a rescue medium", "> This rescue medium")
         self._press(ENTER)
@@ -77,7 +77,7 @@ class WizardDriver:
 
     def save_support_bundle(self, words: str) -> None:
         """From the start screen: save one in the place whose row has the words, and come back."""
-        self._at("Rescue system", "Started by", timeout=300)
+        self._at("Rescue system", "Started by", timeout=600)
         self._choose("Save a support bundle")
         self._at("Save a support bundle", words)
         self._choose(words)
