@@ -9,6 +9,7 @@ so a test passes a recording one and no code asks whether it is a rehearsal.
 import contextlib
 import logging
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -24,7 +25,7 @@ from typing import IO, NoReturn, Protocol
 import msgspec
 
 from core.errors import LiferaftError, MissingToolError, ProcessError
-from core.stopping import undisturbed
+from core.stopping import is_stopping, is_undisturbed, undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ _PASSED_ON = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy",
 _TAIL = 8000
 #: Seconds that a program has to come to its own end when it is not wanted any more, and between two looks at it.
 _PATIENCE, _LOOK = 10.0, 0.02
+#: Seconds after which whoever waits for a person's program looks up.
+_GLANCE = 0.5
 #: Seconds in which the kernel takes away the processes that were killed.
 _KILLING = 2.0
 #: Put before a program that is not to outlive us. The kernel kills it with the thread that started it (prctl(2),
@@ -48,7 +51,7 @@ _FENCED = (
 #: A shell's exit code for a program that a signal ended, less the signal's number (POSIX, "Exit Status for Commands").
 _SIGNALLED = 128
 #: What runs now, by the thread that waits for it.
-_running: dict[int, subprocess.Popen[bytes]] = {}
+_running: dict[int, "_Started"] = {}
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -119,10 +122,11 @@ class SystemRunner:
         log.debug("run: %s", shlex.join(shown))
         with tempfile.TemporaryFile("w+b") as errors, contextlib.ExitStack() as stack:
             joined = on_line is not None
+            lasts = is_undisturbed()
             with undisturbed():
                 errors_to = subprocess.STDOUT if joined else errors
                 process = _start(argv, shown, stdin is not None, errors_to, env, cwd, self._before)
-                stack.push(_Started(process).leave)
+                stack.push(_Started(process, lasts=lasts).leave)
             try:
                 if on_line is not None:
                     stdout = _follow(process, on_line, timeout, stdin)
@@ -163,11 +167,22 @@ def tied_runner() -> SystemRunner:
 
 
 def end_programs_of(thread: threading.Thread) -> None:
-    """End what another thread waits for, if anything: to it, the program has failed."""
-    process = _running.get(thread.ident or 0)
-    if process is not None and process.returncode is None:
-        # What it prints meanwhile is that thread's to read.
-        _end(process, lambda: None)
+    """End what another thread waits for, if anything: to it, the program has failed. What is begun or put away
+    undisturbed (core.stopping) comes to its own end."""
+    started = _running.get(thread.ident or 0)
+    if started is not None:
+        _end_of_others([started])
+
+
+def end_programs() -> None:
+    """The same of all other threads at once; what a person has on the terminal is ended, too."""
+    own = threading.get_ident()
+    _end_of_others([started for thread, started in list(_running.items()) if thread != own])
+
+
+def _end_of_others(found: Sequence["_Started"]) -> None:
+    # What they print meanwhile is for those threads to read.
+    _end([one for one in found if not one.lasts and one.process.returncode is None], lambda: None)
 
 
 def become(argv: Sequence[str]) -> NoReturn:
@@ -189,7 +204,8 @@ def run_on_terminal(argv: Sequence[str], *, env: Mapping[str, str] | None = None
     """Give this process's own terminal to a program that a person uses (a shell), and wait for its end.
 
     The one place where a program gets more than a closed standard input. It keeps our environment, because it is the
-    person's, and stays in our session, whose terminal it uses.
+    person's, and stays in our session, whose terminal it uses. Whoever ends it hangs up on it, as if the terminal had
+    gone away.
 
     Returns:
         its exit code, negative for a signal.
@@ -198,12 +214,33 @@ def run_on_terminal(argv: Sequence[str], *, env: Mapping[str, str] | None = None
         MissingToolError, LiferaftError: it cannot be started.
     """
     log.debug("run on the terminal: %s", shlex.join(argv))
+    with contextlib.ExitStack() as stack:
+        stack.callback(_take_terminal_back, _terminal_group())
+        try:
+            with undisturbed():
+                process = subprocess.Popen(argv, env={**os.environ, **(env or {})})
+                started = _OnTerminal(process)
+                stack.push(started.leave)
+        except FileNotFoundError:
+            raise missing_tool(argv[0]) from None
+        except OSError as error:
+            raise LiferaftError(f"{argv[0]} could not be started: {error.strerror}") from None
+        if is_stopping():
+            # Told before it was known to those who end programs.
+            _end([started], lambda: None)
+        _await_end(process)
+        return process.wait()
+
+
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    """Look up now and then: of two signals that come together another thread may take both (signal(7)). That interrupts
+    no wait here, and Python's handlers are called only between two steps of the main thread."""
+    descriptor = os.pidfd_open(process.pid)
     try:
-        return subprocess.run(argv, env={**os.environ, **(env or {})}, check=False).returncode
-    except FileNotFoundError:
-        raise missing_tool(argv[0]) from None
-    except OSError as error:
-        raise LiferaftError(f"{argv[0]} could not be started: {error.strerror}") from None
+        while not select.select([descriptor], [], [], _GLANCE)[0]:
+            pass
+    finally:
+        os.close(descriptor)
 
 
 def _start(
@@ -273,43 +310,119 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Started:
-    """Lets go of a program when the block ends: one that nobody has waited for to the end is ended, whatever
-    happened."""
+    """A program that runs. It is let go of when the block ends: one that nobody has waited for to the end is ended,
+    whatever happened.
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    Attributes:
+        lasts: other threads do not end it.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], *, lasts: bool = False) -> None:
+        self.process = process
+        self.lasts = lasts
         self._thread = threading.get_ident()
-        _running[self._thread] = process
+        _running[self._thread] = self
+
+    def ask(self) -> None:
+        """Tell it to end, and what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Do not ask."""
+        _kill(self.process)
+
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return _runs(self.process)
 
     def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """An exit of the block."""
         try:
             if kind is not None:
-                _end(self._process, lambda: _drain(self._process))
+                _end([self], lambda: _drain(self.process))
         finally:
-            self._process.wait()
+            self.process.wait()
             _running.pop(self._thread, None)
-            for stream in (self._process.stdin, self._process.stdout):
+            for stream in (self.process.stdin, self.process.stdout):
                 # What the program was still to be fed goes nowhere.
                 with contextlib.suppress(OSError):
                     if stream is not None:
                         stream.close()
 
 
-def _end(process: subprocess.Popen[bytes], meanwhile: Callable[[], None]) -> None:
-    """Leave nothing of a program behind. It is asked to end, so that it can put its own things away, and killed when it
-    does not; whatever it has started goes with it."""
+class _OnTerminal(_Started):
+    """A program that shares our session and terminal: a shell, and the job that it has in the foreground.
+
+    An interactive shell ignores SIGTERM (bash(1), SIGNALS); the hangup it passes on to all its jobs.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__(process)
+        #: The foreground job's process group, once that is to end; 0 for none of its own.
+        self._group = 0
+
+    def ask(self) -> None:
+        """Hang up."""
+        group = _terminal_group()
+        self._group = group if group != os.getpgrp() else 0
+        self._tell(signal.SIGHUP)
+        # What was stopped hears it only now.
+        self._tell(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Do not ask."""
+        self._tell(signal.SIGKILL)
+
+    def runs(self) -> bool:
+        """Whether it, or its job, has not ended yet."""
+        return super().runs() or (self._group > 0 and _has_members(self._group))
+
+    def _tell(self, number: signal.Signals) -> None:
+        # One that was waited for has a number that may be another's by now.
+        if super().runs():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+        if self._group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._group, number)
+
+
+def _terminal_group() -> int:
+    """The process group in the foreground of the terminal on standard input; 0 where there is none."""
     try:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        return max(os.tcgetpgrp(0), 0)
+    except OSError:
+        return 0
+
+
+def _take_terminal_back(group: int) -> None:
+    """Give the terminal to the process group that had it: a shell that was killed has not, and who draws on a terminal
+    that is another group's is stopped (tcsetpgrp(3); blocked, SIGTTOU is not sent)."""
+    if group and _terminal_group() != group:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        try:
+            with contextlib.suppress(OSError):
+                os.tcsetpgrp(0, group)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(programs: Sequence[_Started], meanwhile: Callable[[], None]) -> None:
+    """Leave nothing of programs behind. They are asked to end, so that they can put their own things away, and killed
+    when they do not; whatever they have started goes with them."""
+    try:
+        for program in programs:
+            program.ask()
         until = time.monotonic() + _PATIENCE
-        while _runs(process) and time.monotonic() < until:
+        while any(program.runs() for program in programs) and time.monotonic() < until:
             meanwhile()
             time.sleep(_LOOK)
     finally:
-        _kill(process)
+        for program in programs:
+            program.kill()
     until = time.monotonic() + _KILLING
-    while _has_members(process.pid) and time.monotonic() < until:
+    while any(_has_members(program.process.pid) for program in programs) and time.monotonic() < until:
         time.sleep(_LOOK)
 
 

@@ -27,6 +27,8 @@ _ENOUGH = 3
 _WAITING = b"\nStopping: what was begun is being put away. A third Ctrl-C does not wait for that.\n"
 #: Seconds after which an interruption that was swallowed is sent again.
 _AGAIN = 0.05
+#: How many blocks of :func:`undisturbed` each thread is in.
+_blocks = threading.local()
 
 
 class _Stopper:
@@ -146,16 +148,27 @@ def _ignore(numbers: list[signal.Signals]) -> None:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """A block that an interruption does not cut in two: it comes at the block's end. For what takes a moment."""
+    """A block that an interruption does not cut in two: it comes at the block's end. For what takes a moment.
+
+    In other threads, which no interruption reaches, it keeps the programs that are started in it from being ended.
+    """
     stopper = _installed()
-    if stopper is None:
-        yield
-        return
-    stopper.hold()
+    if stopper is not None:
+        stopper.hold()
     try:
-        yield
+        _blocks.count = getattr(_blocks, "count", 0) + 1
+        try:
+            yield
+        finally:
+            _blocks.count -= 1
     finally:
-        stopper.release()
+        if stopper is not None:
+            stopper.release()
+
+
+def is_undisturbed() -> bool:
+    """Whether this thread is in such a block."""
+    return getattr(_blocks, "count", 0) > 0
 
 
 @contextlib.contextmanager

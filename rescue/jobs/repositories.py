@@ -16,6 +16,7 @@ import msgspec
 from builder.site.document import SITE_DOCUMENT, SiteRepository, read_site
 from core.errors import LiferaftError
 from core.process import Runner
+from core.stopping import undisturbed
 from core.units import format_size
 from images.model.filesystem import MemberKind
 from images.probe import MEDIUM_LABEL, BlockDevice, block_devices, is_removable
@@ -174,7 +175,10 @@ class AttachedRepositories:
         try:
             place.mkdir(parents=True, exist_ok=True)
             kind = device.fstype or ""
-            self._runner.run(["mount", "-t", kind, "-o", _OPTIONS[kind], device.name, str(place)], timeout=60)
+            # Neither this nor its end is cut in two: what is mounted is known.
+            with undisturbed():
+                self._runner.run(["mount", "-t", kind, "-o", _OPTIONS[kind], device.name, str(place)], timeout=60)
+                self._mounted.append(place)
         except OSError as error:
             notes.append(f"{device.name} was not looked at: {place} cannot be made ({error.strerror}).")
             return None
@@ -183,12 +187,12 @@ class AttachedRepositories:
             with contextlib.suppress(OSError):
                 place.rmdir()
             return None
-        self._mounted.append(place)
         return place
 
     def _unmount(self, place: Path, notes: list[str]) -> None:
         try:
-            self._runner.run(["umount", str(place)], timeout=60)
+            with undisturbed():
+                self._runner.run(["umount", str(place)], timeout=60)
         except LiferaftError as error:
             notes.append(f"{place} stays mounted: {error.message}")
             return

@@ -9,7 +9,9 @@ import asyncio
 import importlib
 import logging
 import os
+import queue
 import sys
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +20,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from core.errors import ExitCode, LiferaftError, UsageError
-from core.process import SystemRunner, run_on_terminal
+from core.process import SystemRunner, end_programs, run_on_terminal
 from core.stopping import told_to_stop, undisturbed
 from rescue.tui import messages
 from rescue.tui.decisions import Memory
@@ -94,6 +96,8 @@ class Wizard(App[None]):
         self._events: asyncio.AbstractEventLoop | None = None
         #: Somebody ended the program from outside.
         self.stopped = False
+        #: What a signal's handler may leave word in (queue.SimpleQueue.put is reentrant): true when it has come.
+        self._word = queue.SimpleQueue[bool]()
 
     def get_default_screen(self) -> Screen[None]:
         start = StartScreen(self._jobs)
@@ -102,15 +106,27 @@ class Wizard(App[None]):
 
     def on_mount(self) -> None:
         self._events = asyncio.get_running_loop()
+        threading.Thread(target=self._end_programs, name="stop", daemon=True).start()
+        # A signal that another thread takes wakes nobody here: its handler is called at the next step of this one.
+        self.set_interval(1.0, lambda: None)
         if self.stopped:
             self.exit()
 
     def stop_soon(self) -> None:
-        """End in order: a running job stops at its next event, and the terminal is given back as it was. Called by a
-        signal, between any two steps of this thread."""
+        """End in order: a running job stops at its next event, programs that are waited for are ended (a shell, too), the
+        terminal is given back as it was. Called by a signal, between any two steps of this thread."""
         self.stopped = True
+        self._word.put(True)
         if self._events is not None:
             self._events.call_soon_threadsafe(self.exit)
+
+    def on_unmount(self) -> None:
+        self._word.put(False)
+
+    def _end_programs(self) -> None:
+        """In a thread of its own: this one may be waiting for a shell."""
+        if self._word.get():
+            end_programs()
 
     async def on_go(self, message: messages.Go) -> None:
         """Show a screen. Its module is loaded beside the event loop; keys that are typed meanwhile wait for it."""

@@ -11,6 +11,7 @@ from textual.widgets import Static
 
 from core.errors import StoppedError
 from core.events import Event, Stage
+from core.stopping import is_stopping
 from rescue.tui.board import Board
 from rescue.tui.jobs import Jobs
 from rescue.tui.screen import WizardScreen
@@ -21,7 +22,8 @@ _RUNNING = "Esc: stop"
 
 
 class RunningScreen(WizardScreen):
-    """Runs a job in a worker. Stopping is cooperative: the next event raises in the worker.
+    """Runs a job in a worker. Stopping is cooperative: the next event raises in the worker. So it is, too, when the
+    program is told to stop, even while a shell has the terminal and no message is handled.
 
     Attributes:
         QUESTION: asked when somebody wants to stop. STOP, GO_ON: what the keys for yes and no do.
@@ -69,8 +71,8 @@ class RunningScreen(WizardScreen):
 
     @property
     def stopping(self) -> bool:
-        """Whether the person wants it to stop."""
-        return self._stop.is_set()
+        """Whether the job is to stop: the person wants it, or the program is told to."""
+        return self._stop.is_set() or is_stopping()
 
     @property
     def asks(self) -> bool:
@@ -94,7 +96,7 @@ class RunningScreen(WizardScreen):
 
     def sink(self, event: Event) -> None:
         """Called from the job's threads. Posting is safe from them; raising ends the job."""
-        if self._stop.is_set() and event.stage is not Stage.DONE:
+        if self.stopping and event.stage is not Stage.DONE:
             raise self.stopped()
         self.post_message(self.Told(event))
 

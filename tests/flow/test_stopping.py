@@ -259,6 +259,10 @@ class Session:
             assert time.monotonic() < until, f"it never came so far: {self.shown.decode(errors='replace')}"
             self._read(0.02)
 
+    def type(self, text: str) -> None:
+        """Keys, as a terminal sends them."""
+        os.write(self._terminal, text.encode())
+
     def ended(self) -> int:
         """Its exit code, when it has ended by itself."""
         until = time.monotonic() + 60
@@ -308,6 +312,29 @@ def test_a_wizard_that_is_stopped_gives_the_terminal_back() -> None:
     drawn, _, after = session.shown.rpartition(b"\x1b[?1049l")
     assert b"\x1b[?1049h" in drawn and b"\x1b[?25h" in after
     assert b"Error" not in after and b"Traceback" not in session.shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "longest"),
+    [("echo re''ady", 20), ("echo re''ady; sleep 300", 20), ("trap '' HUP; echo re''ady", 40)],
+    ids=["a prompt", "with a job", "that does not listen"],
+)
+def test_a_wizard_that_is_stopped_ends_the_shell_on_its_terminal(typed: str, longest: float) -> None:
+    """bash(1), SIGNALS: interactive, it ignores SIGTERM, and exits on SIGHUP, unless that is trapped."""
+    session = Session("tui")
+    session.until(lambda: b"F2: a shell" in session.shown)
+    session.type("\x1bOQ")
+    session.until(lambda: b"A root shell." in session.shown)
+    session.type(f"{typed}\r")
+    session.until(lambda: b"ready" in session.shown)
+    before = time.monotonic()
+    os.kill(session.number, signal.SIGTERM)
+    os.kill(session.number, signal.SIGHUP)
+    assert session.ended() == 130
+    assert time.monotonic() - before < longest
+    drawn, _, after = session.shown.rpartition(b"\x1b[?1049l")
+    assert b"\x1b[?1049h" in drawn and b"\x1b[?25h" in after
+    assert b"Traceback" not in session.shown
 
 
 def test_a_wizard_whose_terminal_goes_away_ends() -> None:

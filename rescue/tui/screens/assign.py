@@ -148,9 +148,10 @@ class AssignScreen(OptionsScreen):
         self._assigned[self._changing] = node
         made = {disk: self._targets.get(taken) for disk, taken in self._assigned.items()}
         # What was decided for a target that is gone stays so until it is decided anew; that target may come back.
-        kept = {disk: target for disk, target in self.decided.assigned.items() if disk not in made}
-        gone = {disk: to for disk, to in kept.items() if to is not None and to.node not in self._assigned.values()}
-        self.decided.assigned = {**gone, **made}
+        for disk, target in self.decided.assigned.items():
+            if disk not in made and target is not None and target.node not in self._assigned.values():
+                made[disk] = target
+        self.decided.assigned = made
         self._leave()
 
     def _leave(self) -> None:

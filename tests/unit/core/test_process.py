@@ -9,7 +9,7 @@ import pytest
 from core import process
 from core.errors import MissingToolError, ProcessError
 from core.process import SystemRunner
-from core.stopping import stoppable
+from core.stopping import stoppable, undisturbed
 
 
 def test_output_and_named_success_codes() -> None:
@@ -151,3 +151,38 @@ def test_the_programs_of_another_thread_are_ended() -> None:
     process.end_programs_of(thread)
     thread.join(60)
     assert [error.returncode for error in failed] == [-signal.SIGTERM]
+
+
+def test_all_programs_of_other_threads_are_ended_at_once_but_for_what_puts_things_away(tmp_path: Path) -> None:
+    ends: dict[str, int] = {}
+    started = {name: threading.Event() for name in ("one", "two", "away")}
+
+    def work(name: str, script: str) -> None:
+        try:
+            SystemRunner().run(["sh", "-c", f"echo here; {script}"], on_line=lambda line: started[name].set())
+            ends[name] = 0
+        except ProcessError as error:
+            ends[name] = error.returncode
+
+    def put_away() -> None:
+        with undisturbed():
+            work("away", f"while ! test -e {tmp_path}/go; do sleep 0.05; done")
+
+    threads = [threading.Thread(target=work, args=(name, "sleep 60")) for name in ("one", "two")]
+    threads.append(threading.Thread(target=put_away))
+    for thread in threads:
+        thread.start()
+    assert all(event.wait(60) for event in started.values())
+    process.end_programs()
+    for thread in threads[:2]:
+        thread.join(60)
+    assert ends == {"one": -signal.SIGTERM, "two": -signal.SIGTERM}
+    process.end_programs_of(threads[2])
+    (tmp_path / "go").touch()
+    threads[2].join(60)
+    assert ends["away"] == 0
+
+
+def test_the_programs_of_the_own_thread_are_left_alone() -> None:
+    """What is asked for while one runs: by a line that it prints."""
+    assert SystemRunner().run(["echo", "here"], on_line=lambda line: process.end_programs()).stdout == "here"
