@@ -113,8 +113,8 @@ class Wizard(App[None]):
             self.exit()
 
     def stop_soon(self) -> None:
-        """End in order: a running job stops at its next event, programs that are waited for are ended (a shell, too), the
-        terminal is given back as it was. Called by a signal, between any two steps of this thread."""
+        """End in order: a running job stops at its next event, programs that are waited for are ended (a shell, too),
+        and the terminal is given back as it was. Called by a signal, between any two steps of this thread."""
         self.stopped = True
         self._word.put(True)
         if self._events is not None:

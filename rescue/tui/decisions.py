@@ -13,9 +13,13 @@ import msgspec
 from rescue.tui.messages import StickWish
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from images.model.layout import DiskIdentity
     from images.model.machine import MachineDisk
     from rescue.jobs.scratch_places import ScratchPlace
     from restore.planning.rules import PartitionRule
+    from restore.target.candidates import Candidate
 
 
 class Decisions(msgspec.Struct):
@@ -38,6 +42,14 @@ class Decisions(msgspec.Struct):
     scratch: ScratchPlace | None = None
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """What a disk is known by while the wizard runs: its node only where it has neither WWN nor serial number."""
+
+    identity: DiskIdentity
+    size: int
+    node: str
+
+
 class Memory:
     """All decisions of a wizard's run.
 
@@ -45,7 +57,6 @@ class Memory:
         address: of a repository, as it was typed last; without a password.
         stick: how another rescue stick is wanted.
         medium: the path that was typed last of a medium to be checked.
-        unfinished: what a restore that did not come to its end left, as a sentence; empty when there is none.
     """
 
     def __init__(self) -> None:
@@ -53,7 +64,7 @@ class Memory:
         self._address = ""
         self.stick = StickWish()
         self.medium = ""
-        self.unfinished = ""
+        self._unfinished: dict[_Known, str] = {}
 
     def about(self, repository: str, point: str) -> Decisions:
         """The decisions about a recovery point, by its id; those of one that nobody decided about are the defaults."""
@@ -69,7 +80,26 @@ class Memory:
         # What stands before an @ may be a password.
         self._address = "" if "@" in text else text
 
-    def restored(self) -> None:
-        """A restore came to its end: the next begins anew."""
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """A sentence for each job that did not come to its end, as long as no other has finished its disks."""
+        return tuple(dict.fromkeys(self._unfinished.values()))
+
+    def broke_off(self, disks: Iterable[MachineDisk | Candidate], sentence: str) -> None:
+        """A job that wrote these disks did not come to its end; ``sentence`` says so when the machine is to go down."""
+        self._unfinished |= dict.fromkeys(map(_known, disks), sentence)
+
+    def finished(self, disks: Iterable[MachineDisk | Candidate]) -> None:
+        """A job that wrote these disks came to its end."""
+        for disk in disks:
+            self._unfinished.pop(_known(disk), None)
+
+    def restored(self, disks: Iterable[MachineDisk | Candidate]) -> None:
+        """So did a restore: the next begins anew."""
         self._of.clear()
-        self.unfinished = ""
+        self.finished(disks)
+
+
+def _known(disk: MachineDisk | Candidate) -> _Known:
+    named = disk.identity.wwn or disk.identity.serial
+    return _Known(disk.identity, disk.size, "" if named else disk.node)

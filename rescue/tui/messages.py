@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from restore.planning.matching import Matching
     from restore.planning.rules import PartitionRule
     from restore.report import Report
+    from restore.target.candidates import Candidate
 
 
 class Ending(StrEnum):
@@ -138,18 +139,21 @@ class ToScratch(Destination, frozen=True):
 
 
 class ToRestoring(Destination, frozen=True):
-    """Carry out a confirmed plan. ``disk`` is the target's short name, for showing. ``scratch`` as in ToPlan."""
+    """Carry out a confirmed plan. ``disk`` is the target's short name, for showing; ``targets``: what is written.
+    ``scratch`` as in ToPlan."""
 
     plan: Plan
     disk: str
+    targets: tuple[MachineDisk, ...]
     scratch: ScratchPlace | None = None
 
 
 class ToResult(Destination, frozen=True):
-    """How the restore ended. ``disk`` as above; ``begun`` when something may have been written to it."""
+    """How the restore ended. ``disk``, ``targets`` as above; ``begun`` when something may have been written there."""
 
     outcome: Report | LiferaftError
     disk: str
+    targets: tuple[MachineDisk, ...]
     begun: bool = True
 
 
@@ -216,7 +220,7 @@ class ToStickResult(Destination, frozen=True):
     """How that ended. ``begun`` when something may have been written; ``starts`` when all of the medium is there."""
 
     outcome: StickReport | LiferaftError
-    node: str
+    stick: Candidate
     begun: bool = True
     starts: bool = False
 

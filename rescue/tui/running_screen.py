@@ -61,6 +61,10 @@ class RunningScreen(WizardScreen):
         """The error that stopping ends in."""
         raise NotImplementedError
 
+    def question(self) -> str:
+        """What is asked now when somebody wants to stop."""
+        return self.QUESTION
+
     def wanted(self) -> str:
         """What the job waits for from the person; empty when for nothing."""
         return ""
@@ -126,7 +130,7 @@ class RunningScreen(WizardScreen):
         self.query_one("#stages", Static).update("\n".join(self.board.stages(width)))
         self.query_one(Log).show(self.board.log)
         if self._asks:
-            self.say(self.QUESTION, warning=True)
+            self.say(self.question(), warning=True)
         elif self._stop.is_set():
             self.say("Stopping ...", warning=True)
         else:

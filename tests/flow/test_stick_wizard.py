@@ -14,6 +14,7 @@ from images.model.machine import MachineDisk
 from images.store.passphrase import Passphrase
 from rescue.jobs.attached_media import AttachedMedium
 from rescue.jobs.repositories import Findings, FoundRepository
+from rescue.jobs.stick_repository import StickRepository
 from rescue.jobs.write_usb import StickPlan
 from rescue.tui.messages import StickWish
 from tests.flow.disks import need, run
@@ -221,16 +222,121 @@ def test_what_is_stopped_starts_nothing_and_can_be_written_again(jobs: FileJobs,
             check(driver)
             assert not any(stick.read_bytes()[:512])
             jobs.watch = lambda event: None
-            await driver.press("down", "enter")
+            await driver.press("escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("end", "enter")
+            await driver.see("The stick stick.img is unfinished: it starts nothing.", "> No")
+            await driver.press("escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("home", "down", "down", "down", "enter")
             await driver.see("Make another rescue stick", "> stick.img")
             await driver.press("enter")
             await driver.see("type: erase stick.img")
             await driver.type("erase stick.img")
             await driver.press("enter")
             await driver.see("The stick is ready")
+            await driver.press("escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("end", "enter")
+            await driver.see("nothing is lost")
 
     asyncio.run(road())
     assert "No errors detected" in run("sfdisk", "--verify", stick)
+
+
+def test_stopping_before_anything_is_written_says_so(jobs: FileJobs, stick: Path) -> None:
+    reached, asked = threading.Event(), threading.Event()
+
+    def hold(event: Event) -> None:
+        if event.stage is Stage.CHECK:
+            reached.set()
+            assert asked.wait(30)
+
+    jobs.watch = hold
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_sticks(driver)
+            await driver.press("enter")
+            await driver.see("type: erase stick.img")
+            await driver.type("erase stick.img")
+            await driver.press("enter")
+            assert await asyncio.to_thread(reached.wait, 30)
+            await driver.press("escape")
+            await driver.see("Stop? Nothing is written yet: the stick stays as it is.")
+            await driver.press("enter")
+            await driver.see("Stopping")
+            asked.set()
+            await driver.see("Writing the stick was stopped", "Nothing was written to stick.img.")
+            check(driver)
+            await driver.press("escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("end", "enter")
+            await driver.see("nothing is lost")
+
+    asyncio.run(road())
+    assert not any(stick.read_bytes())
+
+
+@pytest.mark.parametrize("when", ["before the copy", "in the copy"])
+def test_a_stick_that_starts_is_said_to_start(
+    when: str, jobs: FileJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while its first MiB is written, or when its recovery points are copied."""
+    jobs.repository = make(tmp_path / "open")
+    large = empty(tmp_path / "large.img", GIB + 96 * MIB)
+    jobs.machine = msgspec.structs.replace(jobs.machine, disks=(usb(large),))
+    monkeypatch.setattr("rescue.jobs.stick_repository.os.geteuid", lambda: 0)
+    reached, asked = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        reached.set()
+        assert asked.wait(30)
+
+    def hold(event: Event) -> None:
+        # It is not told before this returns.
+        if event.stage is Stage.COPY and when == "before the copy":
+            wait()
+
+    def fill(planned: object, node: str, part: object, runner: object, sink: Sink) -> StickRepository:
+        assert when == "in the copy"
+        wait()
+        sink(Event(stage=Stage.COPY, message="Copying"))
+        raise AssertionError("it was stopped")
+
+    jobs.watch = hold
+    monkeypatch.setattr("rescue.jobs.write_usb.fill_repository", fill)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await driver.see("of RAM")
+            await driver.press("home", "down", "down", "down", "enter")
+            await driver.see("> large.img", "R: recovery points on it: none")
+            await driver.press("r")
+            await driver.see("Recovery points on the stick", "An empty repository")
+            await driver.press("home", "down", "enter")
+            await driver.see("R: recovery points on it: an empty repository")
+            await driver.press("home", "enter")
+            await driver.see("Check what is written", "An empty repository is made on it.")
+            await driver.type("erase large.img")
+            await driver.press("enter")
+            assert await asyncio.to_thread(reached.wait, 60)
+            await driver.press("escape")
+            starts = "The stick starts already" if when == "in the copy" else "The stick starts nothing then"
+            await driver.see(f"Stop? {starts}")
+            check(driver)
+            await driver.press("enter")
+            await driver.see("Stopping")
+            asked.set()
+            await driver.see("Writing the stick was stopped", "starts the rescue system, but its repository is not")
+            check(driver)
+            await driver.press("escape")
+            await driver.see("Rescue system", "of RAM")
+            await driver.press("end", "enter")
+            await driver.see("The stick large.img is unfinished: its repository is not complete.", "> No")
+
+    asyncio.run(road())
+    assert "No errors detected" in run("sfdisk", "--verify", large)
 
 
 def test_the_passphrase_of_a_repository_that_is_to_be_copied_is_asked_for(

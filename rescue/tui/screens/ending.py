@@ -56,7 +56,7 @@ class EndingScreen(WizardScreen):
         question, yes = _QUESTIONS[self._ending]
         self.query_one("#question", Static).update(question)
         loses = [f"It would cut off: {job}." for job in message.jobs]
-        loses += [sentence for sentence in dict.fromkeys((self.memory.unfinished, self._loses)) if sentence]
+        loses += [sentence for sentence in dict.fromkeys((*self.memory.unfinished, self._loses)) if sentence]
         lines = [line for sentence in loses or [_SAFE] for line in wrap(plain(sentence), self.size.width - 2)]
         said = self.query_one("#loses", Static)
         said.set_class(bool(loses), "warning")

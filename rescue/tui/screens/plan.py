@@ -100,7 +100,8 @@ class PlanScreen(WizardScreen):
         if message.value.strip() != self._words:
             self.say(f"Nothing was done. Type exactly: {self._words}", warning=True)
             return
-        self.post_message(Go(ToRestoring(self._plan, self._disks, self._to.scratch), replace=True))
+        targets = tuple(one.target for one in self._to.placed)
+        self.post_message(Go(ToRestoring(self._plan, self._disks, targets, self._to.scratch), replace=True))
 
     def action_scratch(self) -> None:
         if self._plan is not None and scratch_of(self._plan):

@@ -100,10 +100,11 @@ class RestoringScreen(RunningScreen):
 
     def on_restoring_screen_ended(self, message: Ended) -> None:
         message.stop()
-        self.post_message(Go(ToResult(message.report, self._to.disk), replace=True))
+        self.post_message(Go(ToResult(message.report, self._to.disk, self._to.targets), replace=True))
 
     def failed(self, error: LiferaftError) -> None:
-        self.post_message(Go(ToResult(error, self._to.disk, self.board.begun), replace=True))
+        to = ToResult(error, self._to.disk, self._to.targets, self.board.begun)
+        self.post_message(Go(to, replace=True))
 
 
 def _stages(plan: Plan) -> Iterator[Stage]:

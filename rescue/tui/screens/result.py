@@ -35,6 +35,7 @@ class ResultScreen(WizardScreen):
         super().__init__(jobs)
         self._outcome = to.outcome
         self._disk = to.disk
+        self._targets = to.targets
         self._begun = to.begun
         self._loses = ""
 
@@ -49,11 +50,11 @@ class ResultScreen(WizardScreen):
     def on_mount(self) -> None:
         self.head(headline(self._outcome))
         if isinstance(self._outcome, Report):
-            self.memory.restored()
+            self.memory.restored(self._targets)
             if self._outcome.warnings:
                 self._loses = f"The warnings are in the memory of this rescue system alone. {_BUNDLE}"
         elif self._begun:
-            self.memory.unfinished = f"The restore to {self._disk} did not come to its end. {_BUNDLE}"
+            self.memory.broke_off(self._targets, f"The restore to {self._disk} did not come to its end. {_BUNDLE}")
         else:
             self._loses = f"Why the restore did not begin is in the memory of this rescue system alone. {_BUNDLE}"
 

@@ -37,7 +37,7 @@ class StickResultScreen(WizardScreen):
         self._to = to
 
     def body(self) -> Iterable[Widget]:
-        outcome, node = self._to.outcome, short_node(self._to.node)
+        outcome, node = self._to.outcome, short_node(self._to.stick.node)
         failed = isinstance(outcome, LiferaftError)
         said = f"{node} starts the rescue system. It can be taken out."
         if failed and self._to.starts:
@@ -51,7 +51,12 @@ class StickResultScreen(WizardScreen):
         yield Picker((_HOME, _AGAIN), classes="fitting")
 
     def on_mount(self) -> None:
-        outcome = self._to.outcome
+        outcome, stick = self._to.outcome, self._to.stick
+        if not isinstance(outcome, LiferaftError):
+            self.memory.finished((stick,))
+        elif self._to.begun:
+            left = "its repository is not complete" if self._to.starts else "it starts nothing"
+            self.memory.broke_off((stick,), f"The stick {short_node(stick.node)} is unfinished: {left}.")
         if isinstance(outcome, StoppedError):
             self.head("Writing the stick was stopped")
         elif isinstance(outcome, LiferaftError):

@@ -138,7 +138,7 @@ def test_error_screens(jobs: FileJobs, error: LiferaftError) -> None:
             check(driver)
             await driver.press("pagedown", "pagedown")
             check(driver)
-            driver.app.screen.post_message(messages.Go(messages.ToResult(error, "sda"), replace=True))
+            driver.app.screen.post_message(messages.Go(messages.ToResult(error, "sda", ()), replace=True))
             await driver.see("Restore failed")
             check(driver)
 
@@ -164,7 +164,7 @@ def test_a_long_report_with_warnings(jobs: FileJobs) -> None:
     async def road() -> None:
         async with wizard(jobs) as driver:
             await driver.see("of RAM")
-            driver.app.screen.post_message(messages.Go(messages.ToResult(report, "sda")))
+            driver.app.screen.post_message(messages.Go(messages.ToResult(report, "sda", ())))
             await driver.see("Restore finished with warnings", "lines 1 to")
             check(driver)
             await driver.press("pagedown", "pagedown", "pagedown", "pagedown")
@@ -234,7 +234,7 @@ def test_a_stall_is_named(jobs: FileJobs, monkeypatch: pytest.MonkeyPatch) -> No
             await driver.see("of RAM")
             placed = (messages.Placed("", jobs.machine.disks[1]),)
             plan = jobs.plan(str(jobs.repository), "latest", placed, messages.Wanted())
-            driver.app.screen.post_message(messages.Go(messages.ToRestoring(plan, "sda")))
+            driver.app.screen.post_message(messages.Go(messages.ToRestoring(plan, "sda", ())))
             await driver.see("NO PROGRESS for 42 s", "warning: ?[2J cleared?", "[>] Write the data")
             check(driver)
             released.set()
@@ -262,7 +262,7 @@ def test_the_passphrase_of_an_encrypted_disk_is_asked_for_until_it_is_right(
             await driver.see("of RAM")
             placed = (messages.Placed("", jobs.machine.disks[1]),)
             plan = jobs.plan(str(jobs.repository), "latest", placed, messages.Wanted())
-            driver.app.screen.post_message(messages.Go(messages.ToRestoring(plan, "sda")))
+            driver.app.screen.post_message(messages.Go(messages.ToRestoring(plan, "sda", ())))
             for words in ("wrong", "right"):
                 await driver.see("Type the passphrase of the encrypted disk crypt (3b872b48)")
                 check(driver)

@@ -452,6 +452,46 @@ def test_a_restore_that_is_unfinished_is_asked_about_until_it_is_done(
     asyncio.run(road())
 
 
+def test_a_restore_to_another_disk_does_not_finish_the_one_that_failed(
+    jobs: FileJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = jobs.run
+    other = tmp_path / "other.img"
+    with other.open("wb") as stream:
+        stream.truncate(96 * MIB)
+    named = disk(str(other), 96 * MIB)
+    named = msgspec.structs.replace(named, identity=msgspec.structs.replace(named.identity, serial="QM00002"))
+    jobs.machine = msgspec.structs.replace(jobs.machine, disks=(*jobs.machine.disks, named))
+
+    def fail(plan: Plan, sink: Sink, ask: AskKey, scratch: ScratchPlace | None = None) -> Report:
+        sink(Event(stage=Stage.STREAM, message="Writing"))
+        raise LiferaftError("The disk broke.")
+
+    monkeypatch.setattr(jobs, "run", fail)
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_plan(driver)
+            await driver.type("erase target.img")
+            await driver.press("enter")
+            await driver.see("Restore failed")
+            monkeypatch.setattr(jobs, "run", real)
+            await driver.press("escape")
+            await to_the_plan(driver)
+            await driver.press("escape")
+            await driver.see("Choose the target disk", "> target")
+            await driver.press("down", "enter")
+            await driver.see("Check the plan", "To go on, type: erase other.img")
+            await driver.type("erase other.img")
+            await driver.press("enter")
+            await driver.see("Restore finished")
+            await driver.press("enter")
+            await driver.see("The restore to target.img did not come to its end.", "> No")
+            check(driver)
+
+    asyncio.run(road())
+
+
 def test_a_machine_without_a_free_disk_says_so(repository: Path, target: Path) -> None:
     jobs = FileJobs(repository, target)
     busy = disk("/dev/sda", 1 << 30, "/dev/sda is read-only")
