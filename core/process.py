@@ -43,7 +43,7 @@ _TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 #: What it starts does not inherit that. So it gets a namespace of processes, whose first one dies with unshare, and
 #: everybody in it with the first, whatever their parents, groups and sessions are (pid_namespaces(7)). The first is a
 #: shell: a first process gets no signal that it does not handle itself, and the program is to be asked to end. What a
-#: shell says of a program that a signal ended is not the program's output.
+#: shell says of a program that a signal ended is not the program's output, and its PWD is not for the environment.
 _FENCED = (
     *("unshare", "--pid", "--fork", "--kill-child", "--"),
     *("sh", "-c", 'unset PWD; exec 3>&2 2>/dev/null; (exec 2>&3 3>&-; exec "$@"); exit $?', "sh"),

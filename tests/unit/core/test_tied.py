@@ -21,8 +21,9 @@ _ROOTS = {"root": (), "root of a namespace": ("unshare", "--user", "--map-root-u
 _BARE = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
 #: A program that starts others: in its group, in a session of its own and deaf to signals, and one whose parent ends.
 _FAMILY = (
-    "sleep 300 & setsid sh -c 'trap \"\" HUP INT TERM; sleep 300' & sh -c 'sleep 300 &' & "
-    "while [ $(cat /proc/[0-9]*/comm 2>/dev/null | grep -c sleep) -lt 3 ]; do sleep 0.05; done; touch ready; wait"
+    "sh -c 'touch one; exec sleep 300' & setsid sh -c 'trap \"\" HUP INT TERM; touch two; sleep 300' & "
+    "sh -c '(touch three; exec sleep 300) &' & "
+    "until [ -e one ] && [ -e two ] && [ -e three ]; do sleep 0.05; done; touch ready; wait"
 )
 #: One of them is waited for in a thread, as a build's second part is.
 _WORK = """
@@ -59,12 +60,13 @@ def _kill_at_work(folder: Path, launcher: tuple[str, ...], script: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
     argv = [*launcher, sys.executable, "-c", _WORK, script]
     with subprocess.Popen(argv, cwd=folder, env=environment, start_new_session=True) as process:
-        until = time.monotonic() + 60
-        while not (folder / "ready").exists():
-            assert process.poll() is None and time.monotonic() < until, _working_in(folder)
-            time.sleep(0.02)
-        assert "sleep" in _working_in(folder).values()
-        process.kill()
+        try:
+            until = time.monotonic() + 60
+            while not ((folder / "ready").exists() and "sleep" in _working_in(folder).values()):
+                assert process.poll() is None and time.monotonic() < until, _working_in(folder)
+                time.sleep(0.02)
+        finally:
+            process.kill()
 
 
 def _left(folder: Path, expected: set[str]) -> set[str]:
@@ -92,7 +94,7 @@ def test_with_a_killed_process_go_its_programs_and_all_that_they_have_started(wh
 def test_who_may_not_make_namespaces_ends_the_programs_themselves(killed: Path) -> None:
     launcher = _BARE if os.geteuid() == 0 else ()
     _skip_where_it_cannot_be(launcher or ("true",))
-    _kill_at_work(killed, launcher, "sleep 300 & touch ready; while :; do read -r line </dev/zero; done")
+    _kill_at_work(killed, launcher, "sleep 300 & touch ready; wait")
     # The one that the program has started goes on: what is lost without namespaces.
     assert _left(killed, {"sleep"}) == {"sleep"}
 
