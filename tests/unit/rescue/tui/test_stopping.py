@@ -13,7 +13,7 @@ from core import process
 from core.errors import ProcessError, StoppedError
 from core.events import Event, Stage
 from core.process import SystemRunner
-from core.stopping import stoppable, told_to_stop
+from core.stopping import SIGNALS, stoppable, told_to_stop
 from rescue.tui.board import Board
 from rescue.tui.jobs import Jobs
 from rescue.tui.running_screen import RunningScreen
@@ -97,7 +97,8 @@ def test_a_job_hears_that_the_program_is_told_to_stop_while_no_message_is_handle
     """A shell has the terminal, and this thread waits for it."""
     (tmp_path / "target").write_bytes(bytes(512))
     job = _Endless(FileJobs(tmp_path, tmp_path / "target"))
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with stoppable(), told_to_stop(lambda: None):
             assert not job.stopping
@@ -106,7 +107,8 @@ def test_a_job_hears_that_the_program_is_told_to_stop_while_no_message_is_handle
             with pytest.raises(StoppedError):
                 job.sink(Event(stage=Stage.STREAM, message="going on"))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_systemd_waits_for_what_the_wizard_puts_away() -> None:
