@@ -13,7 +13,7 @@ help:
 	@echo "test       all rings: unit, flow, disk, boot"
 	@echo "test-fast  unit and flow, style and types among them: no device, no virtual machine"
 	@echo "test-boot  the boot ring alone"
-	@echo "test-forms systems boot from a disk of another form (dos to GPT, sectors of 4096), stacks become smaller, roots in LUKS and on a mirror, clones of them, the cloud kernel, Wi-Fi; not part of test"
+	@echo "test-forms systems boot from a disk of another form (dos to GPT, sectors of 4096), stacks become smaller, roots in LUKS and on a mirror, clones of them, the cloud and the backports kernel, Wi-Fi; not part of test"
 	@echo "test-arm64 a medium for arm64, built and booted here; not part of test: an emulated processor takes its time"
 	@echo "fuzz       coverage-guided fuzzing of every reader, 5 minutes each"
 	@echo "lint       ruff and mypy"

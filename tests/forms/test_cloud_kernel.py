@@ -30,7 +30,7 @@ def cloud(lab: Lab) -> Path:
     return lab.medium("cloud", _CLOUD)
 
 
-def _signers(iso: Path, lab: Lab) -> list[str]:
+def signers(iso: Path, lab: Lab) -> list[str]:
     """Who signed the kernel, as inspect says."""
     document = json.loads(liferaft(["inspect", str(iso), "--json"], lab.runner, success=FINISHED))
     [kernel] = [part for part in document["secure_boot"] if part["name"] == "kernel"]
@@ -47,7 +47,7 @@ def _in_a_shell(console: Console, command: str) -> str:
 def test_the_cloud_kernel_starts_a_virtual_machine_and_a_driver_from_source_loads(
     cloud: Path, lab: Lab, work: Path
 ) -> None:
-    assert _signers(cloud, lab) == ["Debian Secure Boot CA"]
+    assert signers(cloud, lab) == ["Debian Secure Boot CA"]
     drives = (
         Drive(cloud, Controller.VIRTIO, "MEDIUM", readonly=True),
         Drive(blank_disk(work / "disk.raw", 64 * MIB), Controller.VIRTIO, "TARGET"),
