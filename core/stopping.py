@@ -25,6 +25,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: The Ctrl-C that is not put off any more.
 _ENOUGH = 3
 _WAITING = b"\nStopping: what was begun is being put away. A third Ctrl-C does not wait for that.\n"
+#: What wakes the main thread from a wait. Nobody sends it: sockets do that ask for it (fcntl(2), F_SETOWN).
+_NUDGE = signal.SIGURG
 #: Seconds after which an interruption that was swallowed is sent again.
 _AGAIN = 0.05
 #: How many blocks of :func:`undisturbed` each thread is in.
@@ -130,7 +132,8 @@ def stoppable() -> Iterator[None]:
         for number in ours:
             signal.signal(number, stopper)
         sys.unraisablehook = unraisable
-        yield
+        with _awake():
+            yield
     finally:
         if stopper.over():
             # When the last thread has ended, and before the interpreter takes its handlers away (Py_FinalizeEx).
@@ -139,6 +142,38 @@ def stoppable() -> Iterator[None]:
             for number in ours:
                 signal.signal(number, before[number])
         sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
+def _awake() -> Iterator[None]:
+    """In the block, a signal reaches the main thread while that waits, whichever thread the kernel gives it to.
+
+    Handlers run in the main thread alone (Python's signal module, "Signals and threads"). Of two signals that come
+    together another thread may take both, and the main one's wait for a program goes on as if nothing had come: until
+    the program ends. So whoever takes one says so through a pipe, and a thread passes that on.
+    """
+    heard, said = os.pipe()
+    os.set_blocking(said, False)
+    own = threading.main_thread().ident
+    before = signal.signal(_NUDGE, lambda number, frame: None)
+    wakes = signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+
+    def pass_on() -> None:
+        while numbers := os.read(heard, 64):
+            # Being woken is heard here, too.
+            if set(numbers) - {_NUDGE} and own is not None:
+                signal.pthread_kill(own, _NUDGE)
+
+    thread = threading.Thread(target=pass_on, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakes)
+        os.close(said)
+        thread.join()
+        os.close(heard)
+        signal.signal(_NUDGE, before)
 
 
 def _ignore(numbers: list[signal.Signals]) -> None:

@@ -66,6 +66,27 @@ def test_a_block_is_not_cut_in_two() -> None:
     assert done == ["inner", "outer"]
 
 
+def test_a_signal_that_another_thread_takes_wakes_the_one_that_waits() -> None:
+    """Of two that come together the kernel gives both to another thread now and then (signal(7))."""
+    inside, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        inside.set()
+        ended.wait(60)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(60) and thread.ident is not None
+    later = threading.Timer(0.2, signal.pthread_kill, (thread.ident, signal.SIGTERM))
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        later.start()
+        threading.Event().wait(60)
+    ended.set()
+    thread.join()
+    assert time.monotonic() - before < 30
+
+
 def test_a_block_of_another_thread_holds_nothing_back() -> None:
     inside, ended = threading.Event(), threading.Event()
 
