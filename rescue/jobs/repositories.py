@@ -17,7 +17,7 @@ from builder.site.document import SITE_DOCUMENT, SiteRepository, read_site
 from core.errors import LiferaftError
 from core.process import Runner
 from core.stopping import undisturbed
-from core.units import format_size
+from core.units import counted, format_size
 from images.model.filesystem import MemberKind
 from images.probe import MEDIUM_LABEL, BlockDevice, block_devices, is_removable
 from images.store.connect import open_repository
@@ -75,6 +75,14 @@ class FoundRepository(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool = False
     problem: str = ""
 
+    @property
+    def shown(self) -> str:
+        """What would be lost with its disk, in a few words."""
+        if self.encrypted:
+            return "an encrypted repository"
+        count = counted(self.points, "recovery point")
+        return "a repository that cannot be read" if self.problem else f"a repository with {count}"
+
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What a search found, and a sentence for each place it could not look into; what the site offers beside it."""
@@ -90,6 +98,9 @@ class AttachedRepositories:
     Args:
         place: where mount points are made.
         site: the document of the site whose medium this is.
+
+    Attributes:
+        known: what the last search found, whether it is mounted still or not.
     """
 
     def __init__(self, runner: Runner, *, place: Path = PLACE, site: Path = SITE_DOCUMENT) -> None:
@@ -98,6 +109,7 @@ class AttachedRepositories:
         self._place = place
         self._own = place / str(os.getpid())
         self._mounted: list[Path] = []
+        self.known: tuple[FoundRepository, ...] = ()
         self._lock = threading.Lock()
 
     def find(self) -> Findings:
@@ -120,7 +132,8 @@ class AttachedRepositories:
                 offered = read_site(self._site).repositories
             except LiferaftError as error:
                 notes.append(error.message)
-            return Findings(repositories=tuple(found.values()), notes=tuple(notes), offered=offered)
+            self.known = tuple(found.values())
+            return Findings(repositories=self.known, notes=tuple(notes), offered=offered)
 
     def on_removable(self, location: str) -> tuple[FoundRepository, ...]:
         """The repositories on the disks that can be taken out: what would be lost if one of them were written. Only

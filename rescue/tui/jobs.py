@@ -61,7 +61,7 @@ class Jobs(Protocol):
     """Every method blocks and is called from a worker thread; errors are LiferaftErrors."""
 
     def probe(self) -> Machine:
-        """This machine, as it is now."""
+        """This machine, as it is now; its disks hold the repositories that were found on them, too."""
         ...
 
     def find_repositories(self) -> "Findings":
@@ -170,7 +170,15 @@ class SystemJobs:
         self._passphrases: dict[str, Passphrase] = {}
 
     def probe(self) -> Machine:
-        return msgspec.structs.replace(probe_machine(self._runner), devices=read_devices(Path("/")))
+        machine = msgspec.structs.replace(probe_machine(self._runner), devices=read_devices(Path("/")))
+        known = self._attached.known if self._attached is not None else ()
+        disks = [
+            msgspec.structs.replace(
+                disk, contents=(*disk.contents, *(one.shown for one in known if one.node == disk.node))
+            )
+            for disk in machine.disks
+        ]
+        return msgspec.structs.replace(machine, disks=tuple(disks))
 
     def find_repositories(self) -> "Findings":
         # Whoever is back at the choice of a repository has left the one whose passphrase was typed.

@@ -149,6 +149,32 @@ def test_scratch_goes_to_a_usb_disk_that_is_mounted_while_the_restore_runs(
             run("umount", place)
 
 
+def test_a_target_that_holds_another_repository_says_so(devices: ExitStack, tmp_path: Path) -> None:
+    """It was mounted while it was looked into, and is not any more: nothing else would keep it from being erased."""
+    repository = make(tmp_path / "r")
+    take(repository, noise_disk(tmp_path / "a.img"))
+    target = str(devices.enter_context(loop(blank(tmp_path / "target.img", 120 * MIB))))
+    backups = blank(tmp_path / "backups.img", 120 * MIB)
+    (tmp_path / "top").mkdir()
+    run("cp", "-a", repository, tmp_path / "top/backups")
+    run("mke2fs", "-q", "-t", "ext4", "-d", tmp_path / "top", backups)
+    other = str(devices.enter_context(loop(backups)))
+    jobs = SystemJobs(Cased({target: Case("TARGET"), other: Case("BACKUPS", usb=True)}))
+
+    async def road() -> None:
+        async with wizard(jobs) as driver:
+            await to_the_target(driver, repository, target.removeprefix("/dev/"))
+            lines = [line for line in driver.lines if "a repository with 1 recovery point" in line]
+            assert len(lines) == 1 and "holds" in lines[0]
+            assert "BACKUPS" in driver.lines[driver.lines.index(lines[0]) - 1]
+            check(driver)
+
+    try:
+        asyncio.run(road())
+    finally:
+        jobs.close()
+
+
 def test_a_stick_is_made_from_a_stick_with_its_repository(devices: ExitStack, tmp_path: Path) -> None:
     need("xorriso", "mkfs.fat", "mkfs.exfat", "mount.exfat-fuse", "fsck.exfat", "sgdisk")
     iso = small_iso(tmp_path / "iso")

@@ -377,7 +377,7 @@ class StickScreen(WizardScreen):
         """The repositories that would be lost with a disk. The partition that K keeps is none of them."""
         for one in self._held.get(disk.node, ()):
             if not (self._wish.keep and one.partition == DATA_NAME):
-                yield _holds(one)
+                yield f"{one.device} holds {one.shown}"
 
     def _switches(self) -> list[Row]:
         wish = self._wish
@@ -400,10 +400,3 @@ def _stick_row(disk: MachineDisk, against: tuple[str, ...]) -> Row:
     row = disk_row(disk)
     reasons = tuple(cut(f"  not possible: {reason}", 200) for reason in against)
     return Row(disk.node, (*row.lines[:2], *reasons), enabled=not against)
-
-
-def _holds(found: FoundRepository) -> str:
-    points = f"a repository with {counted(found.points, 'recovery point')}"
-    if found.encrypted or found.problem:
-        points = "an encrypted repository" if found.encrypted else "a repository that cannot be read"
-    return f"{found.device} holds {points}"
