@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -354,7 +355,7 @@ def test_only_a_list_is_ever_replaced(tmp_path: Path) -> None:
 
 def test_the_command_line_keeps_a_list(tmp_path: Path, listed: Path) -> None:
     disk = noise_disk(tmp_path / "disk.img")
-    words = [".venv/bin/liferaft", "capture", str(disk), "--repo", str(tmp_path / "repo")]
+    words = [str(Path(sys.executable).with_name("liferaft")), "capture", str(disk), "--repo", str(tmp_path / "repo")]
     runner = SystemRunner()
     for _ in range(2):
         assert "digest list" not in runner.run([*words, "--digest-list", str(listed)], success=WARNINGS).stderr
