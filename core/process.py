@@ -9,7 +9,6 @@ so a test passes a recording one and no code asks whether it is a rehearsal.
 import contextlib
 import logging
 import os
-import select
 import shlex
 import shutil
 import signal
@@ -33,8 +32,6 @@ _PASSED_ON = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy",
 _TAIL = 8000
 #: Seconds that a program has to come to its own end when it is not wanted any more, and between two looks at it.
 _PATIENCE, _LOOK = 10.0, 0.02
-#: Seconds after which whoever waits for a person's program looks up.
-_GLANCE = 0.5
 #: Seconds in which the kernel takes away the processes that were killed.
 _KILLING = 2.0
 #: Put before a program that is not to outlive us. The kernel kills it with the thread that started it (prctl(2),
@@ -228,19 +225,7 @@ def run_on_terminal(argv: Sequence[str], *, env: Mapping[str, str] | None = None
         if is_stopping():
             # Told before it was known to those who end programs.
             _end([started], lambda: None)
-        _await_end(process)
         return process.wait()
-
-
-def _await_end(process: subprocess.Popen[bytes]) -> None:
-    """Look up now and then: of two signals that come together another thread may take both (signal(7)). That interrupts
-    no wait here, and Python's handlers are called only between two steps of the main thread."""
-    descriptor = os.pidfd_open(process.pid)
-    try:
-        while not select.select([descriptor], [], [], _GLANCE)[0]:
-            pass
-    finally:
-        os.close(descriptor)
 
 
 def _start(

@@ -107,8 +107,6 @@ class Wizard(App[None]):
     def on_mount(self) -> None:
         self._events = asyncio.get_running_loop()
         threading.Thread(target=self._end_programs, name="stop", daemon=True).start()
-        # A signal that another thread takes wakes nobody here: its handler is called at the next step of this one.
-        self.set_interval(1.0, lambda: None)
         if self.stopped:
             self.exit()
 
