@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TypeVar
@@ -27,6 +28,8 @@ _ENOUGH = 3
 _WAITING = b"\nStopping: what was begun is being put away. A third Ctrl-C does not wait for that.\n"
 #: What wakes the main thread from a wait. Nobody sends it: sockets do that ask for it (fcntl(2), F_SETOWN).
 _NUDGE = signal.SIGURG
+#: Seconds in which a thread begins, however busy the machine is, and between two looks at it.
+_BEGINNING, _LOOK = 10.0, 0.01
 #: Seconds after which an interruption that was swallowed is sent again.
 _AGAIN = 0.05
 #: How many blocks of :func:`undisturbed` each thread is in.
@@ -136,12 +139,24 @@ def stoppable() -> Iterator[None]:
             yield
     finally:
         if stopper.over():
+            _await_beginners()
             # When the last thread has ended, and before the interpreter takes its handlers away (Py_FinalizeEx).
             atexit.register(_ignore, ours)
         else:
             for number in ours:
                 signal.signal(number, before[number])
         sys.unraisablehook = hook
+
+
+def _await_beginners() -> None:
+    """Wait for threads that begin just now.
+
+    An interruption of their start leaves them to nobody: they come to life while the interpreter is taken down, and
+    Python 3.11 then reads what it has freed (thread_run, _PyThreadState_SetCurrent). On a busy machine that took place.
+    """
+    until = time.monotonic() + _BEGINNING
+    while any(thread.ident is None for thread in threading.enumerate()) and time.monotonic() < until:
+        time.sleep(_LOOK)
 
 
 @contextlib.contextmanager

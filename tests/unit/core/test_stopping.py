@@ -87,6 +87,25 @@ def test_a_signal_that_another_thread_takes_wakes_the_one_that_waits() -> None:
     assert time.monotonic() - before < 30
 
 
+def test_a_thread_whose_start_was_cut_short_has_begun_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, real = threading.Event(), threading.enumerate
+    late = threading.Thread(target=begun.set)
+    looks: list[bool] = []
+
+    def enumerate_with_it() -> list[threading.Thread]:
+        """As threading does it from the moment on in which it is started; here the kernel takes its time."""
+        looks.append(begun.is_set())
+        if len(looks) == 3:
+            late.start()
+        return [*real(), *([late] if late.ident is None else [])]
+
+    monkeypatch.setattr("core.stopping.threading.enumerate", enumerate_with_it)
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        signal.raise_signal(signal.SIGTERM)
+    assert len(looks) >= 3
+    late.join()
+
+
 def test_a_block_of_another_thread_holds_nothing_back() -> None:
     inside, ended = threading.Event(), threading.Event()
 
