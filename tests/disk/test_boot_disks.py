@@ -36,6 +36,7 @@ class Recording(SystemRunner):
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._esp = folder / "esp"
         self.started: list[tuple[str, ...]] = []
         self.seen: set[str] = set()
